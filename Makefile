@@ -1,0 +1,70 @@
+# `make` alone prints the commands. Each of them makes .venv first if it is missing or out of date.
+
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PIP := 26.3
+
+RUN := .venv/bin/python -m
+PYTEST := .venv/bin/pytest
+CODE := shared functions dev benchmarks tests
+
+# Apache Kafka is fetched by Maven and runs on a JDK; without them its tests are left out, and that is said.
+JAVA := $(shell command -v java >/dev/null && command -v mvn >/dev/null && echo found)
+
+OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(KEEP),--keep)
+
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test test-all check bench format
+
+help: ## print this list
+	@echo 'Usage: make COMMAND [NAME=VALUE...]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/made ## publish 1,000 events and compare what the servers hold (JSON=FILE, KEEP=1, BROKER=tansu|apache)
+	@$(RUN) dev demo $(OPTIONS)
+
+dev: .venv/made ## run the whole stack on this machine until Ctrl-C (BROKER=tansu|apache)
+	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER))
+
+test: .venv/made ## the tests that need nothing but Python and PyPI, in under 5 minutes
+	@$(PYTEST) tests -m 'not java and not apache'
+
+test-all: .venv/made ## every test, and the contract and flow tests once more on Apache Kafka (needs a JDK 17 and Maven)
+ifeq ($(JAVA),found)
+	@$(PYTEST) tests
+	@echo 'Once more, on Apache Kafka:'
+	@$(PYTEST) tests/contract tests/flow --broker apache
+else
+	@$(PYTEST) tests -m 'not java and not apache'
+	@echo 'Left out, since java or mvn is not here: the tests on Apache Kafka (apt-get install openjdk-17-jdk-headless maven).'
+endif
+
+check: .venv/made ## lint, format, types, import direction, and a test for every guarantee
+	@.venv/bin/ruff check $(CODE)
+	@.venv/bin/ruff format --check $(CODE)
+	@.venv/bin/mypy $(CODE)
+	@.venv/bin/lint-imports --no-logo
+	@$(RUN) dev.markers
+
+bench: .venv/made ## measure beside the naive way and the limit, in one run (JSON=FILE; needs wrk)
+	@$(RUN) benchmarks $(if $(JSON),--json $(JSON))
+
+format: .venv/made ## put the code into the one format and mend what ruff can
+	@.venv/bin/ruff check --fix $(CODE)
+	@.venv/bin/ruff format $(CODE)
+
+# What the machine must have, each by name; then the environment, exactly as constraints.txt says.
+.venv/made: pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is missing: apt-get install python3 python3-venv, or make PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo '$(PYTHON) is not Python 3.11 or newer.' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo 'The venv module of $(PYTHON) is missing: apt-get install python3-venv' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; from dev.preflight import Machine, machine_complaints; \
+		sys.exit("\n".join(machine_complaints(Machine.this())) or None)'
+	@echo 'Making .venv from pyproject.toml and constraints.txt (a minute or two the first time) ...'
+	@$(PYTHON) -m venv .venv
+	@$(RUN) pip install --quiet --disable-pip-version-check pip==$(PIP)
+	@$(RUN) pip install --quiet --disable-pip-version-check -e '.[kafka]' --group dev -c constraints.txt
+	@touch $@

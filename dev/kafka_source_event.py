@@ -1,0 +1,222 @@
+"""Which event KafkaSource makes of a record, and which dead letter of an event that no sink took. Pure.
+
+Read from knative-extensions/eventing-kafka-broker v1.23 (`data-plane/dispatcher`: CloudEventDeserializer,
+InvalidCloudEventInterceptor, CloudEventOverridesMutator, RecordDispatcherImpl) and cloudevents/sdk-java (`kafka`,
+`core`, `formats/json-jackson`). Not modelled: specversion 0.3, which nobody here writes.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Protocol
+
+from dev.kafka_source_java import java_accepts_uri, java_time
+
+PLAIN_TYPE = "dev.knative.kafka.event"
+ERROR_DATA_MAX_BYTES = 1024
+
+_CONTENT_TYPE = "content-type"
+_STRUCTURED = "application/cloudevents+json"
+_REQUIRED = ("id", "source", "type")
+_EXTENSION_NAME = re.compile("[a-z0-9]*")
+_NOT_IN_EXTENSION_NAME = re.compile("[^a-z0-9]")
+_JSON_DATA = re.compile(r"(?:application|text)/(?:[a-zA-Z0-9\-.]+\+)?json(?:;.*)*")
+_INT32 = range(-(2**31), 2**31)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Record(Protocol):
+    """What we use of kafka-python's ConsumerRecord."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEvent:
+    """A CloudEvent on its way to the sink: all attributes by name, `specversion` first, and the data."""
+
+    attributes: Mapping[str, str]
+    data: bytes | None
+
+
+class SourceName(NamedTuple):
+    """The KafkaSource that is stood in for."""
+
+    namespace: str
+    name: str
+
+
+class Response(NamedTuple):
+    """A sink's answer."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+class NotAnEvent(ValueError):
+    """The record is no CloudEvent for the Java SDK, which makes it a plain one."""
+
+
+class NeverFinishes(ValueError):
+    """The data plane throws in a callback here: the event is never dead-lettered, and never committed."""
+
+
+def has_null_header(record: Record) -> bool:
+    """Whether a header has no value. KafkaSource can lose the batch around such a record.
+
+    (`new String(null)` throws in its interceptor for plain records, Kafka's client logs that and goes on without
+    the interceptor, and then every plain record of the poll is discarded. We drop the partition's whole batch.)
+    """
+    return any(value is None for _, value in record.headers)
+
+
+def to_event(record: Record, source: SourceName) -> SourceEvent:
+    """The event that the sink gets for a record: its own, or a plain one; both say where in Kafka it was."""
+    try:
+        event = _read_event(record)
+    except NotAnEvent:
+        event = _plain_event(record, source)
+    position = {"knativekafkapartition": str(record.partition), "knativekafkaoffset": str(record.offset)}
+    return SourceEvent({**event.attributes, **position}, event.data)
+
+
+def _read_event(record: Record) -> SourceEvent:
+    headers = {name: value.decode(errors="replace") for name, value in record.headers if value is not None}
+    content_type = headers.get(_CONTENT_TYPE, "")
+    if content_type.partition(";")[0] == _STRUCTURED:
+        return _read_structured(record.value or b"")
+    if content_type.startswith("application/cloudevents") or headers.get("ce_specversion") != "1.0":
+        raise NotAnEvent(content_type)
+    attributes = {name[3:].lower(): value for name, value in headers.items() if name.startswith("ce_")}
+    attributes.pop("", None)  # a header `ce_` alone is no attribute
+    if _CONTENT_TYPE in headers:
+        attributes["datacontenttype"] = content_type
+    return SourceEvent(_checked(attributes), record.value or None)
+
+
+def _read_structured(value: bytes) -> SourceEvent:
+    """Read the JSON event format as `io.cloudevents.jackson` does; it writes JSON data anew, compactly."""
+    try:
+        members = json.loads(value, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise NotAnEvent(str(error)) from error
+    if not isinstance(members, dict) or members.get("specversion") != "1.0":
+        raise NotAnEvent("no CloudEvent 1.0 in JSON")
+    if {"data", "data_base64"} <= members.keys():
+        raise NotAnEvent("two kinds of data")
+    content_type = members.get("datacontenttype")
+    if content_type is None and "data" in members:
+        content_type = "application/json"
+    data = _structured_data(members, content_type)
+    del members["specversion"]
+    attributes = {name: _structured_attribute(name, member) for name, member in members.items()}
+    attributes["datacontenttype"] = content_type
+    return SourceEvent(_checked({name: text for name, text in attributes.items() if text is not None}), data)
+
+
+def _refuse_constant(name: str) -> None:
+    raise NotAnEvent(f"{name} is no JSON")
+
+
+def _structured_data(members: dict[str, Any], content_type: Any) -> bytes | None:
+    """Take the data out of the members."""
+    if "data_base64" in members:
+        try:
+            return base64.b64decode(members.pop("data_base64"), validate=True)
+        except (TypeError, ValueError, binascii.Error) as error:
+            raise NotAnEvent("data_base64") from error
+    if "data" not in members:
+        return None
+    data = members.pop("data")
+    if content_type is None or _JSON_DATA.fullmatch(str(content_type)):
+        return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+    if not isinstance(data, str):
+        raise NotAnEvent("data that is no JSON must be a string")
+    return data.encode(errors="replace")
+
+
+def _structured_attribute(name: str, member: Any) -> str | None:
+    """Return an attribute's text; an extension that is no string, boolean or number becomes its JSON."""
+    if isinstance(member, str):
+        return member
+    if name in {*_REQUIRED, "datacontenttype", "dataschema", "subject", "time"}:
+        if member is None:
+            return None
+        raise NotAnEvent(f"{name} is no string")
+    if isinstance(member, float) or (type(member) is int and member not in _INT32):
+        raise NotAnEvent(f"{name} is no 32-bit integer")
+    return json.dumps(member, separators=(",", ":"), ensure_ascii=False)
+
+
+def _checked(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Check as the SDK's CloudEventBuilder does, and write `time` as it does. Raises `NotAnEvent`."""
+    checked = {"specversion": "1.0", **attributes}
+    if any(name not in checked for name in _REQUIRED) or checked.get("subject") == "":
+        raise NotAnEvent("an attribute is missing or empty")
+    if not all(java_accepts_uri(checked[name]) for name in ("source", "dataschema") if name in checked):
+        raise NotAnEvent("source or dataschema is no URI for Java")
+    if not all(map(_EXTENSION_NAME.fullmatch, checked)):
+        raise NotAnEvent("an extension's name has other characters than a-z and 0-9")
+    if "time" in checked:
+        time = java_time(checked["time"])
+        if time is None:
+            raise NotAnEvent("time is none for Java")
+        checked["time"] = time
+    return checked
+
+
+def _plain_event(record: Record, source: SourceName) -> SourceEvent:
+    """The event made up for a record that is none: its headers and its key become extensions."""
+    attributes = {
+        "specversion": "1.0",
+        "id": f"partition:{record.partition}/offset:{record.offset}",
+        "source": f"/apis/v1/namespaces/{source.namespace}/kafkasources/{source.name}#{record.topic}",
+        "type": PLAIN_TYPE,
+        "subject": f"partition:{record.partition}#{record.offset}",
+        "time": _written_time(record.timestamp),
+    }
+    if record.key:
+        attributes["partitionkey"] = attributes["key"] = record.key.decode(errors="replace")
+    for name, value in record.headers:
+        text = (value or b"").decode(errors="replace")
+        if name.lower() == _CONTENT_TYPE:
+            attributes["datacontenttype"] = text.lower()
+        else:
+            attributes["kafkaheader" + _NOT_IN_EXTENSION_NAME.sub("", name.lower())] = text
+    return SourceEvent(attributes, record.value)
+
+
+def _written_time(milliseconds: int) -> str:
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    fraction = f".{milliseconds % 1000:03}".rstrip("0").rstrip(".")
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+
+def dead_letter(event: SourceEvent, destination: str, response: Response | None) -> SourceEvent:
+    """The event that the dead-letter sink gets; `response` is None after a time-out or a broken connection.
+
+    Raises `NeverFinishes` for a `Kne-X` header whose X is no extension name (`Kne-A-B`), where the SDK throws.
+    """
+    errors = {"knativeerrordest": destination}
+    if response is not None:
+        errors["knativeerrorcode"] = str(response.status)
+        for name, value in response.headers:
+            if name.lower().startswith("kne-"):
+                errors[name[4:].lower()] = value
+        if response.body:
+            errors["knativeerrordata"] = base64.b64encode(response.body[:ERROR_DATA_MAX_BYTES]).decode()
+    unnameable = [name for name in errors if not _EXTENSION_NAME.fullmatch(name)]
+    if unnameable:
+        raise NeverFinishes(f"response headers that make no extension: {unnameable}")
+    return SourceEvent({**event.attributes, **errors}, event.data)

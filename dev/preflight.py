@@ -1,0 +1,101 @@
+"""Whether this machine can run the stack, told all at once and in words that say what to do."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = {
+    "libcurl.so.4": "libcurl4",
+    "libssl.so.3": "libssl3",
+    "libcrypto.so.3": "libssl3",
+    "liblzma.so.5": "liblzma5",
+    "libgcc_s.so.1": "libgcc-s1",
+    "libresolv.so.2": "libc6",
+    "libm.so.6": "libc6",
+    "libc.so.6": "libc6",
+}
+"""The libraries that mongod 6.0 links to, and the package of Debian 12 and Ubuntu 22.04 that has each."""
+
+MINIMUM_GLIBC = (2, 35)
+MINIMUM_PYTHON = (3, 11)
+
+
+class Unfit(RuntimeError):
+    """This machine lacks something; the message names everything that it lacks."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the checks look at, so that they can be tried on machines that are not there."""
+
+    system: str
+    architecture: str
+    python: tuple[int, int]
+    glibc: tuple[int, int] | None
+
+    @classmethod
+    def this(cls) -> "Machine":
+        """The machine that runs this."""
+        return cls(platform.system(), platform.machine(), sys.version_info[:2], _glibc())
+
+
+def _glibc() -> tuple[int, int] | None:
+    name, version = platform.libc_ver()
+    if name != "glibc":
+        return None
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def missing_libraries(ldd_output: str) -> list[str]:
+    """The libraries that `ldd` did not find, each once, in its order. Pure."""
+    missing = [line.split("=>")[0].strip() for line in ldd_output.splitlines() if "=> not found" in line]
+    return list(dict.fromkeys(missing))
+
+
+def library_complaints(missing: list[str]) -> list[str]:
+    """One line for each missing library, and one command that installs the known packages. Pure."""
+    lines = [f"mongod needs {name}, from the package {PACKAGES.get(name, 'unknown')}" for name in missing]
+    known = sorted({PACKAGES[name] for name in missing if name in PACKAGES})
+    return [*lines, f"on Debian or Ubuntu: sudo apt-get install {' '.join(known)}"] if known else lines
+
+
+def machine_complaints(machine: Machine) -> list[str]:
+    """What about the machine itself rules the stack out. Pure."""
+    complaints = []
+    if machine.system != "Linux" or machine.architecture != "x86_64":
+        here = f"{machine.system} {machine.architecture}"
+        complaints.append(f"the servers' wheels are for Linux on x86-64, not {here}")
+    if machine.python < MINIMUM_PYTHON:
+        complaints.append(_too_old("Python", MINIMUM_PYTHON, machine.python))
+    if machine.glibc is None:
+        complaints.append("mongod needs glibc; this system's C library is another (musl?)")
+    elif machine.glibc < MINIMUM_GLIBC:
+        complaints.append(_too_old("glibc", MINIMUM_GLIBC, machine.glibc))
+    return complaints
+
+
+def _too_old(what: str, minimum: tuple[int, int], found: tuple[int, int]) -> str:
+    return f"{what} {minimum[0]}.{minimum[1]} or newer is needed, not {found[0]}.{found[1]}"
+
+
+def ldd(binary: Path) -> str:
+    """What `ldd` says of `binary`. Raises `Unfit` if there is no `ldd`."""
+    if shutil.which("ldd") is None:
+        raise Unfit("ldd is missing, from the package libc-bin")
+    run = subprocess.run(
+        ["ldd", str(binary)], capture_output=True, text=True, check=False, env=os.environ | {"LC_ALL": "C"}
+    )
+    return run.stdout
+
+
+def check(binary: Path, machine: Machine | None = None) -> None:
+    """Raise `Unfit` with all that the stack and `binary`, a mongod, are missing here, if anything is."""
+    complaints = machine_complaints(machine or Machine.this())
+    complaints += library_complaints(missing_libraries(ldd(binary)))
+    if complaints:
+        raise Unfit("\n  - ".join(["this machine can't run the local stack:", *complaints]))

@@ -1,0 +1,62 @@
+"""`publish`: takes CloudEvents over HTTP into `events`, answers, and sends them to Kafka behind the answer."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import functions_framework.aio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from twofold.cloudevents import from_http
+from twofold.errors import TwofoldError
+from twofold.http import Function, allow, before_sigterm, problem_details, read_body
+from twofold.publishing import Published, Publisher, open_publisher
+from twofold.settings import Settings
+
+settings = Settings()
+
+
+@asynccontextmanager
+async def open_service() -> AsyncIterator[Publisher]:
+    """What one worker process works with."""
+    async with open_publisher(settings, "publish") as publisher:
+        before_sigterm(publisher.flush)
+        yield publisher
+
+
+async def handle(publisher: Publisher, request: Request) -> Response:
+    """Publish the event, or the batch, that `request` holds. Raises `TwofoldError`."""
+    allow(request, "POST")
+    body = await read_body(request, settings.max_body_bytes)
+    received = from_http(request.headers.raw, body, publisher.clock(), settings.max_batch_events)
+    if isinstance(received, list):
+        return _batch_answer(await publisher.publish(received))
+    (outcome,) = await publisher.publish([received])
+    if isinstance(outcome, TwofoldError):
+        raise outcome
+    if request.headers.get("prefer") == "reply":  # a Broker takes a body for an event, and this one is none
+        return Response(status_code=202)
+    return JSONResponse(_taken(outcome), status_code=202)
+
+
+def _batch_answer(outcomes: Sequence[Published | TwofoldError]) -> Response:
+    """202 if all were taken, else 207; each event's own status stands in its place."""
+    results = [
+        problem_details(outcome) if isinstance(outcome, TwofoldError) else {"status": 202} | _taken(outcome)
+        for outcome in outcomes
+    ]
+    taken = not any(isinstance(outcome, TwofoldError) for outcome in outcomes)
+    return JSONResponse({"results": results}, status_code=202 if taken else 207)
+
+
+def _taken(published: Published) -> dict[str, str]:
+    return {"id": published.given_id, "event_id": str(published.event_id), "result": published.status}
+
+
+function = Function(open_service, handle)
+
+
+@functions_framework.aio.http
+async def publish(request: Request) -> Response:
+    """The HTTP function, and Knative sink."""
+    return await function(request)

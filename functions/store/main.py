@@ -1,0 +1,39 @@
+"""`store`: the KafkaSource's sink. Appends each event to `event_store`; what it can't take becomes a dead letter."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import functions_framework.aio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from twofold import mongo
+from twofold.http import Function, allow, read_body
+from twofold.settings import Settings
+from twofold.storing import Store
+
+settings = Settings()
+
+
+@asynccontextmanager
+async def open_service() -> AsyncIterator[Store]:
+    """What one worker process works with."""
+    async with mongo.connect(settings, "store") as database:
+        yield Store(database, settings, clock=lambda: datetime.now(UTC))
+
+
+async def handle(service: Store, request: Request) -> Response:
+    """Answer 200 once the delivery is durable somewhere. Raises `Unavailable`."""
+    allow(request, "POST")
+    await service.take(request.headers.raw, await read_body(request, settings.max_letter_bytes))
+    return Response(status_code=200)
+
+
+function = Function(open_service, handle)
+
+
+@functions_framework.aio.http
+async def store(request: Request) -> Response:
+    """The sink of the KafkaSource."""
+    return await function(request)

@@ -1,0 +1,1 @@
+"""Event storage for Knative: the package that every function ships with."""

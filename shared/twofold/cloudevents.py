@@ -1,0 +1,371 @@
+"""CloudEvents 1.0 in and out. Pure.
+
+In: HTTP binary, structured and batch (`publish`), and what KafkaSource makes of a record (`store`). Out: a Kafka record
+and an HTTP request, both in binary mode. The two ways in differ in one thing that matters: HTTP producers
+percent-encode header values (CloudEvents HTTP binding, 3.1.3.2), KafkaSource writes them raw.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NoReturn
+from urllib.parse import quote, unquote_to_bytes
+
+from twofold.errors import DigestMismatch, Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType
+from twofold.event import Event, canonical_id, derived_id
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+MAX_ATTRIBUTES_BYTES = 32 * 1024
+"""All attributes of an event together: below what the HTTP servers on the way to `store` take as headers."""
+
+_METADATA_OF_ATTRIBUTE = {
+    "source": "service_name",
+    "serviceversion": "service_version",
+    "correlationid": "correlation_id",
+    "causationid": "causation_id",
+    "userid": "user_id",
+    "environment": "environment",
+    "ipaddress": "ip_address",
+    "useragent": "user_agent",
+    "traceparent": "traceparent",
+}
+_ATTRIBUTE_OF_METADATA = {field: name for name, field in _METADATA_OF_ATTRIBUTE.items()}
+_TRANSPORT = {"knativekafkapartition", "knativekafkaoffset"}
+"""Where a record lay on one hop: no content, so neither stored nor part of the digest."""
+RESERVED = {"digest", "timeassigned", "replayid"}
+"""Twofold's own: only its own events carry them."""
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
+_QUOTED_PAIR = re.compile(r"\\(.)")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An event as it came, with what was said about it on the way."""
+
+    event: Event
+    replay_id: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+
+
+# --- in: HTTP, from producers ---------------------------------------------------------------------------------------
+
+
+def from_http(headers: Headers, body: bytes, now: datetime, max_events: int) -> list[Received | Rejected] | Received:
+    """The event, or for a batch its events and refusals in order, that a producer's request holds.
+
+    `now` is the time of an event that has none. Raises `Rejected` for what is wrong with the request as a whole.
+    """
+    attributes, content_type = _attributes_of(headers, decode=_header_value)
+    media_type = _media_type(content_type)
+    if media_type == "application/cloudevents-batch+json":
+        return [_from_member(member, now) for member in _batch(body, max_events)]
+    if media_type == "application/cloudevents+json":
+        return _structured(_json(body), now)
+    if not attributes:
+        raise _no_cloud_event(media_type)
+    return _binary(attributes, content_type, media_type, body, now)
+
+
+def _no_cloud_event(media_type: str) -> Rejected:
+    if media_type in ("", "application/json"):
+        return Malformed("no CloudEvent: send ce-* headers, or application/cloudevents+json", "ce-specversion")
+    return UnsupportedType(f"{media_type!a} is no content type of a CloudEvent with JSON data", "content-type")
+
+
+def _binary(attributes: dict[str, str], content_type: str, media_type: str, body: bytes, now: datetime) -> Received:
+    if "datacontenttype" in attributes:
+        raise Malformed("the HTTP header Content-Type says this", "ce-datacontenttype")
+    if content_type:
+        attributes["datacontenttype"] = content_type
+    _check_json_type(media_type)
+    return _received(attributes, _json(body) if body else {}, now)
+
+
+def _structured(member: object, now: datetime) -> Received:
+    if not isinstance(member, dict):
+        raise Malformed("a CloudEvent in JSON is an object")
+    attributes = {name: _text(name, value) for name, value in member.items() if name not in _DATA and value is not None}
+    _check_json_type(_media_type(attributes.get("datacontenttype", "")))
+    return _received(attributes, _data_of(member), now)
+
+
+def _from_member(member: object, now: datetime) -> Received | Rejected:
+    try:
+        return _structured(member, now)
+    except Rejected as refusal:
+        return refusal
+
+
+def _batch(body: bytes, max_events: int) -> list[object]:
+    members = _json(body)
+    if not isinstance(members, list):
+        raise Malformed("a batch is a JSON array of CloudEvents")
+    if not members:
+        raise Invalid("the batch is empty")
+    if len(members) > max_events:
+        raise TooLarge(f"{len(members)} events in one batch: at most {max_events} are taken")
+    return members
+
+
+_DATA = {"data", "data_base64"}
+
+
+def _data_of(member: Mapping[str, Any]) -> object:
+    if member.get("data_base64") is None:
+        return member["data"] if member.get("data") is not None else {} if "data" not in member else None
+    if "data" in member:
+        raise Malformed("data and data_base64 exclude each other", "data_base64")
+    try:
+        return _json(base64.b64decode(member["data_base64"], validate=True))
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise Malformed(f"no base64: {error}", "data_base64") from None
+
+
+def _text(name: str, value: object) -> str:
+    """An attribute as the string that CloudEvents' type system makes of it: all that a header can carry."""
+    match value:
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+    raise Invalid("an attribute is a string, a boolean or an integer", name[:64])
+
+
+def _header_value(raw: bytes) -> str:
+    """A header's value as the CloudEvents HTTP binding says: unquoted, then percent-decoded once."""
+    text = raw.decode("latin-1")
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = _QUOTED_PAIR.sub(r"\1", text[1:-1])
+    return unquote_to_bytes(text.encode("latin-1")).decode("utf-8", "replace") if "%" in text else text
+
+
+# --- in: KafkaSource, to `store` ------------------------------------------------------------------------------------
+
+
+def from_kafka_source(headers: Headers, body: bytes) -> Received:
+    """The event that one of Twofold's own records holds, as KafkaSource delivers it.
+
+    Raises `Rejected` for a record that isn't Twofold's, and `DigestMismatch` for one that was altered on its way.
+    """
+    attributes, content_type = _attributes_of(headers, decode=_raw_value)
+    if content_type:
+        attributes["datacontenttype"] = content_type
+    received = _own(attributes, _json(body))
+    return Received(received.event, received.replay_id, *kafka_coordinates(headers))
+
+
+def kafka_coordinates(headers: Headers) -> tuple[int | None, int | None]:
+    """The partition and offset that KafkaSource adds to each delivery."""
+    values = dict(headers)
+    partition, offset = values.get(b"ce-knativekafkapartition", b""), values.get(b"ce-knativekafkaoffset", b"")
+    return int(partition) if partition.isdigit() else None, int(offset) if offset.isdigit() else None
+
+
+def _raw_value(raw: bytes) -> str:
+    return raw.decode("latin-1")
+
+
+# --- in: what all have in common ------------------------------------------------------------------------------------
+
+
+def _attributes_of(headers: Headers, decode: Any) -> tuple[dict[str, str], str]:
+    """CloudEvents' attributes among the headers, and the content type."""
+    attributes: dict[str, str] = {}
+    content_type: str | None = None
+    for raw_name, raw_value in headers:
+        name = raw_name.lower()
+        if name == b"content-type":
+            if content_type is not None:
+                raise Malformed("is there more than once", "content-type")
+            content_type = raw_value.decode("latin-1")
+        elif name.startswith(b"ce-"):
+            attribute = name[3:].decode("latin-1")
+            if attribute in attributes:
+                raise Malformed("is there more than once", f"ce-{attribute}"[:64])
+            attributes[attribute] = decode(raw_value)
+    return attributes, content_type or ""
+
+
+def _media_type(content_type: str) -> str:
+    media_type, _, parameters = content_type.partition(";")
+    charset = parameters.lower().partition("charset=")[2].partition(";")[0].strip().strip('"')
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise UnsupportedType(f"charset {charset!a} is not read, only UTF-8", "content-type")
+    return media_type.strip().lower()
+
+
+def _check_json_type(media_type: str) -> None:
+    if media_type not in ("", "application/json", "text/json") and not media_type.endswith("+json"):
+        raise UnsupportedType(f"data of type {media_type!a} is not stored, only JSON objects", "datacontenttype")
+
+
+def _json(body: bytes) -> Any:
+    """Strict JSON: UTF-8, no NaN, no name twice in an object. Raises `Malformed`, or `Invalid` for what is too big."""
+    try:
+        return json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise Malformed(f"not UTF-8: {error.reason} at byte {error.start}", "data") from None
+    except json.JSONDecodeError as error:
+        raise Malformed(f"no JSON: {error.msg} at line {error.lineno}, column {error.colno}", "data") from None
+    except RecursionError:
+        raise Invalid("nests too deep", "data") from None
+    except ValueError:  # int() refuses more than 4,300 digits
+        raise Invalid("an integer must fit into 64 bits", "data") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Malformed(f"the name {twice[:64]!a} is there twice in one object", "data")
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise Malformed(f"{name} is no JSON", "data")
+
+
+def _received(attributes: dict[str, str], data: object, now: datetime) -> Received:
+    """A producer's event; or one of Twofold's own coming back in a replay, which has `replayid` and a true digest."""
+    if "replayid" in attributes:
+        return _own(attributes, data)
+    if reserved := sorted(RESERVED & attributes.keys()):
+        raise Invalid(
+            f"reserved: {', '.join(reserved)}", problems=tuple(Problem(name, "is reserved") for name in reserved)
+        )
+    return Received(_event(attributes, data, now))
+
+
+def _own(attributes: dict[str, str], data: object) -> Received:
+    digest = attributes.pop("digest", None)
+    replay_id = attributes.pop("replayid", None)
+    assigned = attributes.pop("timeassigned", None) is not None
+    if digest is None:
+        raise Malformed("none of Twofold's records: it has no digest", "digest")
+    if "time" not in attributes:
+        raise Malformed("none of Twofold's records: it has no time", "time")
+    event = _event(attributes, data, None, assigned=assigned)
+    if event.digest.hex() != digest:
+        raise DigestMismatch("the event is not the one that the digest was made for", "digest")
+    return Received(event, replay_id)
+
+
+def _event(attributes: dict[str, str], data: object, now: datetime | None, *, assigned: bool = False) -> Event:
+    """The event that `attributes` and `data` make. Raises `Rejected`."""
+    _check_context(attributes)
+    if not isinstance(data, dict):
+        raise Invalid("must be a JSON object", "data")
+    given = {name: value for name, value in attributes.items() if name not in _TRANSPORT}
+    del given["specversion"]
+    given_id, event_type = given.pop("id"), given.pop("type")
+    metadata: dict[str, Any] = {
+        field: given.pop(name) for name, field in _METADATA_OF_ATTRIBUTE.items() if name in given
+    }
+    event_id = canonical_id(given_id)
+    if event_id is None:
+        event_id = derived_id(metadata["service_name"], given_id)
+        metadata["source_event_id"] = given_id
+    time = given.pop("time", None)
+    if assigned or time is None:
+        metadata["time_assigned"] = True
+    optional = {"event_version": given.pop("eventversion", None), "aggregate_id": given.pop("subject", None)}
+    if _media_type(given.get("datacontenttype", "")) in ("", "application/json"):
+        given.pop("datacontenttype", None)
+    if given:
+        metadata["extensions"] = given
+    return Event.of(
+        event_id=event_id,
+        event_type=event_type,
+        timestamp=_time(time) if time is not None else now,
+        metadata=metadata,
+        payload=data,
+        **{name: value for name, value in optional.items() if value is not None},
+    )
+
+
+def _check_context(attributes: Mapping[str, str]) -> None:
+    if missing := [name for name in ("specversion", "id", "source", "type") if not attributes.get(name)]:
+        problems = tuple(Problem(name, "is missing") for name in missing)
+        raise Malformed(f"a CloudEvent needs {', '.join(missing)}", problems=problems)
+    if attributes["specversion"] != "1.0":
+        raise Malformed(f"only CloudEvents 1.0 is read, not {attributes['specversion'][:16]!a}", "specversion")
+    if sum(map(len, attributes)) + sum(map(len, attributes.values())) > MAX_ATTRIBUTES_BYTES:
+        raise Invalid(f"all attributes together must be at most {MAX_ATTRIBUTES_BYTES} bytes")
+
+
+def _time(value: str) -> str:
+    if not _RFC_3339.fullmatch(value):
+        raise Invalid("must be an RFC 3339 time from 1970 to 9999", "time")
+    return value.upper()
+
+
+# --- out ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A Kafka record: what is sent, without topic and partition."""
+
+    key: bytes
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+
+    @property
+    def size(self) -> int:
+        """An upper bound of its bytes in a batch: with up to 5 bytes for each length, and 64 for the record."""
+        return 64 + len(self.key) + len(self.value) + sum(len(name) + len(value) + 10 for name, value in self.headers)
+
+
+def attributes_of(event: Event) -> dict[str, str]:
+    """All attributes of `event`, Twofold's own included, but `datacontenttype`, which each binding puts elsewhere."""
+    attributes = {"specversion": "1.0", "id": event.given_id, "type": event.event_type, "time": event.time}
+    attributes["eventversion"] = event.event_version
+    if event.aggregate_id is not None:
+        attributes["subject"] = event.aggregate_id
+    for field, value in event.metadata_fields.items():
+        if field in _ATTRIBUTE_OF_METADATA:
+            attributes[_ATTRIBUTE_OF_METADATA[field]] = value
+    attributes.update(event.metadata.extensions)
+    attributes.pop("datacontenttype", None)
+    if event.metadata.time_assigned:
+        attributes["timeassigned"] = "true"
+    attributes["digest"] = event.digest.hex()
+    return attributes
+
+
+def _content_type(event: Event) -> str:
+    return event.metadata.extensions.get("datacontenttype", "application/json")
+
+
+def to_kafka(event: Event) -> Record:
+    """The record of `event` (CloudEvents Kafka binding, binary mode), which KafkaSource can carry unchanged.
+
+    Its key is the aggregate's id, so that one aggregate stays in one partition.
+    """
+    headers = [(f"ce_{name}", value.encode()) for name, value in attributes_of(event).items()]
+    headers.append(("content-type", _content_type(event).encode()))
+    return Record((event.aggregate_id or str(event.event_id)).encode(), event.payload_json, headers)
+
+
+def to_http(event: Event) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a request with `event` (CloudEvents HTTP binding, binary mode) as a producer sends it."""
+    attributes = attributes_of(event)
+    for name in RESERVED & attributes.keys():
+        del attributes[name]
+    if event.metadata.time_assigned:
+        del attributes["time"]
+    headers = {f"ce-{name}": quote(value, safe=_UNQUOTED) for name, value in attributes.items()}
+    return headers | {"content-type": _content_type(event)}, event.payload_json
+
+
+_UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')

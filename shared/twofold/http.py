@@ -1,0 +1,129 @@
+"""The HTTP edge that all functions share: bodies within bounds, problem+json, health, one start and one end a process.
+
+Errors follow RFC 9457 (`application/problem+json`) and hold no stack trace, query or secret.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import FrameType
+from typing import Generic, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from twofold.errors import Malformed, TooLarge, TwofoldError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+Service = TypeVar("Service")
+Handle = Callable[[Service, Request], Awaitable[Response]]
+
+
+class Function(Generic[Service]):
+    """A function's life in one worker process: what it works with is opened with the first request, after the fork.
+
+    functions-framework imports the module before it forks, and has no hook for the start.
+    """
+
+    def __init__(
+        self, open_service: Callable[[], AbstractAsyncContextManager[Service]], handle: Handle[Service]
+    ) -> None:
+        self._open_service = open_service
+        self._handle = handle
+        self._service: Service | None = None
+        self._opening = asyncio.Lock()
+        self._resources = AsyncExitStack()
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer `request`, with 503 for whatever is unexpected: ApiServerSource takes a 500 for final."""
+        try:
+            if request.method in ("GET", "HEAD") and request.url.path == "/healthz":
+                return JSONResponse({"status": "ok"})
+            return await self._handle(self._service or await self._open(), request)
+        except TwofoldError as error:
+            if isinstance(error, Unavailable):
+                logger.warning("503 for %s: %s", request.url.path, error.detail, exc_info=error.__cause__)
+            return problem(error)
+        except HTTPException:
+            raise
+        except Exception:
+            logger.exception("unexpected error in %s %s", request.method, request.url.path)
+            return problem(Unavailable("unexpected error; the function's log says more"))
+
+    async def _open(self) -> Service:
+        async with self._opening:
+            if self._service is None:
+                self._service = await self._resources.enter_async_context(self._open_service())
+            return self._service
+
+
+def before_sigterm(finish: Callable[[], Awaitable[None]]) -> None:
+    """Run `finish` when SIGTERM comes, and only then let the server stop; it serves meanwhile.
+
+    uvicorn ends the requests that are under way by itself, and then the process, without a hook behind them.
+    """
+    loop = asyncio.get_running_loop()
+    stop = signal.getsignal(signal.SIGTERM)
+    finishing: list[asyncio.Task[None]] = []
+
+    async def finish_then_stop(signum: int, frame: FrameType | None) -> None:
+        try:
+            await finish()
+        finally:
+            if callable(stop):
+                stop(signum, frame)
+
+    def start(signum: int, frame: FrameType | None) -> None:
+        if not finishing:
+            finishing.append(loop.create_task(finish_then_stop(signum, frame)))
+
+    def on_sigterm(signum: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(start, signum, frame)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body. Raises `TooLarge` without reading more than that."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise TooLarge(f"the body is over {max_bytes} bytes")
+    except ClientDisconnect:
+        raise Malformed("the connection ended before the body did") from None
+    return bytes(body)
+
+
+def allow(request: Request, *methods: str, path: str = "/") -> None:
+    """Raise 404 or 405 unless `request` is for `path` with one of `methods`."""
+    if request.url.path != path:
+        raise HTTPException(404)
+    if request.method not in methods:
+        raise HTTPException(405, headers={"Allow": ", ".join(methods)})
+
+
+def problem(error: TwofoldError) -> Response:
+    """The answer for `error`."""
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
+    return JSONResponse(
+        problem_details(error), status_code=error.status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def problem_details(error: TwofoldError) -> dict[str, object]:
+    """The members of RFC 9457; `errors` names each thing that is wrong: `where` and `what`."""
+    details: dict[str, object] = {
+        "type": f"urn:twofold:problem:{error.title}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+    }
+    if error.problems:
+        details["errors"] = [problem._asdict() for problem in error.problems]
+    return details

@@ -1,0 +1,241 @@
+"""Kafka: the only importer of kafka-python. A bounded sender behind the replies, and the topic's settings.
+
+Kafka is transport, not storage: whatever is not sent, or sent and lost, keeps its mark in `events`, and the relay sends
+it again. So the sender may drop a record at any time, and must never block, grow or need a restart.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import ConfigResource
+from kafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+)
+
+from twofold.cloudevents import Record
+from twofold.errors import TooLarge, TwofoldError, Unavailable
+from twofold.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Outcome = TwofoldError | None
+Done = Callable[..., None]
+
+_REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""The record's own fault; any other error is the producer's, and ends it."""
+
+
+def _nobody(_position: int, _outcome: Outcome) -> None:
+    """Nobody waits: what is not sent keeps its mark."""
+
+
+_BOOTSTRAP_S = 5.0
+_DELIVERY_S = 20.0
+_REBUILD_WAIT_S = 1.0
+_CLOSE_S = 2.0
+
+
+def _connection(settings: Settings) -> dict[str, Any]:
+    password = settings.kafka_sasl_password
+    return {
+        "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
+        "client_id": "twofold",
+        "security_protocol": settings.kafka_security_protocol,
+        "sasl_mechanism": settings.kafka_sasl_mechanism,
+        "sasl_plain_username": settings.kafka_sasl_username,
+        "sasl_plain_password": password.get_secret_value() if password else None,
+        "ssl_cafile": settings.kafka_ssl_cafile,
+        "bootstrap_timeout_ms": round(_BOOTSTRAP_S * 1000),
+    }
+
+
+def new_producer(settings: Settings) -> KafkaProducer:
+    """A producer with acks from all in-sync replicas and idempotence, its waits bounded. Blocks up to 5 s."""
+    return KafkaProducer(
+        **_connection(settings),
+        acks="all",
+        allow_auto_create_topics=False,
+        linger_ms=5,
+        batch_size=256 * 1024,
+        max_request_size=settings.max_record_bytes + 4096,
+        max_block_ms=round(_BOOTSTRAP_S * 1000),
+        request_timeout_ms=10_000,
+        delivery_timeout_ms=round(_DELIVERY_S * 1000),
+        metadata_max_age_ms=30_000,
+        reconnect_backoff_max_ms=1000,
+    )
+
+
+class Sender:
+    """Sends records in the background, in the order of their offers, from one thread that starts with the first.
+
+    At most `capacity` records are held, the unacknowledged included. `build` makes a producer, and is called again
+    after each error that isn't a record's own: a kafka-python producer can end in a state that it never leaves.
+    """
+
+    def __init__(self, topic: str, capacity: int, build: Callable[[], KafkaProducer]) -> None:
+        self._topic = topic
+        self._capacity = capacity
+        self._build = build
+        self._queue: queue.SimpleQueue[list[tuple[int, Record]] | None] = queue.SimpleQueue()
+        self._held: dict[int, Done] = {}
+        self._tickets = itertools.count()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._producer: KafkaProducer | None = None
+        self._broken = False
+
+    def offer(self, records: Sequence[Record], done: Done = _nobody) -> int:
+        """Take as many of `records` as there is room for, and return their number at once.
+
+        `done` is called once for each of those, from another thread: with its position, and None after Kafka's
+        acknowledgement or else the error.
+        """
+        with self._changed:
+            records = records[: self._capacity - len(self._held)]
+            tickets = list(itertools.islice(self._tickets, len(records)))
+            for position, ticket in enumerate(tickets):
+                self._held[ticket] = partial(done, position)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="kafka-sender", daemon=True)
+                self._thread.start()
+        self._queue.put(list(zip(tickets, records, strict=True)))
+        return len(records)
+
+    async def send(self, records: Sequence[Record]) -> list[Outcome]:
+        """Send `records` and wait for each one's outcome: None once Kafka has acknowledged it, or else the error."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in records]
+
+        def done(position: int, outcome: Outcome) -> None:
+            loop.call_soon_threadsafe(futures[position].set_result, outcome)
+
+        for future in futures[self.offer(records, done) :]:
+            future.set_result(Unavailable("too many records are waiting for Kafka"))
+        return await asyncio.gather(*futures)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until nothing is held, at most `timeout_s`; whether that came to be."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._held, timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Flush for at most `timeout_s`, then let go of what is left: its marks remain. Offer nothing afterwards."""
+        self.flush(timeout_s)
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(_CLOSE_S)
+
+    def _run(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            try:
+                producer = self._working_producer()
+            except (KafkaError, OSError, ValueError) as error:
+                self._give_up(error)
+                continue
+            for ticket, record in batch:
+                self._send_one(producer, ticket, record)
+        self._retire()
+
+    def _send_one(self, producer: KafkaProducer, ticket: int, record: Record) -> None:
+        if self._broken or ticket not in self._held:
+            self._settle(ticket, Unavailable("Kafka is away"))
+            return
+        try:
+            future = producer.send(self._topic, record.value, record.key, list(record.headers))
+        except (KafkaError, ValueError) as error:
+            self._not_sent(ticket, error)
+        else:
+            future.add_callback(self._sent, ticket)
+            future.add_errback(self._not_sent, ticket)
+
+    def _sent(self, ticket: int, _: object) -> None:
+        self._settle(ticket, None)
+
+    def _not_sent(self, ticket: int, error: Exception) -> None:
+        if isinstance(error, _REFUSED):
+            self._settle(ticket, TooLarge(f"Kafka refuses the record: {error}"))
+            return
+        self._broken = True
+        self._settle(ticket, Unavailable(f"Kafka did not acknowledge: {type(error).__name__}"))
+
+    def _settle(self, ticket: int, outcome: Outcome) -> None:
+        with self._changed:
+            done = self._held.pop(ticket, None)
+            if not self._held:
+                self._changed.notify_all()
+        if done is not None:
+            done(outcome)
+
+    def _working_producer(self) -> KafkaProducer:
+        if self._broken:
+            self._give_up(Unavailable("the producer had failed"))
+            time.sleep(_REBUILD_WAIT_S)
+        if self._producer is None:
+            self._producer = self._build()
+        return self._producer
+
+    def _give_up(self, error: Exception) -> None:
+        """Let go of the producer and of all that is held, so that nothing grows while Kafka is away."""
+        logger.warning("Kafka is away, %d records are left to the relay: %r", len(self._held), error)
+        with contextlib.suppress(queue.Empty):
+            while (batch := self._queue.get_nowait()) is not None:
+                pass
+            self._queue.put(batch)  # the end of this thread: not to be lost
+        for ticket in list(self._held):
+            self._settle(ticket, Unavailable("Kafka is away"))
+        self._retire()
+        self._broken = False
+
+    def _retire(self) -> None:
+        """Close the producer from a thread of its own: `close` can block beyond its time-out, or raise."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            closing = threading.Thread(target=_close, args=(producer,), name="kafka-closing", daemon=True)
+            closing.start()
+            closing.join(_CLOSE_S + 1)
+
+
+def _close(producer: KafkaProducer) -> None:
+    try:
+        producer.close(timeout=_CLOSE_S)
+    except Exception:  # the producer is being thrown away because it is broken: there is nothing to do but to say so
+        logger.warning("a producer did not close as it should", exc_info=True)
+
+
+def ensure_topic(settings: Settings) -> None:
+    """Make the topic, or bring its partitions (never fewer) and settings to what they should be. Blocks.
+
+    Raises `Unavailable` when Kafka is away.
+    """
+    config = {
+        "max.message.bytes": str(settings.max_record_bytes + 64 * 1024),
+        "retention.ms": str(round(settings.setup_topic_retention_days * 86_400_000)),
+        "cleanup.policy": "delete",
+    }
+    name, partitions = settings.kafka_topic, settings.setup_topic_partitions
+    topic = {"num_partitions": partitions, "replication_factor": settings.setup_topic_replication, "configs": config}
+    try:
+        admin = KafkaAdminClient(**_connection(settings), request_timeout_ms=10_000)
+        try:
+            admin.create_topics({name: topic})
+        except TopicAlreadyExistsError:
+            admin.alter_configs([ConfigResource("TOPIC", name, configs=config)])
+            if len(admin.describe_topics([name])[0]["partitions"]) < partitions:
+                admin.create_partitions({name: partitions})
+        finally:
+            admin.close()
+    except KafkaError as error:
+        raise Unavailable(f"Kafka did not make the topic {name}: {error}") from error

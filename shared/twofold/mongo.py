@@ -1,0 +1,150 @@
+"""MongoDB's client, and the one way to insert an event once.
+
+Write concern, read concern and read preference are set here and never left to the URI: a 2xx means majority.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import bson
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
+from bson.dbref import DBRef
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from twofold.errors import Invalid, TwofoldError, Unavailable
+from twofold.event import Event
+from twofold.settings import Settings
+
+Document = dict[str, Any]
+Client = AsyncMongoClient[Document]
+Encoded = RawBSONDocument
+Collection = AsyncCollection[Document]
+Database = AsyncDatabase[Document]
+
+CODEC: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, tz_aware=True)
+_RAW: CodecOptions[Encoded] = CODEC.with_options(document_class=Encoded)
+_DUPLICATE_KEY = 11000
+
+
+@asynccontextmanager
+async def connect(settings: Settings, application: str) -> AsyncIterator[Database]:
+    """The database, with majority concerns and the primary, whatever the URI says. Open it after the fork.
+
+    No operation takes longer than `mongodb_timeout_s`, retries and fail-over included: pymongo's `timeoutMS` also sends
+    `maxTimeMS` with each command.
+    """
+    client: Client = AsyncMongoClient(
+        settings.mongodb_uri.get_secret_value(),
+        appname=f"twofold-{application}",
+        timeoutMS=round(settings.mongodb_timeout_s * 1000),
+        connectTimeoutMS=2000,
+        serverSelectionTimeoutMS=round(settings.mongodb_timeout_s * 1000),
+        retryWrites=True,
+        retryReads=True,
+    )
+    try:
+        yield database(client, settings)
+    finally:
+        await client.close()
+
+
+def database(client: Client, settings: Settings) -> Database:
+    """Twofold's database on `client`, with the concerns that its guarantees need."""
+    return client.get_database(
+        settings.mongodb_database,
+        codec_options=CODEC,
+        read_preference=ReadPreference.PRIMARY,
+        write_concern=WriteConcern("majority"),
+        read_concern=ReadConcern("majority"),
+    )
+
+
+@contextmanager
+def driver_errors() -> Iterator[None]:
+    """Turn the driver's errors into `Unavailable`: none of them is the event's fault."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise Unavailable(f"MongoDB did not answer as it should: {type(error).__name__}") from error
+
+
+def encode(document: Mapping[str, Any]) -> Encoded:
+    """`document` as BSON, so that one that can't be encoded is found before it joins a group. Raises `Invalid`."""
+    try:
+        return Encoded(bson.encode(document, codec_options=CODEC), _RAW)
+    except (BSONError, OverflowError, UnicodeEncodeError, RecursionError) as error:
+        raise Invalid(f"can't be stored: {error}", "data") from error
+
+
+async def insert_once(
+    collection: Collection, documents: Sequence[Encoded], ids: Sequence[UUID]
+) -> list[bytes | TwofoldError | None]:
+    """Insert `documents`; each one's outcome is None if it is new, or the digest of the one that is there already.
+
+    Both are durable by then: inserted with majority concern, and seen there by a majority read that is causally after
+    the insert (an id can be taken by a document that is not yet, or never will be, on a majority). An error in the list
+    is that document's alone. Raises `Unavailable` when nobody may be acknowledged.
+    """
+    outcomes: list[bytes | TwofoldError | None] = [None] * len(documents)
+    with driver_errors():
+        async with collection.database.client.start_session(causal_consistency=True) as session:
+            try:
+                await collection.insert_many(documents, ordered=False, session=session)
+            except BulkWriteError as error:
+                failed = _failed(error)
+                taken = [ids[position] for position, code in failed.items() if code == _DUPLICATE_KEY]
+                found = {
+                    document["_id"]: document["digest"]
+                    async for document in collection.find({"_id": {"$in": taken}}, {"digest": 1}, session=session)
+                }
+                for position in failed:
+                    outcomes[position] = found.get(ids[position]) or Unavailable("MongoDB refused the write for now")
+    return outcomes
+
+
+def _failed(error: BulkWriteError) -> dict[int, int]:
+    """Position and code of each write that failed. Raises `Unavailable` if what did not fail isn't durable either."""
+    if error.details["writeConcernErrors"]:
+        raise Unavailable("MongoDB could not make the write durable") from error
+    return {failure["index"]: failure["code"] for failure in error.details["writeErrors"]}
+
+
+async def known(collection: Collection, ids: Sequence[UUID]) -> dict[UUID, bytes]:
+    """The digests of those events that are there, durably."""
+    with driver_errors():
+        found = collection.find({"_id": {"$in": list(ids)}}, {"digest": 1})
+        return {document["_id"]: document["digest"] async for document in found}
+
+
+async def server_time(database: Database) -> datetime:
+    """The primary's clock (UTC): the one clock that all functions share."""
+    with driver_errors():
+        answer = await database.client.admin.command("hello", codec_options=CODEC)
+    now: datetime = answer["localTime"]
+    return now
+
+
+def event_of(document: Mapping[str, Any]) -> Event:
+    """The event that a stored document holds."""
+    return Event.from_document({**document, "payload": _without_dbrefs(document["payload"])})
+
+
+def _without_dbrefs(value: Any) -> Any:
+    """The driver reads a sub-document with `$ref` and `$id` as a DBRef; in a payload it's a document like any other."""
+    if isinstance(value, DBRef):
+        return _without_dbrefs(dict(value.as_doc()))
+    if isinstance(value, dict):
+        return {name: _without_dbrefs(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_without_dbrefs(member) for member in value]
+    return value

@@ -1,0 +1,185 @@
+"""The one write path: into `events` with its mark, then, behind the answer, to Kafka.
+
+Application code uses the same path as the function `publish`:
+
+    async with publishing.open_publisher(Settings()) as publisher:
+        await publisher.publish_event("order.created", {"total": 3}, source="/shop", aggregate_id="order-7")
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from twofold import mongo
+from twofold.cloudevents import Received, Record, to_kafka
+from twofold.errors import Conflict, TooLarge, TwofoldError, UnknownReplay
+from twofold.event import Event
+from twofold.event_store import EventStore
+from twofold.events import EventRepository
+from twofold.group_commit import GroupCommit
+from twofold.kafka import Sender, new_producer
+from twofold.mongo import Encoded
+from twofold.settings import Settings
+
+CLOSE_S = 5.0
+"""How long closing waits for Kafka: what is not sent by then is left to the relay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A taken event: durable in `events`, and on its way to `event_store`."""
+
+    event_id: UUID
+    given_id: str
+    status: Literal["accepted", "duplicate"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An event, ready to be written: encoding comes before queueing, so one that can't be encoded harms nobody else."""
+
+    event: Event
+    document: Encoded
+    record: Record
+
+
+class Publisher:
+    """Publishes events: once in `events`, and through Kafka in `event_store`. One per process and event loop."""
+
+    def __init__(
+        self,
+        events: EventRepository,
+        event_store: EventStore,
+        sender: Sender,
+        settings: Settings,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._events = events
+        self._event_store = event_store
+        self._sender = sender
+        self._first_look = timedelta(seconds=settings.relay_first_look_s)
+        self._max_record_bytes = settings.max_record_bytes
+        self.clock = clock
+        self._commit: GroupCommit[_Entry, bytes | TwofoldError | None] = GroupCommit(
+            self._write,
+            max_items=settings.group_commit_events,
+            wait_s=settings.group_commit_wait_ms / 1000,
+            capacity=settings.group_commit_capacity,
+        )
+
+    async def publish_event(
+        self,
+        event_type: str,
+        payload: dict[str, Any],
+        *,
+        source: str,
+        event_id: UUID | None = None,
+        aggregate_id: str | None = None,
+        **metadata: str,
+    ) -> Published:
+        """Publish a new event, made of its parts; `metadata` takes the other fields of `event.Metadata`.
+
+        Give an `event_id` (UUID version 4 or 7) where the call may be repeated: without one, each call is a new event.
+        Returns once a majority of MongoDB has it. Raises `Invalid`, `TooLarge`, `Conflict` or `Unavailable`; after
+        `Unavailable` the event may or may not be stored, and publishing it again, with the same id, is safe.
+        """
+        event = Event.of(
+            event_id=event_id or uuid4(),
+            event_type=event_type,
+            timestamp=self.clock(),
+            aggregate_id=aggregate_id,
+            metadata={"service_name": source, "time_assigned": True, **metadata},
+            payload=payload,
+        )
+        return await self.publish_base_event(event)
+
+    async def publish_base_event(self, event: Event) -> Published:
+        """Publish an event that is already built. Returns and raises as `publish_event` does."""
+        (outcome,) = await self.publish([Received(event)])
+        if isinstance(outcome, TwofoldError):
+            raise outcome
+        return outcome
+
+    async def publish(self, received: Sequence[Received | TwofoldError]) -> list[Published | TwofoldError]:
+        """Publish several events together; each one's outcome stands in its place.
+
+        Errors among `received` are handed through in their places. Raises `Unavailable` when none is known to be
+        stored.
+        """
+        outcomes: list[Published | TwofoldError | None] = [None] * len(received)
+        entries: dict[int, _Entry] = {}
+        for position, item in enumerate(received):
+            if isinstance(item, TwofoldError):
+                outcomes[position] = item
+            elif item.replay_id is not None:
+                outcomes[position] = await self._replayed(item.event)
+            else:
+                entry = self._entry(item.event)
+                if isinstance(entry, TwofoldError):
+                    outcomes[position] = entry
+                else:
+                    entries[position] = entry
+        if entries:
+            results = await self._commit.submit(list(entries.values()))
+            for (position, entry), result in zip(entries.items(), results, strict=True):
+                outcomes[position] = _outcome(entry.event, result)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _entry(self, event: Event) -> _Entry | TwofoldError:
+        record = to_kafka(event)
+        if record.size > self._max_record_bytes:
+            return TooLarge(f"the event takes {record.size} bytes in Kafka: at most {self._max_record_bytes} are taken")
+        try:
+            return _Entry(event, EventRepository.encode(event, self.clock(), self._first_look), record)
+        except TwofoldError as error:
+            return error
+
+    async def _write(self, entries: list[_Entry]) -> Sequence[bytes | TwofoldError | None]:
+        results = await self._events.insert(
+            [entry.document for entry in entries], [entry.event.event_id for entry in entries]
+        )
+        self._sender.offer([entry.record for entry, result in zip(entries, results, strict=True) if result is None])
+        return results
+
+    async def _replayed(self, event: Event) -> Published | TwofoldError:
+        """Replay makes no new events: a known one is a duplicate, an unknown one is refused, and nothing is written."""
+        ids = [event.event_id]
+        known = await self._events.known(ids) or await self._event_store.known(ids)
+        if event.event_id not in known:
+            return UnknownReplay("a replayed event must be known", "replayid")
+        return _outcome(event, known[event.event_id])
+
+    async def close(self) -> None:
+        """Finish what was taken; wait a few seconds for Kafka, and leave the rest to the relay."""
+        await self._commit.close()
+        await self.flush()
+        await asyncio.to_thread(self._sender.close, 0)
+
+    async def flush(self) -> None:
+        """Wait a few seconds until Kafka has acknowledged what was sent behind the answers."""
+        await asyncio.to_thread(self._sender.flush, CLOSE_S)
+
+
+def _outcome(event: Event, result: bytes | TwofoldError | None) -> Published | TwofoldError:
+    if isinstance(result, TwofoldError):
+        return result
+    if result is not None and result != event.digest:
+        return Conflict("this id belongs to another event already: same identity, other content", "id")
+    return Published(event.event_id, event.given_id, "accepted" if result is None else "duplicate")
+
+
+@asynccontextmanager
+async def open_publisher(settings: Settings, application: str = "application") -> AsyncIterator[Publisher]:
+    """A publisher with its own connections, which closes with the block. Open it after a fork."""
+    sender = Sender(settings.kafka_topic, settings.send_capacity, partial(new_producer, settings))
+    async with mongo.connect(settings, application) as database:
+        publisher = Publisher(EventRepository(database), EventStore(database), sender, settings)
+        try:
+            yield publisher
+        finally:
+            await publisher.close()

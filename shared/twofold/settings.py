@@ -1,0 +1,58 @@
+"""One frozen `Settings`, read from the environment; a missing or wrong one fails at start, by name."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What a function is told by its environment: each variable is its field's name in capitals.
+
+    Raises `pydantic.ValidationError`, which names every field that is missing or wrong, and shows none of their values.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
+
+    mongodb_uri: SecretStr
+    mongodb_database: str = "twofold"
+    mongodb_timeout_s: Seconds = 4.0
+    """How long one operation may take in all, fail-over included. Below the 5 s in which a caller gets its 503."""
+    retention_days: Seconds = 30.0
+    """How long a document stays in `events` after it was read back from `event_store`."""
+
+    kafka_bootstrap_servers: str = ""
+    kafka_topic: str = "twofold.events"
+    kafka_consumer_group: str = "twofold-store"
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_cafile: str | None = None
+
+    max_body_bytes: Count = 4 * 1024 * 1024
+    """The largest request that `publish` reads; a batch counts as one."""
+    max_batch_events: Count = 1000
+    max_letter_bytes: Count = 12 * 1024 * 1024
+    """The largest delivery that `store` reads: poison too must fit into a dead letter, and MongoDB takes 16 MB."""
+    max_record_bytes: Count = 1_000_000
+    """The largest Kafka record, headers included; the topic's `max.message.bytes` is set above it."""
+
+    group_commit_events: Count = 500
+    group_commit_wait_ms: Annotated[float, Field(ge=0)] = 1.0
+    group_commit_capacity: Count = 10_000
+    send_capacity: Count = 10_000
+    """How many records may wait for Kafka's acknowledgement; beyond that, events are left to the relay."""
+
+    relay_first_look_s: Seconds = 30.0
+    """How long after its insert an event is first looked for in `event_store`."""
+    relay_batch: Count = 1000
+    relay_budget_s: Seconds = 50.0
+    """How long one run may go on: less than the minute between two runs."""
+
+    setup_topic_partitions: Count = 4
+    setup_topic_replication: Count = 1
+    setup_topic_retention_days: Seconds = 7.0

@@ -1,0 +1,130 @@
+"""Everything that must exist before the functions run: collections, indexes, roles, users, topic.
+
+Idempotent, and safe twice at once. `python -m twofold.setup` runs it with the environment's settings; in the cluster
+it is a Job with a user of its own.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import OperationFailure
+
+from twofold import mongo
+from twofold.kafka import ensure_topic
+from twofold.mongo import Database, driver_errors
+from twofold.settings import Settings
+
+_ZSTD = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
+
+COLLECTIONS: dict[str, dict[str, Any]] = {
+    "events": {},
+    "event_store": _ZSTD,
+    "dead_letters": {},
+    "locks": {},
+}
+
+INDEXES: dict[str, list[IndexModel]] = {
+    "events": [
+        IndexModel("expires_at", name="retention", expireAfterSeconds=0, sparse=True),
+        IndexModel("outbox.next_try", name="due", sparse=True),
+    ],
+    "event_store": [
+        IndexModel([("aggregate_id", ASCENDING), ("timestamp", ASCENDING)], name="history"),
+        IndexModel([("event_type", ASCENDING), ("timestamp", DESCENDING)], name="by_type"),
+        IndexModel("seq", name="feed"),
+    ],
+    "dead_letters": [IndexModel([("event_id", ASCENDING), ("state", ASCENDING)], name="by_event", sparse=True)],
+}
+"""Each for a query that needs it. `_id` has its own in every collection."""
+
+READ = ("find",)
+APPEND = ("find", "insert")
+CHANGE = ("find", "insert", "update")
+
+ROLES: dict[str, dict[str, tuple[str, ...]]] = {
+    "publish": {"events": APPEND, "event_store": READ},
+    "store": {"event_store": APPEND, "dead_letters": CHANGE},
+    "relay": {"events": ("find", "update"), "event_store": READ, "dead_letters": READ, "locks": CHANGE},
+}
+"""What the database lets each function do, and nothing else. Nobody may update, remove or drop in `event_store`."""
+
+_NAMESPACE_EXISTS = 48
+_ROLE_EXISTS = 51002
+_USER_EXISTS = 51003
+"""MongoDB 6.0's error codes for `create`, `createRole` and `createUser` of what is there."""
+
+
+async def set_up(settings: Settings, passwords: Mapping[str, str]) -> list[str]:
+    """Bring everything to what it should be; returns a line for each thing.
+
+    `passwords` has one for each function that shall have a user of its own, named like the function. Raises
+    `Unavailable` when MongoDB or Kafka is away, or refuses.
+    """
+    done: list[str] = []
+    async with mongo.connect(settings, "setup") as database:
+        with driver_errors():
+            for name, options in COLLECTIONS.items():
+                await _ensure_collection(database, name, options)
+                done.append(f"collection {name}")
+            for name, indexes in INDEXES.items():
+                done += [f"index {name}.{index}" for index in await database[name].create_indexes(indexes)]
+            if passwords:
+                for function, grants in ROLES.items():
+                    await _ensure_role(database, function, grants)
+                    done.append(f"role {function}")
+            for function, password in passwords.items():
+                await _ensure_user(database, function, password)
+                done.append(f"user {function}")
+    await asyncio.to_thread(ensure_topic, settings)
+    return [*done, f"topic {settings.kafka_topic}"]
+
+
+async def _ensure_collection(database: Database, name: str, options: dict[str, Any]) -> None:
+    try:
+        await database.create_collection(name, check_exists=False, **options)
+    except OperationFailure as error:
+        if error.code != _NAMESPACE_EXISTS:
+            raise
+
+
+async def _ensure_role(database: Database, function: str, grants: Mapping[str, tuple[str, ...]]) -> None:
+    privileges = [
+        {"resource": {"db": database.name, "collection": collection}, "actions": list(actions)}
+        for collection, actions in grants.items()
+    ]
+    await _create_or_update(
+        database, "Role", f"twofold_{function}", {"privileges": privileges, "roles": []}, _ROLE_EXISTS
+    )
+
+
+async def _ensure_user(database: Database, function: str, password: str) -> None:
+    definition = {"pwd": password, "roles": [f"twofold_{function}"]}
+    await _create_or_update(database, "User", function, definition, _USER_EXISTS)
+
+
+async def _create_or_update(database: Database, kind: str, name: str, definition: dict[str, Any], exists: int) -> None:
+    try:
+        await database.command(f"create{kind}", name, **definition)
+    except OperationFailure as error:
+        if error.code != exists:
+            raise
+        await database.command(f"update{kind}", name, **definition)
+
+
+def passwords_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """The password of each function's user, from `MONGODB_PASSWORD_<FUNCTION>`; those that have none get no user."""
+    given = {function: environ.get(f"MONGODB_PASSWORD_{function.upper()}") for function in ROLES}
+    return {function: password for function, password in given.items() if password}
+
+
+def main() -> None:
+    """Run the set-up with the environment's settings, and print what is there now."""
+    for line in asyncio.run(set_up(Settings(), passwords_in(os.environ))):
+        print(line)  # noqa: T201 - this is the command's output
+
+
+if __name__ == "__main__":
+    main()

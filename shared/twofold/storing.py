@@ -1,0 +1,69 @@
+"""The way into the log: what `store` does with what KafkaSource delivers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from twofold.cloudevents import Received, from_kafka_source, kafka_coordinates
+from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.errors import Conflict, Rejected, TwofoldError, UnknownReplay
+from twofold.event_store import EventStore
+from twofold.group_commit import GroupCommit
+from twofold.mongo import Database, Encoded
+from twofold.settings import Settings
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    event_id: UUID
+    document: Encoded
+
+
+class Store:
+    """Takes deliveries into `event_store`, many at once; what can't be taken is kept in `dead_letters`."""
+
+    def __init__(self, database: Database, settings: Settings, clock: Callable[[], datetime]) -> None:
+        self._event_store = EventStore(database)
+        self._dead_letters = DeadLetters(database)
+        self._clock = clock
+        self._commit: GroupCommit[_Entry, bytes | TwofoldError | None] = GroupCommit(
+            self._write,
+            max_items=settings.group_commit_events,
+            wait_s=settings.group_commit_wait_ms / 1000,
+            capacity=settings.group_commit_capacity,
+        )
+
+    async def take(self, headers: RawHeaders, body: bytes) -> None:
+        """Return once the delivery is durable: in the log, there already, or among the dead letters.
+
+        Raises `Unavailable` when it is not known to be durable: deliver it again.
+        """
+        received: Received | None = None
+        try:
+            received = from_kafka_source(headers, body)
+            await self._append(received)
+        except Rejected as reason:
+            partition, offset = kafka_coordinates(headers)
+            await self._dead_letters.keep(DeadLetter(headers, body, reason, partition, offset, received))
+
+    async def _append(self, received: Received) -> None:
+        event = received.event
+        if received.replay_id is not None:
+            there: bytes | TwofoldError | None = (await self._event_store.known([event.event_id])).get(event.event_id)
+            if there is None:
+                raise UnknownReplay("a replayed event must be known", "replayid")
+        else:
+            entry = _Entry(event.event_id, EventStore.encode(received, self._clock()))
+            (there,) = await self._commit.submit([entry])
+        if isinstance(there, TwofoldError):
+            raise there
+        if there is not None and there != event.digest:
+            raise Conflict("this id belongs to another event in the log: same identity, other content", "id")
+
+    async def _write(self, entries: list[_Entry]) -> Sequence[bytes | TwofoldError | None]:
+        return await self._event_store.append(
+            [entry.document for entry in entries], [entry.event_id for entry in entries]
+        )

@@ -1,0 +1,293 @@
+"""What the local stack promises about processes and servers, each shown on the real ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import NewTopic
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+
+from dev import preflight
+from dev.broker import Broker, create, unavailable
+from dev.mongod import ReplicaSet
+from dev.paths import ROOT
+from dev.processes import Child, StartFailed, free_port, wait_until
+from dev.stack import Options, Stack
+
+pytestmark = pytest.mark.dev
+
+LDD_OUTPUT = """\
+\tlinux-vdso.so.1 (0x00007ffd)
+\tlibcurl.so.4 => not found
+\tlibssl.so.3 => not found
+\tlibcrypto.so.3 => not found
+\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f6d)
+\tlibcurl.so.4 => not found
+"""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Makes children that run a shell line; all of them end with the test."""
+    made: list[Child] = []
+
+    def make(line: str, ready: str = "", ready_within: float = 5.0) -> Child:
+        command = ["sh", "-c", line]
+        log = tmp_path / f"child-{len(made)}.log"
+        made.append(
+            Child("child", command, log=log, ready=lambda c: c.printed(ready), ready_within=ready_within)
+        )
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()
+
+
+class TestPreflight:
+    def test_names_each_missing_library_once(self) -> None:
+        assert preflight.missing_libraries(LDD_OUTPUT) == ["libcurl.so.4", "libssl.so.3", "libcrypto.so.3"]
+
+    def test_says_which_packages_have_what_is_missing(self) -> None:
+        complaints = preflight.library_complaints(["libcurl.so.4", "libssl.so.3", "libcrypto.so.3"])
+        assert complaints[0] == "mongod needs libcurl.so.4, from the package libcurl4"
+        assert complaints[-1] == "on Debian or Ubuntu: sudo apt-get install libcurl4 libssl3"
+
+    def test_admits_that_it_does_not_know_a_library(self) -> None:
+        assert preflight.library_complaints(["libodd.so.1"]) == [
+            "mongod needs libodd.so.1, from the package unknown"
+        ]
+
+    def test_a_machine_that_has_everything_gets_no_complaint(self) -> None:
+        assert preflight.missing_libraries("\tlibc.so.6 => /lib/libc.so.6 (0x1)\n") == []
+        assert preflight.machine_complaints(preflight.Machine("Linux", "x86_64", (3, 11), (2, 36))) == []
+
+    def test_tells_everything_at_once(self) -> None:
+        machine = preflight.Machine("Darwin", "arm64", (3, 10), (2, 31))
+        with pytest.raises(preflight.Unfit) as caught:
+            preflight.check(Path(sys.executable), machine)
+        for part in ("Darwin arm64", "Python 3.11", "glibc 2.35", "not 2.31"):
+            assert part in str(caught.value)
+
+    def test_a_system_without_glibc_is_told_so(self) -> None:
+        machine = preflight.Machine("Linux", "x86_64", (3, 11), None)
+        assert "glibc" in preflight.machine_complaints(machine)[0]
+
+
+class TestProcesses:
+    def test_a_child_that_ends_early_shows_the_end_of_its_log(self, child: Callable[..., Child]) -> None:
+        with pytest.raises(StartFailed, match="exit status 3") as caught:
+            child("echo the reason; exit 3", ready="never").start()
+        assert "the reason" in str(caught.value)
+
+    def test_a_child_that_is_not_ready_in_time_is_killed(self, child: Callable[..., Child]) -> None:
+        late = child("sleep 60", ready="never", ready_within=0.2)
+        with pytest.raises(StartFailed, match="not ready"):
+            late.start()
+        assert not late.running
+
+    def test_kill_takes_the_processes_that_the_child_forked(self, child: Callable[..., Child]) -> None:
+        master = child("sleep 60 & echo up; wait", ready="up").start()
+        forked = _children_of(master.pid)
+        master.kill()
+        assert forked
+        assert wait_until(lambda: not any(map(alive, forked)), within=2.0)
+
+    def test_terminate_is_answered_by_a_paused_child(self, child: Callable[..., Child]) -> None:
+        """A frozen process gets its SIGTERM only when it goes on, so it is made to."""
+        paused = child(
+            "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", ready="up"
+        ).start()
+        paused.pause()
+        paused.terminate(within=5.0)
+        assert paused.printed("bye")
+
+    def test_readiness_is_looked_for_in_the_latest_run_alone(
+        self, child: Callable[..., Child], tmp_path: Path
+    ) -> None:
+        """The log is one file over all runs; a line of the run before must not count."""
+        silent = tmp_path / "silent"
+        again = child(f"test -e {silent} || echo up; sleep 60", ready="up", ready_within=0.5).start()
+        again.kill()
+        silent.touch()
+        with pytest.raises(StartFailed, match="not ready"):
+            again.start()
+        assert again.log.read_text() == "up\n"
+
+    def test_a_child_outlives_the_thread_that_started_it(self, child: Callable[..., Child]) -> None:
+        """Linux ties the parent-death signal to the thread that forked."""
+        survivor = child("echo up; sleep 60", ready="up")
+        thread = threading.Thread(target=survivor.start)
+        thread.start()
+        thread.join()
+        time.sleep(0.2)
+        assert survivor.running
+
+    def test_a_child_dies_when_its_parent_is_killed(self, tmp_path: Path) -> None:
+        script = (
+            "import os, pathlib, signal, sys\n"
+            "from dev.processes import Child\n"
+            "log = pathlib.Path(sys.argv[1])\n"
+            "child = Child('c', ['sleep', '60'], log=log, ready=lambda c: True).start()\n"
+            "print(child.pid, flush=True)\n"
+            "os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        command = [sys.executable, "-c", script, str(tmp_path / "log")]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert run.returncode == -signal.SIGKILL
+        assert wait_until(lambda: not alive(int(run.stdout)), within=2.0)
+
+    def test_free_ports_are_none_that_the_system_gives_to_clients(self) -> None:
+        first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        ports = {free_port() for _ in range(50)}
+        assert len(ports) == 50
+        assert max(ports) < first_outgoing
+
+
+@pytest.fixture
+def replica_set(tmp_path: Path) -> Iterator[Callable[..., ReplicaSet]]:
+    """Makes replica sets that end with the test."""
+    made: list[ReplicaSet] = []
+
+    def make(**options: object) -> ReplicaSet:
+        made.append(ReplicaSet(tmp_path / "data", tmp_path / "logs", **options))  # type: ignore[arg-type]
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+class TestReplicaSet:
+    def test_a_killed_member_comes_back_with_its_port_and_its_data(
+        self, replica_set: Callable[..., ReplicaSet]
+    ) -> None:
+        one = replica_set()
+        with MongoClient[dict[str, int]](one.uri) as client:
+            client.test.things.insert_one({"_id": 1})
+            uri = one.uri
+            one.kill()
+            one.restart()
+            assert one.uri == uri
+            assert client.test.things.find_one() == {"_id": 1}
+
+    def test_parameters_reach_the_server(self, replica_set: Callable[..., ReplicaSet]) -> None:
+        one = replica_set(set_parameters={"ttlMonitorSleepSecs": 2})
+        with MongoClient[dict[str, int]](one.uri) as client:
+            assert client.admin.command("getParameter", ttlMonitorSleepSecs=1)["ttlMonitorSleepSecs"] == 2
+
+    def test_with_auth_nobody_reads_without_a_user(self, replica_set: Callable[..., ReplicaSet]) -> None:
+        one = replica_set(auth=True)
+        with MongoClient[dict[str, int]](one.uri) as root:
+            root.test.things.insert_one({"_id": 1})
+        with (
+            MongoClient[dict[str, int]](f"mongodb://{one.hosts}/", directConnection=True) as nobody,
+            pytest.raises(OperationFailure, match="requires authentication"),
+        ):
+            nobody.test.things.find_one()
+
+    def test_of_three_members_another_takes_over(self, replica_set: Callable[..., ReplicaSet]) -> None:
+        three = replica_set(members=3)
+        with MongoClient[dict[str, int]](three.uri, w="majority") as client:
+            client.test.things.insert_one({"_id": 1})
+            first = three.primary()
+            three.kill(first)
+            client.test.things.insert_one({"_id": 2})
+            assert three.primary() != first
+            assert client.test.things.count_documents({}) == 2
+            three.restart(first)
+
+
+@pytest.fixture(params=["tansu", pytest.param("apache", marks=pytest.mark.apache)])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """Each broker that this machine can have, started."""
+    reason = unavailable(request.param)
+    if reason:
+        pytest.skip(reason)
+    made = create(request.param, tmp_path / "data", tmp_path / "logs")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+class TestBroker:
+    def test_what_outlives_a_crash_is_what_it_says(self, broker: Broker) -> None:
+        """Tansu comes back empty, Apache Kafka with topics and records; both at their address."""
+        address = broker.bootstrap
+        with KafkaAdminClient(bootstrap_servers=address) as admin:
+            admin.create_topics([NewTopic("things", 1, 1)])
+        with KafkaProducer(bootstrap_servers=address) as producer:
+            producer.send("things", b"kept?").get(10)
+        broker.kill()
+        broker.restart()
+        assert broker.bootstrap == address
+        with KafkaAdminClient(bootstrap_servers=address) as admin:
+            assert ("things" in admin.list_topics()) is broker.keeps_log
+        if broker.keeps_log:
+            assert _first_value(address, "things") == b"kept?"
+
+    def test_a_paused_broker_answers_nobody_until_it_is_resumed(self, broker: Broker) -> None:
+        with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as admin:
+            admin.create_topics([NewTopic("things", 1, 1)])
+        with KafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            producer.send("things", b"1").get(10)
+            broker.pause()
+            waiting = producer.send("things", b"2")
+            time.sleep(0.5)
+            assert not waiting.is_done
+            broker.resume()
+            waiting.get(20)
+
+    def test_a_provider_that_is_not_there_says_why(self, tmp_path: Path) -> None:
+        with pytest.raises(LookupError, match="there are tansu, apache, testcontainers"):
+            create("rabbit", tmp_path, tmp_path)
+
+
+class TestStack:
+    def test_a_start_that_fails_half_way_leaves_nothing(self) -> None:
+        """The broker turns out not to exist when mongod already runs: mongod and its data go."""
+        before = set(_children_of(os.getpid()))
+        stack = Stack(Options(broker="rabbit"))
+        with pytest.raises(LookupError, match="rabbit"):
+            stack.__enter__()
+        assert stack.mongo is not None
+        assert not any(member.running for member in stack.mongo.members)
+        assert set(_children_of(os.getpid())) <= before
+        assert (stack.logs / "mongod-0.log").exists(), "the logs of a failed start are kept"
+
+
+def _children_of(parent: int) -> list[int]:
+    """The processes whose parent is `parent`."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if alive(pid) and _parent_of(pid) == parent]
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1
+
+
+def _first_value(bootstrap: str, topic: str) -> bytes:
+    with KafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
+        return bytes(next(consumer).value)
