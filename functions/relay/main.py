@@ -4,7 +4,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from functools import partial
 
 import functions_framework.aio
 from starlette.requests import Request
@@ -12,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from twofold import mongo
 from twofold.http import Function, allow
-from twofold.kafka import Sender, new_producer
+from twofold.kafka import new_sender
 from twofold.relaying import Relay
 from twofold.settings import Settings
 
@@ -22,7 +21,7 @@ settings = Settings()
 @asynccontextmanager
 async def open_service() -> AsyncIterator[Relay]:
     """What one worker process works with."""
-    sender = Sender(settings.kafka_topic, settings.send_capacity, partial(new_producer, settings))
+    sender = new_sender(settings)
     async with mongo.connect(settings, "relay") as database:
         yield Relay(database, sender, settings, time.monotonic)
 

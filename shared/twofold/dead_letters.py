@@ -10,6 +10,7 @@ from twofold.cloudevents import Received
 from twofold.errors import Rejected
 from twofold.mongo import Database, driver_errors
 
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A request that was refused for good: its CloudEvents headers and body to the byte, and why."""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from bson.timestamp import Timestamp
 
-from twofold.errors import TwofoldError
+from twofold.errors import Rejected, TwofoldError
 from twofold.event import Event
 from twofold.mongo import Database, Document, Encoded, driver_errors, encode, event_of, insert_once, known
 
@@ -51,11 +51,18 @@ class EventRepository:
             document = await self._events.find_one({"_id": event_id})
         return event_of(document) if document else None
 
-    async def due(self, now: datetime, limit: int) -> list[Event]:
-        """Up to `limit` events whose marks are due, the longest due first."""
+    async def due(self, now: datetime, limit: int) -> dict[UUID, bytes]:
+        """The digests of up to `limit` events whose marks are due, the longest due first."""
         with driver_errors():
-            marked = self._events.find({"outbox.next_try": {"$lte": now}}).sort("outbox.next_try", 1).limit(limit)
-            return [event_of(document) async for document in marked]
+            marked = self._events.find({"outbox.next_try": {"$lte": now}}, {"digest": 1})
+            longest_due = marked.sort("outbox.next_try", 1).limit(limit)
+            return {document["_id"]: document["digest"] async for document in longest_due}
+
+    async def load(self, ids: Sequence[UUID]) -> dict[UUID, Event | Rejected]:
+        """Those events that are there; for one that somebody made unreadable, what is wrong with it."""
+        with driver_errors():
+            found = self._events.find({"_id": {"$in": list(ids)}})
+            return {document["_id"]: _readable(document) async for document in found}
 
     async def confirm(self, ids: Sequence[UUID], retention: timedelta) -> int:
         """Take the marks off, and start the clock of retention by the server's time. Returns how many had one."""
@@ -70,7 +77,7 @@ class EventRepository:
         return await self._change_marks(ids, [{"$set": {"outbox": {"next_try": next_try, "tries": tries}}}])
 
     async def give_up(self, ids: Sequence[UUID], state: str) -> int:
-        """Keep the marks, since these are not in the log, but try no more: `state` is `conflict` or `dead`."""
+        """Keep the marks, since these are not in the log, but try no more, because of `state`."""
         return await self._change_marks(ids, [{"$set": {"outbox.state": state}}, {"$unset": "outbox.next_try"}])
 
     async def _change_marks(self, ids: Sequence[UUID], pipeline: list[Document]) -> int:
@@ -80,3 +87,10 @@ class EventRepository:
         with driver_errors():
             result = await self._events.update_many(marked, pipeline)
         return result.modified_count
+
+
+def _readable(document: Document) -> Event | Rejected:
+    try:
+        return event_of(document)
+    except Rejected as refusal:
+        return refusal

@@ -81,16 +81,18 @@ def new_producer(settings: Settings) -> KafkaProducer:
 class Sender:
     """Sends records in the background, in the order of their offers, from one thread that starts with the first.
 
-    At most `capacity` records are held, the unacknowledged included. `build` makes a producer, and is called again
-    after each error that isn't a record's own: a kafka-python producer can end in a state that it never leaves.
+    At most `capacity` records and `capacity_bytes` are held, the unacknowledged included. `build` makes a producer, and
+    is called again after each error that isn't a record's own: a kafka-python producer can end in a state that it never
+    leaves.
     """
 
-    def __init__(self, topic: str, capacity: int, build: Callable[[], KafkaProducer]) -> None:
+    def __init__(self, topic: str, capacity: int, capacity_bytes: int, build: Callable[[], KafkaProducer]) -> None:
         self._topic = topic
         self._capacity = capacity
+        self._room_bytes = capacity_bytes
         self._build = build
         self._queue: queue.SimpleQueue[list[tuple[int, Record]] | None] = queue.SimpleQueue()
-        self._held: dict[int, Done] = {}
+        self._held: dict[int, tuple[int, Done]] = {}
         self._tickets = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -104,15 +106,21 @@ class Sender:
         acknowledgement or else the error.
         """
         with self._changed:
-            records = records[: self._capacity - len(self._held)]
+            records = self._that_fit(records)
             tickets = list(itertools.islice(self._tickets, len(records)))
-            for position, ticket in enumerate(tickets):
-                self._held[ticket] = partial(done, position)
+            for position, (ticket, record) in enumerate(zip(tickets, records, strict=True)):
+                self._held[ticket] = record.size, partial(done, position)
+                self._room_bytes -= record.size
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="kafka-sender", daemon=True)
                 self._thread.start()
         self._queue.put(list(zip(tickets, records, strict=True)))
         return len(records)
+
+    def _that_fit(self, records: Sequence[Record]) -> Sequence[Record]:
+        sizes = itertools.accumulate(record.size for record in records)
+        fit = sum(size <= self._room_bytes for size in sizes)
+        return records[: min(fit, self._capacity - len(self._held))]
 
     async def send(self, records: Sequence[Record]) -> list[Outcome]:
         """Send `records` and wait for each one's outcome: None once Kafka has acknowledged it, or else the error."""
@@ -173,7 +181,8 @@ class Sender:
 
     def _settle(self, ticket: int, outcome: Outcome) -> None:
         with self._changed:
-            done = self._held.pop(ticket, None)
+            size, done = self._held.pop(ticket, (0, None))
+            self._room_bytes += size
             if not self._held:
                 self._changed.notify_all()
         if done is not None:
@@ -206,6 +215,12 @@ class Sender:
             closing = threading.Thread(target=_close, args=(producer,), name="kafka-closing", daemon=True)
             closing.start()
             closing.join(_CLOSE_S + 1)
+
+
+def new_sender(settings: Settings) -> Sender:
+    """A sender to the topic; nothing is opened before the first offer, so it may be made before a fork."""
+    build = partial(new_producer, settings)
+    return Sender(settings.kafka_topic, settings.send_capacity, settings.send_capacity_bytes, build)
 
 
 def _close(producer: KafkaProducer) -> None:

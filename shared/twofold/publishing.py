@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
@@ -22,7 +21,7 @@ from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
 from twofold.group_commit import GroupCommit
-from twofold.kafka import Sender, new_producer
+from twofold.kafka import Sender, new_sender
 from twofold.mongo import Encoded
 from twofold.settings import Settings
 
@@ -176,7 +175,7 @@ def _outcome(event: Event, result: bytes | TwofoldError | None) -> Published | T
 @asynccontextmanager
 async def open_publisher(settings: Settings, application: str = "application") -> AsyncIterator[Publisher]:
     """A publisher with its own connections, which closes with the block. Open it after a fork."""
-    sender = Sender(settings.kafka_topic, settings.send_capacity, partial(new_producer, settings))
+    sender = new_sender(settings)
     async with mongo.connect(settings, application) as database:
         publisher = Publisher(EventRepository(database), EventStore(database), sender, settings)
         try:

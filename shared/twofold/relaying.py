@@ -4,9 +4,10 @@ Relay, reconciliation and retention are this one mechanism: an event's clock of 
 from the log with an equal digest, never because Kafka acknowledged it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from twofold import mongo
 from twofold.cloudevents import to_kafka
@@ -27,6 +28,7 @@ class Run:
     confirmed: int = 0
     conflicting: int = 0
     dead: int = 0
+    unreadable: int = 0
     resent: int = 0
     unsent: int = 0
 
@@ -64,25 +66,26 @@ class Relay:
                 break
         return run
 
-    async def _settle(self, due: Sequence[Event], run: Run) -> None:
-        ids = [event.event_id for event in due]
-        in_log = await self._event_store.known(ids)
-        confirmed = [event.event_id for event in due if in_log.get(event.event_id) == event.digest]
-        conflicting = [id_ for id_ in in_log if id_ not in set(confirmed)]
-        missing = [event for event in due if event.event_id not in in_log]
-        dead = await self._dead_letters.dead([event.event_id for event in missing]) if missing else set()
-        buried = [event.event_id for event in missing if (event.event_id, event.digest) in dead]
+    async def _settle(self, due: Mapping[UUID, bytes], run: Run) -> None:
+        in_log = await self._event_store.known(list(due))
+        confirmed = [event_id for event_id, digest in in_log.items() if digest == due[event_id]]
+        conflicting = [event_id for event_id, digest in in_log.items() if digest != due[event_id]]
+        missing = [event_id for event_id in due if event_id not in in_log]
         run.confirmed += await self._events.confirm(confirmed, self._retention)
         run.conflicting += await self._events.give_up(conflicting, "conflict")
-        run.dead += await self._events.give_up(buried, "dead")
-        await self._send([event for event in missing if event.event_id not in set(buried)], run)
+        if missing:
+            dead = await self._dead_letters.dead(missing)
+            buried = [event_id for event_id in missing if (event_id, due[event_id]) in dead]
+            run.dead += await self._events.give_up(buried, "dead")
+            await self._send_again([event_id for event_id in missing if event_id not in set(buried)], run)
 
-    async def _send(self, missing: Sequence[Event], run: Run) -> None:
-        """Send again what is missing; the next try is set first, so that dying in between costs time and no event."""
-        if not missing:
-            return
-        await self._events.postpone([event.event_id for event in missing])
-        outcomes = await self._sender.send([to_kafka(event) for event in missing])
-        unsent = sum(outcome is not None for outcome in outcomes)
-        run.unsent += unsent
-        run.resent += len(missing) - unsent
+    async def _send_again(self, missing: Sequence[UUID], run: Run) -> None:
+        """The next try is set before sending, so that dying in between costs time and no event."""
+        loaded = await self._events.load(missing)
+        unreadable = [event_id for event_id, event in loaded.items() if not isinstance(event, Event)]
+        run.unreadable += await self._events.give_up(unreadable, "unreadable")
+        await self._events.postpone([event_id for event_id in missing if event_id not in set(unreadable)])
+        in_order = (loaded.get(event_id) for event_id in missing)
+        outcomes = await self._sender.send([to_kafka(event) for event in in_order if isinstance(event, Event)])
+        run.resent += outcomes.count(None)
+        run.unsent += len(outcomes) - outcomes.count(None)

@@ -45,7 +45,8 @@ class Settings(BaseSettings):
     group_commit_wait_ms: Annotated[float, Field(ge=0)] = 1.0
     group_commit_capacity: Count = 10_000
     send_capacity: Count = 10_000
-    """How many records may wait for Kafka's acknowledgement; beyond that, events are left to the relay."""
+    send_capacity_bytes: Count = 64 * 1024 * 1024
+    """How much may wait for Kafka's acknowledgement; beyond that, events are left to the relay."""
 
     relay_first_look_s: Seconds = 30.0
     """How long after its insert an event is first looked for in `event_store`."""
