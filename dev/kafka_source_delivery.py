@@ -101,6 +101,8 @@ class Lane:
         self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self._closing = False
         self._workers = [asyncio.create_task(self._work()) for _ in range(workers)]
+        for worker in self._workers:
+            worker.add_done_callback(_report_failure)
 
     @property
     def backlog(self) -> int:
@@ -137,6 +139,12 @@ class Lane:
         _, late = await asyncio.wait(self._workers, timeout=grace)
         for worker in late:
             worker.cancel()
+
+
+def _report_failure(worker: asyncio.Task[None]) -> None:
+    """Say at once that a worker ended by an error that nobody foresaw: its place in flight is gone."""
+    if not worker.cancelled() and (error := worker.exception()) is not None:
+        log.critical("a worker failed", exc_info=error)
 
 
 def name_of(event: SourceEvent) -> str:

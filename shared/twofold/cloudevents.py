@@ -7,16 +7,20 @@ percent-encode header values (CloudEvents HTTP binding, 3.1.3.2), KafkaSource wr
 
 import base64
 import binascii
+import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
+from pydantic_core import from_json, to_json
+
 from twofold.errors import DigestMismatch, Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType
-from twofold.event import Event, canonical_id, derived_id
+from twofold.event import Event, canonical_id, check_json_type, derived_id, is_text, media_type, printable
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -40,7 +44,8 @@ _TRANSPORT = {"knativekafkapartition", "knativekafkaoffset"}
 RESERVED = {"digest", "timeassigned", "replayid"}
 """Twofold's own: only its own events carry them."""
 
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_COORDINATE = re.compile(rb"[0-9]{1,18}")  # 18 digits: what fits into 64 bits, whatever they are
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
@@ -63,28 +68,28 @@ def from_http(headers: Headers, body: bytes, now: datetime, max_events: int) -> 
     `now` is the time of an event that has none. Raises `Rejected` for what is wrong with the request as a whole.
     """
     attributes, content_type = _attributes_of(headers, decode=_header_value)
-    media_type = _media_type(content_type)
-    if media_type == "application/cloudevents-batch+json":
+    media = media_type(content_type)
+    if media == "application/cloudevents-batch+json":
         return [_from_member(member, now) for member in _batch(body, max_events)]
-    if media_type == "application/cloudevents+json":
+    if media == "application/cloudevents+json":
         return _structured(_json(body), now)
     if not attributes:
-        raise _no_cloud_event(media_type)
-    return _binary(attributes, content_type, media_type, body, now)
+        raise _no_cloud_event(media)
+    return _binary(attributes, content_type, media, body, now)
 
 
-def _no_cloud_event(media_type: str) -> Rejected:
-    if media_type in ("", "application/json"):
+def _no_cloud_event(media: str) -> Rejected:
+    if media in ("", "application/json"):
         return Malformed("no CloudEvent: send ce-* headers, or application/cloudevents+json", "ce-specversion")
-    return UnsupportedType(f"{media_type!a} is no content type of a CloudEvent with JSON data", "content-type")
+    return UnsupportedType(f"{media!a} is no content type of a CloudEvent with JSON data", "content-type")
 
 
-def _binary(attributes: dict[str, str], content_type: str, media_type: str, body: bytes, now: datetime) -> Received:
+def _binary(attributes: dict[str, str], content_type: str, media: str, body: bytes, now: datetime) -> Received:
     if "datacontenttype" in attributes:
         raise Malformed("the HTTP header Content-Type says this", "ce-datacontenttype")
     if content_type:
         attributes["datacontenttype"] = content_type
-    _check_json_type(media_type)
+    check_json_type(media)
     return _received(attributes, _json(body) if body else {}, now)
 
 
@@ -92,7 +97,7 @@ def _structured(member: object, now: datetime) -> Received:
     if not isinstance(member, dict):
         raise Malformed("a CloudEvent in JSON is an object")
     attributes = {name: _text(name, value) for name, value in member.items() if name not in _DATA and value is not None}
-    _check_json_type(_media_type(attributes.get("datacontenttype", "")))
+    check_json_type(media_type(attributes.get("datacontenttype", "")))
     return _received(attributes, _data_of(member), now)
 
 
@@ -131,13 +136,15 @@ def _data_of(member: Mapping[str, Any]) -> object:
 def _text(name: str, value: object) -> str:
     """An attribute as the string that CloudEvents' type system makes of it: all that a header can carry."""
     match value:
-        case str():
+        case str() if is_text(value):
             return value
+        case str():
+            raise Invalid("a string must not hold a lone surrogate", printable(name))
         case bool():
             return "true" if value else "false"
         case int():
             return str(value)
-    raise Invalid("an attribute is a string, a boolean or an integer", name[:64])
+    raise Invalid("an attribute is a string, a boolean or an integer", printable(name))
 
 
 def _header_value(raw: bytes) -> str:
@@ -166,8 +173,11 @@ def from_kafka_source(headers: Headers, body: bytes) -> Received:
 def kafka_coordinates(headers: Headers) -> tuple[int | None, int | None]:
     """The partition and offset that KafkaSource adds to each delivery."""
     values = dict(headers)
-    partition, offset = values.get(b"ce-knativekafkapartition", b""), values.get(b"ce-knativekafkaoffset", b"")
-    return int(partition) if partition.isdigit() else None, int(offset) if offset.isdigit() else None
+    return _coordinate(values.get(b"ce-knativekafkapartition")), _coordinate(values.get(b"ce-knativekafkaoffset"))
+
+
+def _coordinate(value: bytes | None) -> int | None:
+    return int(value) if value and _COORDINATE.fullmatch(value) else None
 
 
 def _raw_value(raw: bytes) -> str:
@@ -195,21 +205,24 @@ def _attributes_of(headers: Headers, decode: Any) -> tuple[dict[str, str], str]:
     return attributes, content_type or ""
 
 
-def _media_type(content_type: str) -> str:
-    media_type, _, parameters = content_type.partition(";")
-    charset = parameters.lower().partition("charset=")[2].partition(";")[0].strip().strip('"')
-    if charset not in ("", "utf-8", "utf8", "us-ascii"):
-        raise UnsupportedType(f"charset {charset!a} is not read, only UTF-8", "content-type")
-    return media_type.strip().lower()
-
-
-def _check_json_type(media_type: str) -> None:
-    if media_type not in ("", "application/json", "text/json") and not media_type.endswith("+json"):
-        raise UnsupportedType(f"data of type {media_type!a} is not stored, only JSON objects", "datacontenttype")
-
-
 def _json(body: bytes) -> Any:
-    """Strict JSON: UTF-8, no NaN, no name twice in an object. Raises `Malformed`, or `Invalid` for what is too big."""
+    """Strict JSON: UTF-8, no NaN, no name twice in an object. Raises `Malformed`, or `Invalid` for what is too big.
+
+    pydantic's parser is six times as fast as Python's, but takes the last of equal names. Every member that it drops
+    has a colon, and without escapes every colon of the text is in what was read: equal numbers mean that none was
+    dropped.
+    """
+    try:
+        value = from_json(body, allow_inf_nan=False)
+        if b"\\u" not in body and body.count(b":") == to_json(value).count(b":"):
+            return value
+    except ValueError:
+        pass
+    return _json_in_detail(body)
+
+
+def _json_in_detail(body: bytes) -> Any:
+    """The same with Python's parser, which says what is wrong."""
     try:
         return json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
@@ -225,8 +238,7 @@ def _json(body: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
         raise Malformed(f"the name {twice[:64]!a} is there twice in one object", "data")
     return members
 
@@ -249,12 +261,14 @@ def _received(attributes: dict[str, str], data: object, now: datetime) -> Receiv
 def _own(attributes: dict[str, str], data: object) -> Received:
     digest = attributes.pop("digest", None)
     replay_id = attributes.pop("replayid", None)
-    assigned = attributes.pop("timeassigned", None) is not None
+    assigned = attributes.pop("timeassigned", None)
     if digest is None:
         raise Malformed("none of Twofold's records: it has no digest", "digest")
+    if assigned not in (None, "true"):
+        raise Malformed("is there only as true", "timeassigned")
     if "time" not in attributes:
         raise Malformed("none of Twofold's records: it has no time", "time")
-    event = _event(attributes, data, None, assigned=assigned)
+    event = _event(attributes, data, None, assigned=assigned is not None)
     if event.digest.hex() != digest:
         raise DigestMismatch("the event is not the one that the digest was made for", "digest")
     return Received(event, replay_id)
@@ -279,7 +293,7 @@ def _event(attributes: dict[str, str], data: object, now: datetime | None, *, as
     if assigned or time is None:
         metadata["time_assigned"] = True
     optional = {"event_version": given.pop("eventversion", None), "aggregate_id": given.pop("subject", None)}
-    if _media_type(given.get("datacontenttype", "")) in ("", "application/json"):
+    if media_type(given.get("datacontenttype", "")) in ("", "application/json"):
         given.pop("datacontenttype", None)
     if given:
         metadata["extensions"] = given
@@ -319,11 +333,14 @@ class Record:
     key: bytes
     value: bytes
     headers: Sequence[tuple[str, bytes]]
+    size: int = dataclasses.field(init=False)
+    """An upper bound of its bytes in a batch: with up to 5 bytes for each length, and 64 for the record."""
 
-    @property
-    def size(self) -> int:
-        """An upper bound of its bytes in a batch: with up to 5 bytes for each length, and 64 for the record."""
-        return 64 + len(self.key) + len(self.value) + sum(len(name) + len(value) + 10 for name, value in self.headers)
+    def __post_init__(self) -> None:
+        size = 64 + len(self.key) + len(self.value) + 10 * len(self.headers)
+        for name, value in self.headers:
+            size += len(name) + len(value)
+        object.__setattr__(self, "size", size)  # asked for by several, on each event's way
 
 
 def attributes_of(event: Event) -> dict[str, str]:

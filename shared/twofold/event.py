@@ -3,6 +3,7 @@
 Everything here holds for an event from wherever it comes: HTTP, Kafka, MongoDB, or application code.
 """
 
+import copy
 import hashlib
 import json
 import re
@@ -16,7 +17,7 @@ from uuid import UUID, uuid5
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from twofold.errors import Invalid, Problem
+from twofold.errors import Invalid, Problem, UnsupportedType
 
 NAMESPACE = UUID("6ba7c3f4-53c5-5b0e-9d0c-2a6f0e0d7f01")
 """The name space of the ids that Twofold derives. Never changes: the log is for ever."""
@@ -31,7 +32,8 @@ _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-
 _ATTRIBUTE = re.compile(r"[!-~](?:[ -~]{0,1022}[!-~])?")
 _WORD = re.compile(r"[!-~]{1,1024}")
 _EXTENSION_NAME = re.compile(r"[a-z0-9]{1,40}")
-_INT64 = range(-(2**63), 2**63)
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1  # no `range`: it counts up to the Int64 that BSON gives back
+_MAX_WHERE = 200
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -86,12 +88,41 @@ def _is_ipv6(value: str) -> bool:
 def _extensions(value: dict[str, str]) -> dict[str, str]:
     for name in value:
         if not _EXTENSION_NAME.fullmatch(name):
-            raise PydanticCustomError(
-                "extension", "{name} must be 1 to 40 lower-case letters and digits", {"name": ascii(name[:64])}
-            )
+            raise Invalid("an attribute's name must be 1 to 40 lower-case letters and digits", printable(name))
+        if name in _NO_EXTENSIONS:
+            raise Invalid("is the name of something else: it can't be an extension", name)
     if "dataschema" in value:
-        _uri_reference(value["dataschema"])
+        try:
+            _uri_reference(value["dataschema"])
+        except PydanticCustomError as error:
+            raise Invalid(error.message(), "dataschema") from None
+    check_json_type(media_type(value.get("datacontenttype", "")))
     return value
+
+
+def printable(name: str) -> str:
+    """A name as an error may show it: what is no printable ASCII is escaped, and what is long is cut."""
+    name = name[:64]
+    return name if name and name.isascii() and name.isprintable() else ascii(name)
+
+
+def media_type(content_type: str) -> str:
+    """The type without its parameters, in lower case. Raises `UnsupportedType` for a charset that JSON has not."""
+    media, _, parameters = content_type.partition(";")
+    charset = parameters.lower().partition("charset=")[2].partition(";")[0].strip().strip('"')
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise UnsupportedType(f"charset {charset!a} is not read, only UTF-8", "datacontenttype")
+    return media.strip().lower()
+
+
+def check_json_type(media: str) -> None:
+    """Raise `UnsupportedType` unless `media` is that of JSON, and not that of a CloudEvent around it.
+
+    KafkaSource would take the payload of a record with such a type for the event itself.
+    """
+    is_json = media in ("", "application/json", "text/json") or media.endswith("+json")
+    if not is_json or media.startswith("application/cloudevents"):
+        raise UnsupportedType(f"data of type {media!a} is not stored, only JSON objects", "datacontenttype")
 
 
 Attribute = Annotated[str, AfterValidator(_attribute)]
@@ -107,9 +138,9 @@ def _utc_milliseconds(value: datetime) -> datetime:
     try:
         value = value.astimezone(UTC)
     except OverflowError:
-        raise PydanticCustomError("time", "must be before the year 10000 in UTC") from None
+        raise PydanticCustomError("time", "must be from 1970 to 9999, in UTC") from None
     if value < _EARLIEST:
-        raise PydanticCustomError("time", "must not be before 1970")
+        raise PydanticCustomError("time", "must be from 1970 to 9999, in UTC")
     return value.replace(microsecond=value.microsecond // 1000 * 1000)
 
 
@@ -126,40 +157,56 @@ def derived_id(source: str, given: str) -> UUID:
     return uuid5(NAMESPACE, _canonical([source, given]))
 
 
-def check_payload(value: object, where: str = "data", depth: int = 1) -> None:
+_Path = tuple[Any, str | int] | None
+"""What contains it, and its name or position there. Written out only for an error: names may be long, and many."""
+
+
+def check_payload(value: object, path: _Path = None, depth: int = 1) -> None:
     """Raise `Invalid`, with the path, for what BSON and JSON can't both carry and give back equal."""
     if isinstance(value, str):
-        _check_text(value, where)
+        if not is_text(value):
+            raise Invalid("a string must not hold a lone surrogate", _where(path))
     elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int):
-        if value not in _INT64:
-            raise Invalid("an integer must fit into 64 bits", where)
+        if not _INT64_MIN <= value <= _INT64_MAX:
+            raise Invalid("an integer must fit into 64 bits", _where(path))
     elif isinstance(value, float):
         if value - value != 0.0:  # only NaN and the infinities differ from themselves
-            raise Invalid("a number must be finite", where)
+            raise Invalid("a number must be finite", _where(path))
     elif depth > MAX_DEPTH:
-        raise Invalid(f"must not nest deeper than {MAX_DEPTH}", where[:64] + "...")
+        raise Invalid(f"must not nest deeper than {MAX_DEPTH}", _where(path))
     elif isinstance(value, dict):
         for name, member in value.items():
-            if not isinstance(name, str) or "\0" in name:
-                raise Invalid("a name must be a string without NUL", f"{where}.{name!r}")
-            _check_text(name, where)
-            check_payload(member, f"{where}.{name}", depth + 1)
+            if not isinstance(name, str) or "\0" in name or not is_text(name):
+                raise Invalid("a name must be a string without NUL and lone surrogates", _where((path, ascii(name))))
+            if not (isinstance(member, str) and member.isascii()):  # most are, and a call costs more than to look
+                check_payload(member, (path, name), depth + 1)
     elif isinstance(value, list):
         for position, member in enumerate(value):
-            check_payload(member, f"{where}[{position}]", depth + 1)
+            check_payload(member, (path, position), depth + 1)
     else:
-        raise Invalid(f"a {type(value).__name__} is no JSON value", where)
+        raise Invalid(f"a {type(value).__name__} is no JSON value", _where(path))
 
 
-def _check_text(value: str, where: str) -> None:
+def _where(path: _Path) -> str:
+    steps: list[str] = []
+    while path is not None:
+        path, step = path
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{step[:64]}")
+    where = "data" + "".join(reversed(steps))
+    return where if len(where) <= _MAX_WHERE else where[:_MAX_WHERE] + "..."
+
+
+def is_text(value: str) -> bool:
+    """Whether UTF-8 can carry it: JSON's escapes can make lone surrogates."""
     if value.isascii():
-        return
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Invalid("a string must not hold a lone surrogate", where) from None
+        return False
+    return True
 
 
 class Metadata(BaseModel):
@@ -209,11 +256,19 @@ class Event(BaseModel):
         check_payload(self.payload)
         given = self.metadata.source_event_id
         if given is None:
-            if canonical_id(str(self.event_id)) is None:
+            if not _CANONICAL_UUID.fullmatch(str(self.event_id)):
                 raise Invalid("must be a UUID of version 4 or 7, or come with its source_event_id", "id")
         elif canonical_id(given) or derived_id(self.metadata.service_name, given) != self.event_id:
             raise Invalid("must be derived from the source and the source_event_id", "id")
         return self
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields, checked as any event is; pydantic's own would keep the digest of the original.
+
+        Raises `Invalid`.
+        """
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.of(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
 
     @property
     def given_id(self) -> str:
@@ -223,12 +278,12 @@ class Event(BaseModel):
     @property
     def time(self) -> str:
         """The timestamp in RFC 3339, with milliseconds."""
-        return self.timestamp.strftime("%Y-%m-%dT%H:%M:%S.") + f"{self.timestamp.microsecond // 1000:03d}Z"
+        return self.timestamp.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
     @cached_property
     def metadata_fields(self) -> dict[str, Any]:
         """The metadata that is there: what is absent is not stored as null."""
-        return self.metadata.model_dump(exclude_defaults=True)
+        return {name: value for name, value in self.metadata.__dict__.items() if value}  # every default is falsy
 
     @cached_property
     def payload_json(self) -> bytes:
@@ -290,6 +345,12 @@ _ATTRIBUTE_OF_FIELD = {
     "metadata": "",
     "extensions": "",
 }
+
+
+_NO_EXTENSIONS = {"specversion", "digest", "replayid", "knativekafkapartition", "knativekafkaoffset"} | {
+    _ATTRIBUTE_OF_FIELD.get(field, field.replace("_", "")) for field in Event.model_fields | Metadata.model_fields
+}
+"""Attributes with a field of their own, Twofold's, and `data`: as extensions they would replace those on the way."""
 
 
 def _invalid(error: ValidationError) -> Invalid:

@@ -9,7 +9,7 @@ from bson.timestamp import Timestamp
 from twofold.cloudevents import Received
 from twofold.errors import TwofoldError
 from twofold.event import Event
-from twofold.mongo import Database, Encoded, driver_errors, encode, event_of, insert_once, known
+from twofold.mongo import Database, Encoded, driver_errors, encode, event_of, insert_once, known, raw
 
 
 class EventStore:
@@ -42,5 +42,5 @@ class EventStore:
     async def get(self, event_id: UUID) -> Event | None:
         """The event, or None."""
         with driver_errors():
-            document = await self._event_store.find_one({"_id": event_id})
+            document = await raw(self._event_store).find_one({"_id": event_id})
         return event_of(document) if document else None

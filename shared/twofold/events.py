@@ -13,7 +13,7 @@ from bson.timestamp import Timestamp
 
 from twofold.errors import Rejected, TwofoldError
 from twofold.event import Event
-from twofold.mongo import Database, Document, Encoded, driver_errors, encode, event_of, insert_once, known
+from twofold.mongo import Database, Document, Encoded, driver_errors, encode, event_of, insert_once, known, raw
 
 FIRST_BACK_OFF_MS = 60_000
 LONGEST_BACK_OFF_MS = 3_600_000
@@ -48,7 +48,7 @@ class EventRepository:
     async def get(self, event_id: UUID) -> Event | None:
         """The event, or None."""
         with driver_errors():
-            document = await self._events.find_one({"_id": event_id})
+            document = await raw(self._events).find_one({"_id": event_id})
         return event_of(document) if document else None
 
     async def due(self, now: datetime, limit: int) -> dict[UUID, bytes]:
@@ -61,7 +61,7 @@ class EventRepository:
     async def load(self, ids: Sequence[UUID]) -> dict[UUID, Event | Rejected]:
         """Those events that are there; for one that somebody made unreadable, what is wrong with it."""
         with driver_errors():
-            found = self._events.find({"_id": {"$in": list(ids)}})
+            found = raw(self._events).find({"_id": {"$in": list(ids)}})
             return {document["_id"]: _readable(document) async for document in found}
 
     async def confirm(self, ids: Sequence[UUID], retention: timedelta) -> int:
@@ -89,7 +89,7 @@ class EventRepository:
         return result.modified_count
 
 
-def _readable(document: Document) -> Event | Rejected:
+def _readable(document: Encoded) -> Event | Rejected:
     try:
         return event_of(document)
     except Rejected as refusal:

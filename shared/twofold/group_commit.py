@@ -1,7 +1,8 @@
 """Group commit: many waiting callers, one write. Knows no MongoDB.
 
-While one write is under way, what arrives gathers; when it is done, all that gathered is written at once. So the group
-grows by itself with the load, and a lone caller waits for nobody but for `wait_s`.
+While writes are under way, what arrives gathers; when one is done, all that gathered is written at once. So the group
+grows by itself with the load, and a lone caller waits for nobody but for `wait_s`. More than one write may be under
+way, so that callers are served while the database works on the group before.
 """
 
 import asyncio
@@ -19,7 +20,8 @@ class GroupCommit(Generic[Item, Result]):
     """Gathers the items of concurrent callers into writes of about `max_items`.
 
     `write` takes a list of items and returns one result for each, in order, once they are durable; an exception that it
-    raises goes to every caller in the group, and nobody is acknowledged. At most `capacity` items wait.
+    raises goes to every caller in the group, and nobody is acknowledged. At most `capacity` items wait, and at most
+    `max_writes` writes are under way.
     """
 
     def __init__(
@@ -29,14 +31,18 @@ class GroupCommit(Generic[Item, Result]):
         max_items: int,
         wait_s: float,
         capacity: int,
+        max_writes: int = 1,
     ) -> None:
         self._write = write
         self._max_items = max_items
         self._wait_s = wait_s
         self._capacity = capacity
+        self._max_writes = max_writes
         self._callers: deque[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = deque()
         self._waiting = 0
-        self._flushing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flushing = 0
+        self._gathering = False
         self._closed = False
 
     async def submit(self, items: Sequence[Item]) -> Sequence[Result]:
@@ -51,22 +57,33 @@ class GroupCommit(Generic[Item, Result]):
         future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
         self._callers.append((items, future))
         self._waiting += len(items)
-        if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush())
+        self._gather()
         return await future
 
     async def close(self) -> None:
         """Take nothing more, and return when everything that was taken is written and answered."""
         self._closed = True
-        if self._flushing is not None:
-            await self._flushing
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _gather(self) -> None:
+        """See to it that those who wait are gathered: by one task at a time, if one may write."""
+        if self._callers and not self._gathering and self._flushing < self._max_writes:
+            self._gathering = True
+            self._flushing += 1
+            task = asyncio.create_task(self._flush())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _flush(self) -> None:
-        while self._callers:
-            if self._waiting < self._max_items:
-                await asyncio.sleep(self._wait_s)
-            await self._write_group(self._next_group())
-        self._flushing = None
+        if self._waiting < self._max_items:
+            await asyncio.sleep(self._wait_s)
+        group = self._next_group()
+        self._gathering = False
+        self._gather()
+        await self._write_group(group)
+        self._flushing -= 1
+        self._gather()
 
     def _next_group(self) -> list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]:
         group = [self._callers.popleft()]

@@ -4,6 +4,7 @@ Errors follow RFC 9457 (`application/problem+json`) and hold no stack trace, que
 """
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable
@@ -41,7 +42,7 @@ class Function(Generic[Service]):
     async def __call__(self, request: Request) -> Response:
         """Answer `request`, with 503 for whatever is unexpected: ApiServerSource takes a 500 for final."""
         try:
-            if request.method in ("GET", "HEAD") and request.url.path == "/healthz":
+            if request.method in ("GET", "HEAD") and request.scope["path"] == "/healthz":
                 return JSONResponse({"status": "ok"})
             return await self._handle(self._service or await self._open(), request)
         except TwofoldError as error:
@@ -58,7 +59,18 @@ class Function(Generic[Service]):
         async with self._opening:
             if self._service is None:
                 self._service = await self._resources.enter_async_context(self._open_service())
+                _collect_garbage_seldom()
             return self._service
+
+
+def _collect_garbage_seldom() -> None:
+    """What is there now, stays: the collector need not look at it; and a request leaves no cycles worth a look each.
+
+    With Python's defaults a sixth of `store`'s time is spent looking for garbage (docs/performance.md).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def before_sigterm(finish: Callable[[], Awaitable[None]]) -> None:
@@ -102,7 +114,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 def allow(request: Request, *methods: str, path: str = "/") -> None:
     """Raise 404 or 405 unless `request` is for `path` with one of `methods`."""
-    if request.url.path != path:
+    if request.scope["path"] != path:  # `request.url` takes 5 us to make
         raise HTTPException(404)
     if request.method not in methods:
         raise HTTPException(405, headers={"Allow": ", ".join(methods)})

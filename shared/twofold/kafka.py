@@ -23,6 +23,7 @@ from kafka.errors import (
     RecordListTooLargeError,
     TopicAlreadyExistsError,
 )
+from kafka.net.compat import KafkaNetClient
 
 from twofold.cloudevents import Record
 from twofold.errors import TooLarge, TwofoldError, Unavailable
@@ -63,19 +64,31 @@ def _connection(settings: Settings) -> dict[str, Any]:
 
 def new_producer(settings: Settings) -> KafkaProducer:
     """A producer with acks from all in-sync replicas and idempotence, its waits bounded. Blocks up to 5 s."""
-    return KafkaProducer(
-        **_connection(settings),
-        acks="all",
-        allow_auto_create_topics=False,
-        linger_ms=5,
-        batch_size=256 * 1024,
-        max_request_size=settings.max_record_bytes + 4096,
-        max_block_ms=round(_BOOTSTRAP_S * 1000),
-        request_timeout_ms=10_000,
-        delivery_timeout_ms=round(_DELIVERY_S * 1000),
-        metadata_max_age_ms=30_000,
-        reconnect_backoff_max_ms=1000,
-    )
+    clients: list[KafkaNetClient] = []
+
+    def client(**config: Any) -> KafkaNetClient:
+        clients.append(KafkaNetClient(**config))
+        return clients[0]
+
+    try:
+        return KafkaProducer(
+            **_connection(settings),
+            acks="all",
+            allow_auto_create_topics=False,
+            linger_ms=5,
+            batch_size=256 * 1024,
+            max_request_size=settings.max_record_bytes + 4096,
+            max_block_ms=round(_BOOTSTRAP_S * 1000),
+            request_timeout_ms=10_000,
+            delivery_timeout_ms=round(_DELIVERY_S * 1000),
+            metadata_max_age_ms=30_000,
+            reconnect_backoff_max_ms=1000,
+            kafka_client=client,
+        )
+    except BaseException:
+        for left in clients:  # a constructor that fails leaves its client's sockets open
+            left.close()
+        raise
 
 
 class Sender:

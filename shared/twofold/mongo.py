@@ -12,7 +12,6 @@ from uuid import UUID
 import bson
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
-from bson.dbref import DBRef
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
@@ -21,7 +20,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from twofold.errors import Invalid, TwofoldError, Unavailable
+from twofold.errors import Invalid, TooLarge, TwofoldError, Unavailable
 from twofold.event import Event
 from twofold.settings import Settings
 
@@ -33,6 +32,8 @@ Database = AsyncDatabase[Document]
 
 CODEC: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, tz_aware=True)
 _RAW: CodecOptions[Encoded] = CODEC.with_options(document_class=Encoded)
+MAX_DOCUMENT_BYTES = 16_000_000
+"""Below the server's 16 MiB: an oversized document would fail the whole group that it is written with."""
 _DUPLICATE_KEY = 11000
 
 
@@ -79,11 +80,17 @@ def driver_errors() -> Iterator[None]:
 
 
 def encode(document: Mapping[str, Any]) -> Encoded:
-    """`document` as BSON, so that one that can't be encoded is found before it joins a group. Raises `Invalid`."""
+    """`document` as BSON, so that one that can't be stored is found before it joins a group.
+
+    Raises `Invalid` or `TooLarge`.
+    """
     try:
-        return Encoded(bson.encode(document, codec_options=CODEC), _RAW)
+        encoded = bson.encode(document, codec_options=CODEC)
     except (BSONError, OverflowError, UnicodeEncodeError, RecursionError) as error:
         raise Invalid(f"can't be stored: {error}", "data") from error
+    if len(encoded) > MAX_DOCUMENT_BYTES:
+        raise TooLarge(f"the event takes {len(encoded)} bytes in MongoDB: at most {MAX_DOCUMENT_BYTES} are taken")
+    return Encoded(encoded, _RAW)
 
 
 async def insert_once(
@@ -134,17 +141,22 @@ async def server_time(database: Database) -> datetime:
     return now
 
 
-def event_of(document: Mapping[str, Any]) -> Event:
-    """The event that a stored document holds."""
-    return Event.from_document({**document, "payload": _without_dbrefs(document["payload"])})
+def raw(collection: Collection) -> AsyncCollection[Encoded]:
+    """`collection`, read undecoded, as `event_of` needs it."""
+    return collection.with_options(codec_options=_RAW)
 
 
-def _without_dbrefs(value: Any) -> Any:
-    """The driver reads a sub-document with `$ref` and `$id` as a DBRef; in a payload it's a document like any other."""
-    if isinstance(value, DBRef):
-        return _without_dbrefs(dict(value.as_doc()))
-    if isinstance(value, dict):
-        return {name: _without_dbrefs(member) for name, member in value.items()}
+def event_of(document: Encoded) -> Event:
+    """The event that a stored document, read undecoded, holds.
+
+    Decoded, a payload's sub-document with `$ref` and `$id` would be a DBRef, which forgets that its `$db` was null.
+    """
+    return Event.from_document(_plain(document))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Encoded):
+        return {name: _plain(member) for name, member in value.items()}
     if isinstance(value, list):
-        return [_without_dbrefs(member) for member in value]
+        return [_plain(member) for member in value]
     return value

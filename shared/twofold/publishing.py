@@ -69,6 +69,7 @@ class Publisher:
             max_items=settings.group_commit_events,
             wait_s=settings.group_commit_wait_ms / 1000,
             capacity=settings.group_commit_capacity,
+            max_writes=settings.group_commit_writes,
         )
 
     async def publish_event(

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
 
     group_commit_events: Count = 500
     group_commit_wait_ms: Annotated[float, Field(ge=0)] = 1.0
+    group_commit_writes: Count = 2
+    """How many groups are written at once: while MongoDB works on one, the next is read and checked."""
     group_commit_capacity: Count = 10_000
     send_capacity: Count = 10_000
     send_capacity_bytes: Count = 64 * 1024 * 1024

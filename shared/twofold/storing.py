@@ -34,6 +34,7 @@ class Store:
             max_items=settings.group_commit_events,
             wait_s=settings.group_commit_wait_ms / 1000,
             capacity=settings.group_commit_capacity,
+            max_writes=settings.group_commit_writes,
         )
 
     async def take(self, headers: RawHeaders, body: bytes) -> None:

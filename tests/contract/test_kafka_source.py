@@ -145,7 +145,7 @@ class Stage:
         """Make a source that is not started; it reads from the start and commits often, if no option says otherwise."""
         command = [sys.executable, "-m", "dev.kafka_source", "--bootstrap-servers", self.broker.bootstrap]
         command += ["--topic", self.topic, "--group", self.group, "--sink", (sink or self.sink).url]
-        command += ["--name", "events", "--initial-offset", "earliest", "--session-timeout-ms", "2000"]
+        command += ["--name", "events", "--initial-offset", "earliest", "--session-timeout-ms", "1500"]
         command += ["--ordering", "unordered", "--commit-every", "0.2", *options]
         log = self.folder / f"source-{uuid.uuid4().hex[:8]}.log"
         child = Child("kafka_source", command, log=log, ready=lambda child: child.printed("ready"), cwd=ROOT)
@@ -342,9 +342,9 @@ async def test_ordered_delivers_what_waited_while_paused(stage: Stage) -> None:
     """Partitions are paused one by one while their lanes are full, and nothing stays behind in the client."""
     stage.make_topic(3)
     for partition in range(3):
-        stage.send(*(event(f"{partition}-{number}") for number in range(600)), partition=partition)
-    await stage.run("--ordering", "ordered", "--max-in-flight", "1")
-    await until(lambda: len(stage.sink.received) == 1800)
+        stage.send(*(event(f"{partition}-{number}") for number in range(400)), partition=partition)
+    await stage.run("--ordering", "ordered", "--max-in-flight", "10")
+    await until(lambda: len(stage.sink.received) == 1200)
 
 
 async def test_after_a_kill_what_was_not_committed_comes_again(stage: Stage) -> None:

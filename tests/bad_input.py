@@ -1,0 +1,484 @@
+"""Bad input and odd input, as requests: each is shown at `from_http`, and again at the running function `publish`."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.helpers import Raw
+from tests.strategies import nested
+from twofold.errors import DigestMismatch, Invalid, Malformed, Rejected, TooLarge, UnsupportedType
+
+ID = "00000000-0000-4000-8000-000000000000"
+"""The id of each request here; whoever sends one for real puts another in its place."""
+
+MAX_EVENTS = 1000
+
+_STRUCTURED = b"application/cloudevents+json"
+_BATCH = b"application/cloudevents-batch+json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Headers and body."""
+
+    headers: Raw
+    body: bytes
+
+    def with_id(self, new: str) -> "Request":
+        """The same with another id."""
+        old, replacement = ID.encode(), new.encode()
+        headers = [(name, value.replace(old, replacement)) for name, value in self.headers]
+        return Request(headers, self.body.replace(old, replacement))
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A request that is refused as a whole, why, and where the answer must say the fault is."""
+
+    name: str
+    request: Request
+    error: type[Rejected]
+    where: str | None
+    says: str
+    raw: bool = False
+    """A server refuses these bytes before a function sees them, or a client does not send them."""
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A request that is taken, with its payload, and attributes that must come out of it."""
+
+    name: str
+    request: Request
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    absent: Sequence[str] = ()
+
+
+def _binary(body: bytes | str = b"{}", *more: tuple[str, bytes | str], **changes: str | bytes | None) -> Request:
+    """In binary mode: `changes` to the headers (`None` takes one away, `content_type` is Content-Type), and `more`."""
+    usual: dict[str, str | bytes | None] = {"specversion": "1.0", "id": ID, "source": "/shop", "type": "order.created"}
+    content_type = changes.pop("content_type", "application/json")
+    named = {f"ce-{name}": value for name, value in (usual | changes).items()} | {"content-type": content_type}
+    headers = [*((name, value) for name, value in named.items() if value is not None), *more]
+    raw = [(name.encode(), value.encode() if isinstance(value, str) else value) for name, value in headers]
+    return Request(raw, body.encode() if isinstance(body, str) else body)
+
+
+def _without(name: str) -> Request:
+    changes: dict[str, Any] = {name: None}
+    return _binary(**changes)
+
+
+def _event(**changes: Any) -> dict[str, Any]:
+    usual = {"specversion": "1.0", "id": ID, "source": "/shop", "type": "order.created", "data": {}}
+    return {name: value for name, value in (usual | changes).items() if value is not ...}
+
+
+def _structured(**changes: Any) -> Request:
+    """In structured mode, with `changes` to the members; `...` takes one away."""
+    return _json(_event(**changes))
+
+
+def _json(value: object, content_type: bytes = _STRUCTURED) -> Request:
+    return Request([(b"content-type", content_type)], json.dumps(value).encode())
+
+
+def _body(body: bytes, content_type: bytes = _STRUCTURED) -> Request:
+    return Request([(b"content-type", content_type)], body)
+
+
+def _with_data(data: str) -> Request:
+    """In structured mode, with this text where the data is."""
+    return _body(json.dumps(_event(data="DATA")).replace('"DATA"', data).encode())
+
+
+def _base64(encoded: object, **more: Any) -> Request:
+    return _structured(**{"data": ..., "data_base64": encoded} | more)
+
+
+_DEEP = '{"a":' * 10_000 + "1" + "}" * 10_000
+_DEEP_LIST = '{"a":' + "[" * 10_000 + "]" * 10_000 + "}"
+_FAR_IN = ("data.deep" + ".n[0]" * 49)[:200] + "..."
+_EXTENSIONS = {f"x{number}": "x" * 1000 for number in range(40)}
+_DIGEST = "0" * 64
+
+_NO_OBJECTS: Mapping[str, object] = {"a list": [{}], "a string": "{}", "null": None, "a number": 0, "false": False}
+
+_CONTEXT = [
+    *(
+        Bad(f"no {name}, in binary mode", _without(name), Malformed, name, "is missing")
+        for name in ("id", "source", "type", "specversion")
+    ),
+    *(
+        Bad(f"no {name}, in structured mode", _structured(**{name: ...}), Malformed, name, "is missing")
+        for name in ("id", "source", "type", "specversion")
+    ),
+    Bad("an empty id", _binary(id=""), Malformed, "id", "is missing"),
+    Bad("a null id", _structured(id=None), Malformed, "id", "is missing"),
+    Bad("specversion 0.3", _binary(specversion="0.3"), Malformed, "specversion", "only CloudEvents 1.0"),
+    Bad("specversion 1.0.2", _structured(specversion="1.0.2"), Malformed, "specversion", "only CloudEvents 1.0"),
+    Bad("a long specversion", _structured(specversion="9" * 900), Malformed, "specversion", "'9999999999999999'"),
+    Bad("specversion as a number", _structured(specversion=1.0), Invalid, "specversion", "is a string"),
+    Bad(
+        "no attributes", _binary(specversion=None, id=None, source=None, type=None), Malformed, "ce-specversion", "ce-"
+    ),
+    Bad("nothing at all", Request([], b""), Malformed, "ce-specversion", "no CloudEvent"),
+    Bad("a ce- header alone", Request([(b"ce-", b"1")], b"{}"), Malformed, "id", "is missing"),
+    Bad("a ce- header without a name", _binary(b"{}", ("ce-", "1")), Invalid, "''", "1 to 40 lower-case letters"),
+    Bad("an empty subject", _structured(subject=""), Invalid, "subject", "1 or more printable"),
+    Bad("a type with a space", _structured(type="order created"), Invalid, "type", "without white space"),
+]
+
+_TIMES = [
+    Bad(f"time {time}", _structured(time=time), Invalid, "time", says)
+    for time, says in {
+        "yesterday": "RFC 3339",
+        "": "RFC 3339",
+        "2026-07-01": "RFC 3339",
+        "2026-07-01T12:00:00": "RFC 3339",
+        "2026-07-01 12:00:00Z": "RFC 3339",
+        "2026-07-01T12:00Z": "RFC 3339",
+        "20260701T120000Z": "RFC 3339",
+        "2026-07-01T12:00:00.Z": "RFC 3339",
+        "2026-07-01T12:00:00+02": "RFC 3339",
+        "2026-07-01T12:00:00Z\n": "RFC 3339",
+        "٢٠٢٦-07-01T12:00:00Z": "RFC 3339",
+        "10000-01-01T00:00:00Z": "from 1970 to 9999",
+        "9999-12-31T23:59:59-00:01": "from 1970 to 9999",
+        "1969-12-31T23:59:59.999Z": "from 1970 to 9999",
+        "1970-01-01T00:00:00+00:01": "from 1970 to 9999",
+        "0001-01-01T00:00:00+00:01": "from 1970 to 9999",
+        "0000-01-01T00:00:00Z": "valid datetime",
+        "2026-02-29T00:00:00Z": "valid datetime",
+        "2026-13-01T00:00:00Z": "valid datetime",
+        "2026-07-01T24:00:00Z": "valid datetime",
+        "2016-12-31T23:59:60Z": "valid datetime",
+        "2026-07-01T12:00:00+24:00": "valid datetime",
+    }.items()
+]
+
+_ATTRIBUTES = [
+    Bad("an id over 1 KiB", _binary(id="x" * 1025), Invalid, "id", "at most 1,024"),
+    Bad("a source over 1 KiB", _binary(source="/" + "x" * 1024), Invalid, "source", "at most 1,024"),
+    Bad("an extension over 1 KiB", _structured(tenant="x" * 1025), Invalid, "tenant", "at most 1,024"),
+    Bad("an attribute of 1 MB", _structured(subject="x" * 1_000_000), Invalid, None, "at most 32768 bytes"),
+    Bad("attributes over 32 KiB together", _binary(b"{}", **_EXTENSIONS), Invalid, None, "at most 32768 bytes"),
+    Bad("Latin-1 in a header", _binary(subject=b"caf\xe9"), Invalid, "subject", "printable ASCII"),
+    Bad("UTF-8 in a header", _binary(subject="€"), Invalid, "subject", "printable ASCII"),
+    Bad("escaped UTF-8 in a header", _binary(subject="%E2%82%AC"), Invalid, "subject", "printable ASCII"),
+    Bad("escaped bytes that are no UTF-8", _binary(subject="%FF"), Invalid, "subject", "printable ASCII"),
+    Bad("a character beyond ASCII in JSON", _structured(subject="€"), Invalid, "subject", "printable ASCII"),
+    Bad("a control character in a header", _binary(subject=b"a\x01b"), Invalid, "subject", "printable ASCII", raw=True),
+    Bad("a NUL in a header", _binary(subject=b"a\0b"), Invalid, "subject", "printable ASCII", raw=True),
+    Bad("a tab in a header", _binary(subject="a\tb"), Invalid, "subject", "printable ASCII"),
+    Bad("an escaped line end in a header", _binary(subject="a%0D%0Ab"), Invalid, "subject", "printable ASCII"),
+    Bad("an escaped NUL in a header", _binary(subject="a%00b"), Invalid, "subject", "printable ASCII"),
+    Bad("DEL in an attribute", _structured(subject="a\x7fb"), Invalid, "subject", "printable ASCII"),
+    Bad("a line end in an attribute", _structured(subject="a\n"), Invalid, "subject", "printable ASCII"),
+    Bad(
+        "an escaped space at the end", _binary(subject="a%20"), Invalid, "subject", "without white space at either end"
+    ),
+    Bad("a lone surrogate in an id", _structured(id="\ud800"), Invalid, "id", "lone surrogate"),
+    Bad("a lone surrogate in a source", _structured(source="/\udfff"), Invalid, "source", "lone surrogate"),
+    Bad("a lone surrogate in an extension", _structured(x="\ud800"), Invalid, "x", "lone surrogate"),
+    Bad("a lone surrogate in a name", _structured(**{"\ud800": "x"}), Invalid, r"'\ud800'", "lower-case letters"),
+    Bad(
+        "a lone surrogate in the name of a number", _structured(**{"\ud800": 0.5}), Invalid, r"'\ud800'", "is a string"
+    ),
+    Bad("a source with a space", _structured(source="/a b"), Invalid, "source", "URI reference"),
+    Bad("a source with an escaped space", _binary(source="/a%20b"), Invalid, "source", "URI reference"),
+    *(
+        Bad(f"source {source}", _structured(source=source), Invalid, "source", "URI reference")
+        for source in (
+            "/%zz",
+            "/%",
+            "//",
+            "http://",
+            "urn:",
+            ":a",
+            "http://[::1",
+            "http://[1]",
+            "/a[b]",
+            "/a\\b",
+            "a#b#c",
+        )
+    ),
+    Bad("a dataschema with a space", _structured(dataschema="a b"), Invalid, "dataschema", "URI reference"),
+    Bad("a floating-point attribute", _structured(x=0.5), Invalid, "x", "a string, a boolean or an integer"),
+    Bad("an object as an attribute", _structured(x={}), Invalid, "x", "a string, a boolean or an integer"),
+    Bad("a list as an attribute", _structured(subject=["a"]), Invalid, "subject", "a string, a boolean or an integer"),
+    Bad("a number of 2,000 digits as an attribute", _structured(x=10**1999), Invalid, "x", "at most 1,024"),
+    Bad("two bad attributes", _structured(x="é", subject="é"), Invalid, "subject", "x: must be"),
+    *(
+        Bad(f"an extension called {name}", _structured(**{name: "1"}), Invalid, name, "1 to 40 lower-case letters")
+        for name in ("Tenant", "tenant_id", "tenant-id", "x" * 41, "data_", "a.b")
+    ),
+    Bad("an extension without a name", _structured(**{"": "1"}), Invalid, "''", "1 to 40 lower-case letters"),
+    Bad("an extension with a name of 1 MB", _structured(**{"x" * 10**6: "1"}), Invalid, None, "at most 32768 bytes"),
+    Bad("a header with an underscore", _binary(b"{}", ("ce-a_b", "1")), Invalid, "a_b", "1 to 40 lower-case letters"),
+    Bad("the extension digest", _binary(digest=_DIGEST), Invalid, "digest", "is reserved"),
+    Bad("the extension timeassigned", _structured(timeassigned="true"), Invalid, "timeassigned", "is reserved"),
+    Bad("an extension called data", _binary(data="1"), Invalid, "data", "can't be an extension"),
+    Bad("a header twice", _binary(b"{}", ("ce-id", "2")), Malformed, "ce-id", "more than once"),
+    Bad("a header twice, with the same value", _binary(b"{}", ("ce-id", ID)), Malformed, "ce-id", "more than once"),
+    Bad("a header twice, in other letters", _binary(b"{}", ("CE-Id", "2")), Malformed, "ce-id", "more than once"),
+]
+
+_TYPES = [
+    Bad("data of type XML", _binary("<a/>", content_type="application/xml"), UnsupportedType, "datacontenttype", "xml"),
+    Bad(
+        "an image", Request([(b"content-type", b"image/png")], b"\x89PNG"), UnsupportedType, "content-type", "image/png"
+    ),
+    Bad("a form", Request([(b"content-type", b"text/plain")], b"a"), UnsupportedType, "content-type", "text/plain"),
+    Bad("text", _binary("a", content_type="text/plain"), UnsupportedType, "datacontenttype", "only JSON objects"),
+    Bad("text in JSON", _structured(datacontenttype="text/plain"), UnsupportedType, "datacontenttype", "text/plain"),
+    Bad("CloudEvents in XML", _body(b"<a/>", b"application/cloudevents+xml"), UnsupportedType, "content-type", "xml"),
+    Bad(
+        "an event within an event",
+        _structured(datacontenttype="application/cloudevents+json"),
+        UnsupportedType,
+        "datacontenttype",
+        "application/cloudevents+json",
+    ),
+    Bad(
+        "a batch within an event",
+        _structured(datacontenttype="application/CloudEvents-Batch+json"),
+        UnsupportedType,
+        "datacontenttype",
+        "application/cloudevents-batch+json",
+    ),
+    Bad(
+        "the charset Latin-1",
+        _binary("{}", content_type="application/json; charset=ISO-8859-1"),
+        UnsupportedType,
+        "datacontenttype",
+        "iso-8859-1",
+    ),
+    Bad(
+        "the charset UTF-16",
+        _body(json.dumps(_event()).encode("utf-16"), _STRUCTURED + b'; charset="UTF-16"'),
+        UnsupportedType,
+        "datacontenttype",
+        "utf-16",
+    ),
+    Bad(
+        "a data content type as a header", _binary(datacontenttype="a"), Malformed, "ce-datacontenttype", "Content-Type"
+    ),
+    Bad(
+        "Content-Type twice", _binary("{}", ("content-type", "text/json")), Malformed, "content-type", "more than once"
+    ),
+]
+
+_JSON = [
+    Bad("binary data that is no JSON", _binary('{"a":'), Malformed, "data", "no JSON: Expecting value at line 1"),
+    Bad("binary data with something behind it", _binary("{} {}"), Malformed, "data", "Extra data"),
+    Bad("binary data in single quotes", _binary("{'a': 1}"), Malformed, "data", "double quotes"),
+    Bad("white space for data", _binary(" "), Malformed, "data", "Expecting value"),
+    Bad("data with a byte order mark", _binary(b"\xef\xbb\xbf{}"), Malformed, "data", "BOM"),
+    Bad("data in Latin-1", _binary(b'{"a":"\xe9"}'), Malformed, "data", "not UTF-8"),
+    Bad("data in UTF-16", _binary("{}".encode("utf-16")), Malformed, "data", "not UTF-8"),
+    Bad("data in UTF-8 that encodes surrogates", _binary(b'{"a":"\xed\xa0\x80"}'), Malformed, "data", "not UTF-8"),
+    Bad("a control character in a JSON string", _binary(b'{"a":"\x01"}'), Malformed, "data", "control character"),
+    Bad("a structured event that is no JSON", _body(b"{"), Malformed, "data", "no JSON"),
+    Bad("a structured event of nothing", _body(b""), Malformed, "data", "no JSON"),
+    Bad("a structured event that is a list", _json([_event()]), Malformed, None, "is an object"),
+    Bad("a structured event that is a string", _json("x"), Malformed, None, "is an object"),
+    Bad("a structured event that is null", _json(None), Malformed, None, "is an object"),
+    *(
+        Bad(f"binary data that is {what}", _binary(text), Invalid, "data", "must be a JSON object")
+        for what, text in {"a list": "[]", "a string": '"x"', "null": "null", "a number": "1", "true": "true"}.items()
+    ),
+    *(
+        Bad(f"structured data that is {what}", _structured(data=value), Invalid, "data", "must be a JSON object")
+        for what, value in _NO_OBJECTS.items()
+    ),
+    *(
+        Bad(f"base64 that is {what}", _base64(value), Malformed, "data_base64", "no base64")
+        for what, value in {
+            "none": "!",
+            "cut": "e30",
+            "URL-safe": "e30_",
+            "beyond ASCII": "é",
+            "a lone surrogate": "\ud800",
+            "a number": 5,
+            "a list": ["e30="],
+        }.items()
+    ),
+    Bad("base64 of what is no JSON", _base64(base64.b64encode(b"{").decode()), Malformed, "data", "no JSON"),
+    Bad("base64 of a list", _base64(base64.b64encode(b"[]").decode()), Invalid, "data", "must be a JSON object"),
+    Bad("data and base64", _base64("e30=", data={}), Malformed, "data_base64", "exclude each other"),
+    Bad("null data and base64", _base64("e30=", data=None), Malformed, "data_base64", "exclude each other"),
+    Bad("a name twice in the data", _binary('{"a":1,"a":1}'), Malformed, "data", "'a' is there twice"),
+    Bad("a name twice deep in the data", _with_data('{"b":[{"a":1,"c":2,"a":2}]}'), Malformed, "data", "'a'"),
+    Bad("an attribute twice", _with_data('{},"id":"2"'), Malformed, "data", "'id' is there twice"),
+]
+
+_VALUES = [
+    Bad("nesting of 101", _structured(data=nested(101)), Invalid, _FAR_IN, "deeper than 100"),
+    Bad("nesting of 10,000", _binary(_DEEP), Invalid, "data", "nests too deep"),
+    Bad("lists nested 10,000 deep", _binary(_DEEP_LIST), Invalid, "data", "nests too deep"),
+    Bad("structured nesting of 10,000", _with_data(_DEEP), Invalid, "data", "nests too deep"),
+    Bad("base64 of nesting of 10,000", _base64(base64.b64encode(_DEEP.encode()).decode()), Invalid, "data", "too deep"),
+    Bad("a lone surrogate in a value", _binary(r'{"a":["\ud800"]}'), Invalid, "data.a[0]", "lone surrogate"),
+    Bad("a lone surrogate in a payload name", _binary(r'{"\ud800":1}'), Invalid, r"data.'\ud800'", "lone surrogate"),
+    Bad("surrogates in the wrong order", _structured(data={"a": "\ude00\ud83d"}), Invalid, "data.a", "lone surrogate"),
+    Bad("NUL in a name", _structured(data={"b": {"a\0": 1}}), Invalid, r"data.b.'a\x00'", "without NUL"),
+    *(
+        Bad(f"the integer {number}", _binary(f'{{"a":{{"b":[{number}]}}}}'), Invalid, "data.a.b[0]", "64 bits")
+        for number in (2**63, -(2**63) - 1, 10**100)
+    ),
+    Bad("an integer of 5,000 digits", _binary(f'{{"a":{"9" * 5000}}}'), Invalid, "data", "64 bits"),
+    Bad(
+        "an attribute of 5,000 digits",
+        _body(json.dumps(_event(x="X")).replace('"X"', "9" * 5000).encode()),
+        Invalid,
+        "data",
+        "64 bits",
+    ),
+    *(
+        Bad(f"the number {number}", _binary(f'{{"a":{number}}}'), Malformed, "data", f"{number} is no JSON")
+        for number in ("NaN", "Infinity", "-Infinity")
+    ),
+    Bad("NaN as an attribute", _with_data('{},"x":NaN'), Malformed, "data", "NaN is no JSON"),
+    Bad("the number 1e400", _binary('{"a":[1e400]}'), Invalid, "data.a[0]", "must be finite"),
+    Bad("the number -1e400", _with_data('{"a":-1e400}'), Invalid, "data.a", "must be finite"),
+    Bad("1e400 as an attribute", _with_data('{},"x":1e400'), Invalid, "x", "a string, a boolean or an integer"),
+]
+
+_BATCHES = [
+    Bad("an empty batch", _json([], _BATCH), Invalid, None, "the batch is empty"),
+    Bad("a batch that is no list", _json(_event(), _BATCH), Malformed, None, "JSON array"),
+    Bad("a batch of too many", _json([1] * (MAX_EVENTS + 1), _BATCH), TooLarge, None, "at most 1000"),
+    Bad("a batch that is no JSON", _body(b"[{}", _BATCH), Malformed, "data", "no JSON"),
+    Bad("a batch with NaN", _body(b'[{"data":{"a":NaN}}]', _BATCH), Malformed, "data", "NaN is no JSON"),
+    Bad("a batch nested 10,000 deep", _body(b"[" * 10_000 + b"]" * 10_000, _BATCH), Invalid, "data", "too deep"),
+]
+
+_REPLAYS = [
+    Bad(
+        "a replay without a digest",
+        _binary(replayid="r", time="2026-07-01T00:00:00Z"),
+        Malformed,
+        "digest",
+        "no digest",
+    ),
+    Bad("a replay without a time", _structured(replayid="r", digest=_DIGEST), Malformed, "time", "no time"),
+    Bad(
+        "a replay with another digest",
+        _structured(replayid="r", digest=_DIGEST, time="2026-07-01T00:00:00Z"),
+        DigestMismatch,
+        "digest",
+        "not the one that the digest was made for",
+    ),
+    Bad(
+        "a replay with a wrong mark of its time",
+        _structured(replayid="r", digest=_DIGEST, time="2026-07-01T00:00:00Z", timeassigned=False),
+        Malformed,
+        "timeassigned",
+        "only as true",
+    ),
+]
+
+BAD = [*_CONTEXT, *_TIMES, *_ATTRIBUTES, *_TYPES, *_JSON, *_VALUES, *_BATCHES, *_REPLAYS]
+
+
+def _payload(name: str, payload: Mapping[str, Any]) -> Odd:
+    return Odd(name, _structured(data=payload), payload)
+
+
+ODD = [
+    _payload("$-names", {"$set": {"a": 1}, "$where": "1", "a": {"$gt": ""}, "$": 1}),
+    _payload("dots in names", {"a.b": 1, ".": {"..": 2}, "a": {"b": 3}}),
+    _payload("empty names", {"": {"": [{"": None}]}}),
+    _payload("MongoDB's extended JSON", {"a": {"$oid": "x"}, "b": {"$numberLong": "1"}, "c": {"$date": 0}}),
+    _payload("a reference", {"a": {"$ref": "c", "$id": 1, "$db": "d", "more": [{"$ref": "c", "$id": None}]}}),
+    _payload("a reference with a null database", {"a": {"$ref": "c", "$id": 1, "$db": None}}),
+    _payload("what looks like a reference", {"a": {"$ref": 5, "$id": {"$ref": [], "$id": 1}}}),
+    _payload("a reference at the top", {"$ref": "c", "$id": 1, "$db": None}),
+    _payload("names of the document", {"_id": 1, "seq": {"t": 0}, "digest": None, "outbox": {}}),
+    _payload("names of Python", {"__proto__": 1, "__class__": {"constructor": []}}),
+    _payload("NUL in values", {"a": "\0", "b": ["x\0y"]}),
+    _payload("control characters in names and values", {"\x01\n": "\x7f\x80\u2028\ufeff"}),
+    _payload("characters beyond the BMP", {"\U0001f600": "\U0010ffff\U00010000"}),
+    _payload("noncharacters", {"\uffff": "\ufffe\ufdd0"}),
+    _payload("composed and decomposed letters", {"\u00e9": 1, "e\u0301": 2}),
+    _payload("the largest integers", {"a": [2**63 - 1, -(2**63), 2**53 + 1, 2**31, -(2**31) - 1]}),
+    _payload("odd floating-point numbers", {"a": [-0.0, 5e-324, 1e308, 0.1, 1e16, 1.0, 1e22, -2.5e-7]}),
+    _payload("one and one point nought", {"a": 1, "b": 1.0, "c": True}),
+    _payload("nesting of 100", nested(100)),
+    _payload("a long name", {"x" * 100_000: 1}),
+    _payload("20,000 names", {f"n{number}": number for number in range(20_000)}),
+    _payload("text of 500 kB", {"a": "\U0001f600" * 125_000}),
+    Odd("binary mode without data", _binary("")),
+    Odd("structured mode without data", _structured(data=...)),
+    Odd("no content type", _binary('{"a":1}', content_type=None), {"a": 1}),
+    Odd("base64 of JSON", _base64("eyJhIjoxfQ=="), {"a": 1}),
+    Odd("null base64", _base64(None, data={"a": 1}), {"a": 1}),
+    Odd("white space around JSON", _binary(' \r\n\t{ "a" : 1 } \n'), {"a": 1}),
+    Odd("the integer -0", _binary('{"a":-0}'), {"a": 0}),
+    Odd(
+        "a percent-encoded header",
+        _binary(subject="a%20%22b%25%7e%2525"),
+        attributes={"subject": 'a "b%~%25'},
+    ),
+    Odd("a percent sign that escapes nothing", _binary(subject="100%"), attributes={"subject": "100%"}),
+    Odd("a quoted header", _binary(subject=r'"a \"b\" \\ c"'), attributes={"subject": r'a "b" \ c'}),
+    Odd("a quotation mark alone", _binary(subject='"'), attributes={"subject": '"'}),
+    Odd("header names in capitals", _binary("{}", ("CE-TenantId", "t")), attributes={"tenantid": "t"}),
+    Odd("an attribute of 1,024", _binary(subject="x" * 1024, tenant="y" * 1024), attributes={"subject": "x" * 1024}),
+    Odd("an extension name of 40", _binary(**{"x" * 40: "1"}), attributes={"x" * 40: "1"}),
+    Odd("null attributes", _structured(subject=None, time=None, x=None), absent=["subject", "x"]),
+    Odd(
+        "booleans and integers",
+        _structured(a=True, b=False, c=-5, d=0),
+        attributes={"a": "true", "b": "false", "c": "-5"},
+    ),
+    Odd("an integer as an attribute", _structured(subject=7), attributes={"subject": "7"}),
+    Odd(
+        "attributes of another transport",
+        _binary(knativekafkapartition="1", knativekafkaoffset="2"),
+        absent=["knativekafkapartition", "knativekafkaoffset"],
+    ),
+    Odd("text/json", _binary(content_type="text/json"), attributes={"datacontenttype": "text/json"}),
+    Odd(
+        "a +json type",
+        _structured(datacontenttype="application/vnd.shop+json"),
+        attributes={"datacontenttype": "application/vnd.shop+json"},
+    ),
+    Odd("a charset", _binary('{"a":"é"}', content_type='application/json; charset="UTF-8"'), {"a": "é"}),
+    Odd("the first moment", _structured(time="1970-01-01T00:00:00Z"), attributes={"time": "1970-01-01T00:00:00.000Z"}),
+    Odd(
+        "the last moment",
+        _structured(time="9999-12-31T23:59:59.999999Z"),
+        attributes={"time": "9999-12-31T23:59:59.999Z"},
+    ),
+    Odd(
+        "lower-case t and z",
+        _structured(time="2026-07-01t12:00:00z"),
+        attributes={"time": "2026-07-01T12:00:00.000Z"},
+    ),
+    Odd(
+        "nanoseconds, which are cut off",
+        _structured(time="2026-07-01T12:00:00.123999999Z"),
+        attributes={"time": "2026-07-01T12:00:00.123Z"},
+    ),
+    Odd(
+        "an offset over midnight",
+        _structured(time="2026-07-01T00:30:00+01:00"),
+        attributes={"time": "2026-06-30T23:30:00.000Z"},
+    ),
+    Odd(
+        "the largest offset",
+        _structured(time="2026-07-01T00:00:00-23:59"),
+        attributes={"time": "2026-07-01T23:59:00.000Z"},
+    ),
+]
+"""Odd, and taken: it comes back equal."""
+
+ODD_BATCH = _json(
+    [_event(), _event(id="b", time="never"), 5, _event(id="c", data={"a": "\ud800"}), _event(id="d")], _BATCH
+)
+"""A batch of which the first and the last are good."""

@@ -1,0 +1,217 @@
+"""Bad and odd input again, at the running functions: never a 500, what is refused stores nothing, and odd is kept."""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from dev.processes import wait_until
+from tests.bad_input import BAD, MAX_EVENTS, ODD, ODD_BATCH, Bad, Odd, Request
+from tests.helpers import ARRIVES_WITHIN_S, View, altered, an_event
+from tests.strategies import structured
+from twofold import mongo
+from twofold.cloudevents import attributes_of, to_http
+from twofold.event import Event
+
+pytestmark = pytest.mark.guarantee("G1", "R3")
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+def post(flow: View, request: Request) -> httpx.Response:
+    return flow.http.post(flow.stack.publish_url, headers=request.headers, content=request.body)
+
+
+def problem_in(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == answer.status_code
+    return body
+
+
+@pytest.fixture
+def nothing_stored(flow: View) -> Iterator[None]:
+    """The test leaves the collections as they were; nobody else publishes meanwhile."""
+    before = flow.database.events.count_documents({})
+    yield
+    assert flow.database.events.count_documents({}) == before
+
+
+@pytest.mark.usefixtures("nothing_stored")
+@pytest.mark.parametrize("bad", [pytest.param(bad, id=bad.name) for bad in BAD if not bad.raw])
+def test_is_refused(flow: View, bad: Bad) -> None:
+    answer = post(flow, bad.request)
+
+    assert answer.status_code == bad.error.status
+    body = problem_in(answer)
+    problems = body.get("errors", [])
+    assert body["title"] == bad.error.title
+    assert bad.says in " ".join([body["detail"], *(problem["what"] for problem in problems)])
+    assert bad.where is None or bad.where in [problem["where"] for problem in problems]
+
+
+@pytest.mark.usefixtures("nothing_stored")
+@pytest.mark.parametrize("bad", [pytest.param(bad, id=bad.name) for bad in BAD if bad.raw])
+def test_bytes_that_are_no_http_are_refused_before_the_function(flow: View, bad: Bad) -> None:
+    """No client library sends these."""
+    parts = httpx.URL(flow.stack.publish_url)
+    head = b"".join(b"%b: %b\r\n" % header for header in bad.request.headers)
+    request = b"POST / HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        head,
+        len(bad.request.body),
+        bad.request.body,
+    )
+    with socket.create_connection((parts.host, parts.port or 80), timeout=10) as connection:
+        connection.sendall(request)
+        status_line = connection.makefile("rb").readline()
+
+    assert status_line.split()[1] in {b"400", b"422"}
+
+
+@pytest.mark.guarantee("G2", "R26")
+@pytest.mark.parametrize("odd", [pytest.param(odd, id=odd.name) for odd in ODD])
+def test_is_taken_and_comes_back_equal_from_both_collections(flow: View, odd: Odd) -> None:
+    event_id = uuid4()
+
+    answer = post(flow, odd.request.with_id(str(event_id)))
+
+    assert answer.status_code == 202, answer.text
+    assert answer.json() == {"id": str(event_id), "event_id": str(event_id), "result": "accepted"}
+    projected = stored(flow, "events", event_id)
+    assert projected is not None
+    assert text(projected.payload) == text(odd.payload)
+    attributes = attributes_of(projected) | {"datacontenttype": to_http(projected)[0]["content-type"]}
+    assert odd.attributes.items() <= attributes.items()
+    assert not set(odd.absent) & attributes.keys()
+    assert wait_until(lambda: stored(flow, "event_store", event_id) is not None, within=ARRIVES_WITHIN_S, every=0.02)
+    assert stored(flow, "event_store", event_id) == projected
+
+
+def stored(flow: View, collection: str, event_id: UUID) -> Event | None:
+    """The event that a collection holds, with a digest that is true."""
+    undecoded = flow.database[collection].with_options(codec_options=mongo._RAW)
+    document = undecoded.find_one({"_id": event_id})
+    if document is None:
+        return None
+    event = mongo.event_of(document)
+    assert event.digest == document["digest"]
+    return event
+
+
+def text(payload: object) -> str:
+    """JSON, which tells -0.0 from 0.0 and 1 from 1.0, without the order of names."""
+    return json.dumps(payload, sort_keys=True)
+
+
+def test_a_bad_event_of_a_batch_spoils_no_other(flow: View) -> None:
+    """Each has its own result, in its place, and the good ones are stored."""
+    ids = [uuid4(), uuid4()]
+    before = flow.database.events.count_documents({})
+    request = ODD_BATCH.with_id(str(ids[0]))
+    request = Request(request.headers, request.body.replace(b'"id": "d"', f'"id": "{ids[1]}"'.encode()))
+
+    answer = post(flow, request)
+
+    assert answer.status_code == 207
+    results = answer.json()["results"]
+    assert [result["status"] for result in results] == [202, 422, 400, 422, 202]
+    assert [result["errors"][0]["where"] for result in results if "errors" in result] == ["time", "data.a"]
+    assert flow.database.events.count_documents({}) == before + 2
+    assert all(stored(flow, "events", event_id) for event_id in ids)
+
+
+@pytest.mark.usefixtures("nothing_stored")
+def test_a_batch_of_bad_events_stores_nothing(flow: View) -> None:
+    headers = {"content-type": "application/cloudevents-batch+json"}
+    answer = flow.http.post(flow.stack.publish_url, headers=headers, json=[{}] * MAX_EVENTS)
+
+    assert answer.status_code == 207
+    assert {result["status"] for result in answer.json()["results"]} == {400}
+
+
+# --- too large -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("nothing_stored")
+def test_a_body_over_the_limit_is_refused(flow: View) -> None:
+    headers = {"content-type": "application/cloudevents+json"}
+    answer = flow.http.post(flow.stack.publish_url, headers=headers, content=b" " * (MAX_BODY_BYTES + 1))
+
+    assert answer.status_code == 413
+    assert str(MAX_BODY_BYTES) in problem_in(answer)["detail"]
+
+
+@pytest.mark.usefixtures("nothing_stored")
+def test_a_body_over_the_limit_that_does_not_tell_its_length_is_refused(flow: View) -> None:
+    headers = {"content-type": "application/cloudevents+json"}
+    chunks = (b" " * 65_536 for _ in range(MAX_BODY_BYTES // 65_536 + 1))
+    answer = flow.http.post(flow.stack.publish_url, headers=headers, content=chunks)
+
+    assert answer.request.headers["transfer-encoding"] == "chunked"
+    assert answer.status_code == 413
+    assert problem_in(answer)["title"] == "too-large"
+
+
+@pytest.mark.usefixtures("nothing_stored")
+def test_a_body_of_the_limit_is_read(flow: View) -> None:
+    headers = {"content-type": "application/cloudevents+json"}
+    answer = flow.http.post(flow.stack.publish_url, headers=headers, content=b"[]".rjust(MAX_BODY_BYTES))
+
+    assert answer.status_code == 400
+
+
+@pytest.mark.usefixtures("nothing_stored")
+def test_an_event_that_kafka_could_not_carry_is_refused(flow: View) -> None:
+    """Below the limit of a body, above that of a record."""
+    answer = flow.publish(an_event(payload={"a": "x" * 1_000_000}))
+
+    assert answer.status_code == 413
+    assert "in Kafka" in problem_in(answer)["detail"]
+
+
+# --- replays ---------------------------------------------------------------------------------------------------------
+
+
+def replay(flow: View, event: Event) -> httpx.Response:
+    headers, body = structured(attributes_of(event) | {"replayid": "r"}, event.payload)
+    return flow.http.post(flow.stack.publish_url, headers=headers, content=body)
+
+
+@pytest.mark.guarantee("G8")
+@pytest.mark.usefixtures("nothing_stored")
+def test_a_replayed_event_that_nobody_knows_is_refused(flow: View) -> None:
+    answer = replay(flow, an_event())
+
+    assert answer.status_code == 422
+    assert problem_in(answer)["title"] == "unknown-replay"
+
+
+@pytest.mark.guarantee("G8")
+def test_a_replayed_event_that_is_known_is_a_duplicate(flow: View) -> None:
+    event = an_event()
+    flow.publish(event)
+    before = flow.document("events", event)
+
+    answer = replay(flow, event)
+
+    assert (answer.status_code, answer.json()["result"]) == (202, "duplicate")
+    after = flow.document("events", event)
+    assert before is not None
+    assert after is not None
+    assert after["seq"] == before["seq"]
+
+
+@pytest.mark.guarantee("G8")
+def test_a_replayed_event_with_other_content_is_a_conflict(flow: View) -> None:
+    event = an_event()
+    flow.publish(event)
+
+    answer = replay(flow, altered(event))
+
+    assert answer.status_code == 422
+    assert problem_in(answer)["title"] == "identity-conflict"
+    assert stored(flow, "events", event.event_id) == event

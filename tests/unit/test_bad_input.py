@@ -1,0 +1,206 @@
+"""What a producer can get wrong, at the boundary: each fault has its own answer, and odd is not bad."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.bad_input import BAD, MAX_EVENTS, ODD, ODD_BATCH, Bad, Odd
+from tests.helpers import Raw
+from tests.strategies import NOW, read
+from twofold import cloudevents
+from twofold.cloudevents import Received, attributes_of, from_http, from_kafka_source, kafka_coordinates, to_http
+from twofold.errors import Invalid, Rejected
+from twofold.http import problem_details
+
+pytestmark = pytest.mark.guarantee("G4", "R3")
+
+MOST_BYTES_OF_AN_ANSWER = 4096
+
+
+def answer_to(error: Rejected) -> bytes:
+    """The body of the answer, as Starlette writes it."""
+    return json.dumps(problem_details(error), ensure_ascii=False, allow_nan=False).encode()
+
+
+@pytest.mark.parametrize("bad", [pytest.param(bad, id=bad.name) for bad in BAD])
+def test_is_refused(bad: Bad) -> None:
+    """The error has the status, says what is wrong and names where, in an answer of bounded size."""
+    with pytest.raises(Rejected) as caught:
+        from_http(bad.request.headers, bad.request.body, NOW, MAX_EVENTS)
+
+    error = caught.value
+    assert type(error) is bad.error
+    assert bad.says in " ".join([error.detail, *(problem.what for problem in error.problems)])
+    assert ({bad.where} if bad.where is not None else set()) <= {problem.where for problem in error.problems}
+    assert len(answer_to(error)) < MOST_BYTES_OF_AN_ANSWER
+
+
+@pytest.mark.parametrize("odd", [pytest.param(odd, id=odd.name) for odd in ODD])
+def test_is_taken(odd: Odd) -> None:
+    """The payload is equal, signs of zeros and kinds of numbers included, and so are the attributes."""
+    event = read((odd.request.headers, odd.request.body))
+
+    assert repr(event.payload) == repr(odd.payload)
+    attributes = attributes_of(event) | {"datacontenttype": to_http(event)[0]["content-type"]}
+    assert odd.attributes.items() <= attributes.items()
+    assert not set(odd.absent) & attributes.keys()
+
+
+def test_a_bad_event_of_a_batch_spoils_no_other() -> None:
+    outcomes = from_http(ODD_BATCH.headers, ODD_BATCH.body, NOW, MAX_EVENTS)
+
+    assert isinstance(outcomes, list)
+    assert [
+        outcome.event.given_id[-1] if isinstance(outcome, Received) else outcome.status for outcome in outcomes
+    ] == [
+        "0",
+        422,
+        400,
+        422,
+        "d",
+    ]
+
+
+def test_names_that_are_long_and_many_cost_no_more_than_their_bytes() -> None:
+    """A path is written only for an error; else 2 MB of name around 100,000 members would be copied 100,000 times."""
+    inner = ",".join(f'"{number}":1' for number in range(100_000))
+    body = f'{{"{"x" * 2_000_000}":{{{inner},"bad":1e999}}}}'
+
+    with pytest.raises(Invalid) as caught:
+        read(([(b"ce-specversion", b"1.0"), *_CONTEXT], body.encode()))
+
+    assert caught.value.problems[0].where == f"data.{'x' * 64}.bad"
+
+
+def test_finding_the_name_that_is_there_twice_takes_no_longer_than_reading() -> None:
+    body = "{" + ",".join(f'"{number % 299_999}":1' for number in range(300_000)) + "}"
+
+    with pytest.raises(Rejected, match="'0' is there twice"):
+        read(([(b"ce-specversion", b"1.0"), *_CONTEXT], body.encode()))
+
+
+# --- fuzz: whatever comes, there is an answer ------------------------------------------------------------------------
+
+_CONTEXT = [(b"ce-id", b"1"), (b"ce-source", b"/s"), (b"ce-type", b"t")]
+
+_ATTRIBUTES = ["specversion", "id", "source", "type", "time", "subject", "correlationid", "eventversion", "dataschema"]
+_ATTRIBUTES += ["datacontenttype", "digest", "replayid", "timeassigned", "data", "x", "X", ""]
+_OF_KAFKA = ["knativekafkaoffset", "knativekafkapartition"]
+
+_names = st.one_of(
+    st.sampled_from([f"ce-{name}".encode() for name in _ATTRIBUTES + _OF_KAFKA]),
+    st.sampled_from([b"content-type", b"CE-ID"]),
+    st.binary(max_size=6).map(b"ce-".__add__),
+    st.binary(max_size=6),
+)
+_header_values = st.one_of(
+    st.sampled_from(
+        [
+            b"1.0",
+            b"application/json",
+            b"application/cloudevents+json",
+            b"application/cloudevents-batch+json;charset=utf-8",
+            b"application/json; charset=\xff",
+            b"2026-07-01T00:00:00Z",
+            b"9999-12-31T23:59:59-23:59",
+            b"true",
+            b"%",
+            b"%ff%00",
+            b'"\\',
+            b"9" * 5000,
+            b"//[::%]",
+            b"0" * 64,
+        ]
+    ),
+    st.binary(max_size=20),
+)
+_headers = st.lists(st.tuples(_names, _header_values), max_size=8)
+_requests = st.builds(
+    lambda usual, more: usual + more, st.sampled_from([[], [(b"ce-specversion", b"1.0"), *_CONTEXT]]), _headers
+)
+
+_ANY_TEXT = st.one_of(st.text(max_size=5), st.sampled_from(["\ud800", "\0", "", "$ref", "é"]))
+_ANY_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), _ANY_TEXT, st.just(10**4299)),
+    lambda members: st.one_of(st.lists(members, max_size=3), st.dictionaries(_ANY_TEXT, members, max_size=3)),
+    max_leaves=8,
+)
+_MEMBERS = st.sampled_from([*_ATTRIBUTES, "data_base64", "\ud800"])
+_likely = st.fixed_dictionaries(
+    {"specversion": st.just("1.0"), "id": _ANY_TEXT, "source": st.just("/s"), "type": st.just("t")}
+)
+_ANY_EVENT = st.builds(
+    lambda usual, more: usual | more, _likely, st.dictionaries(_MEMBERS, st.one_of(_ANY_JSON, _ANY_TEXT), max_size=4)
+)
+_bodies = st.one_of(
+    st.binary(max_size=30),
+    st.one_of(_ANY_JSON, _ANY_EVENT, st.lists(st.one_of(_ANY_EVENT, _ANY_JSON), max_size=3)).map(
+        lambda value: json.dumps(value).encode()
+    ),
+)
+
+
+def answers_to(headers: Raw, body: bytes) -> list[Received | bytes]:
+    """What comes of a producer's request: events, and answers to what is refused."""
+    try:
+        outcomes = from_http(headers, body, NOW, 2)
+    except Rejected as refusal:
+        return [answer_to(refusal)]
+    listed = outcomes if isinstance(outcomes, list) else [outcomes]
+    return [outcome if isinstance(outcome, Received) else answer_to(outcome) for outcome in listed]
+
+
+@settings(max_examples=500, deadline=None)
+@given(_requests, _bodies)
+def test_any_request_is_taken_or_refused(headers: Raw, body: bytes) -> None:
+    """`from_http` raises nothing but `Rejected`, and each refusal can be written as an answer."""
+    assert answers_to(headers, body)
+
+
+@settings(max_examples=500, deadline=None)
+@given(_ANY_EVENT)
+def test_any_structured_event_is_taken_or_refused(event: dict[str, Any]) -> None:
+    """The same, nearer to an event."""
+    assert answers_to([(b"content-type", b"application/cloudevents+json")], json.dumps(event).encode())
+
+
+def parsed(parse: Callable[[bytes], object], body: bytes) -> str:
+    """What a parser makes of it, to the kinds of numbers, or its refusal."""
+    try:
+        return repr(parse(body))
+    except Rejected as refusal:
+        return repr((type(refusal), refusal.detail))
+
+
+@settings(max_examples=500, deadline=None)
+@given(_bodies, st.integers(0, 200), st.integers(0, 255))
+@example(b'{"a":1,"a":1}', 0, 123)
+@example(b'{"a":":","a":":"}', 0, 123)
+@example(b'{"a/":1,"a\\/":1}', 0, 123)
+@example(b"[" * 150 + b"]" * 150, 0, 91)
+@example(b"[1e400,-0,-0.0,1E5,0.1e-400,123456789012345678901234567890.5]", 0, 91)
+@example(b"[%b]" % (b"9" * 4301), 0, 91)
+def test_the_fast_parser_and_the_exact_one_agree(body: bytes, position: int, byte: int) -> None:
+    """On JSON, and on JSON with one byte changed: the same value, or the same refusal."""
+    if position < len(body):
+        body = body[:position] + bytes([byte]) + body[position + 1 :]
+
+    assert parsed(cloudevents._json, body) == parsed(cloudevents._json_in_detail, body)
+
+
+@settings(max_examples=500, deadline=None)
+@given(_requests, _bodies)
+@example([(b"ce-knativekafkapartition", b"9" * 5000)], b"{}")
+@example([(b"ce-knativekafkaoffset", b"9" * 19)], b"{}")
+def test_any_delivery_is_taken_or_refused(headers: Raw, body: bytes) -> None:
+    """`from_kafka_source` raises nothing but `Rejected`: poison has to end among the dead letters."""
+    with contextlib.suppress(Rejected):
+        from_kafka_source(headers, body)
+    partition, offset = kafka_coordinates(headers)
+    assert (partition or 0) < 2**63
+    assert (offset or 0) < 2**63

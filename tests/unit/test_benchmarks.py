@@ -1,0 +1,180 @@
+"""The benchmark's own honesty: a run that lost, refused or repeated something must be found out."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import contestants
+from benchmarks.events import BATCH, PAYLOAD_BYTES, batch, delivery, events, read, single
+from benchmarks.events import Feeds as TheFeeds
+from benchmarks.figures import FLOORS, RATES, Figures, Held, Load, Run, complaints, spread
+from benchmarks.generator import generate
+from benchmarks.load import CONNECTIONS, LoadFailed, report
+from twofold.cloudevents import Received, from_http, from_kafka_source
+from twofold.event import Event
+
+pytestmark = pytest.mark.dev
+
+
+def load(answered: int = 1000, **changes: float) -> Load:
+    given = {"refused": 0, "broken": 0, "seconds": 2.0, "p50_ms": 1.0, "p99_ms": 2.0, "repeated": False} | changes
+    return Load(answered=answered, **given)  # type: ignore[arg-type]
+
+
+def run(**changes: object) -> Run:
+    """A run in which 1,000 events were acknowledged after 100 in the warm-up, and are all there."""
+    good = Run(load(1000), load(100), Held(stored=1100, marked=1100), sends=True)
+    return replace(good, **changes)  # type: ignore[arg-type]
+
+
+def runs(rates: Mapping[str, float]) -> dict[str, list[Run]]:
+    """Three runs of each contestant, around that rate."""
+    return {
+        name: [run(load=load(round(rate * factor), seconds=1.0)) for factor in (1.5, 1.0, 0.2)]
+        for name, rate in rates.items()
+    }
+
+
+GOOD = dict(zip(RATES, (10_000, 5000, 500, 2500, 500, 7500), strict=True))
+
+
+def test_a_run_in_which_all_is_there_has_no_complaints() -> None:
+    """More may be stored than acknowledged: requests were under way when the load ended."""
+    assert complaints(run()) == []
+    assert complaints(run(held=Held(stored=1164, marked=1164))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"held": Held(stored=1099, marked=1100)}, "1100 events were acknowledged, and 1099 are stored"),
+        ({"held": Held(stored=1100, marked=50, in_topic=1049)}, "1049 are in the topic and 50 are marked"),
+        ({"held": Held(stored=1100, marked=1100, dead=1)}, "1 valid events became dead letters"),
+        ({"load": load(1000, refused=2)}, "2 requests were refused"),
+        ({"warm_up": load(100, refused=1)}, "1 requests were refused"),
+        ({"load": load(1000, broken=3)}, "3 connections broke"),
+        ({"load": load(1000, repeated=True)}, "sent twice"),
+        ({"load": load(0)}, "nothing was answered"),
+    ],
+)
+def test_what_makes_a_run_worthless_is_found(changes: dict[str, object], says: str) -> None:
+    """One event too few is enough, in the warm-up too."""
+    assert any(says in complaint for complaint in complaints(run(**changes)))
+
+
+def test_every_event_of_a_batch_must_be_there() -> None:
+    held = Held(stored=1100 * BATCH, marked=1100 * BATCH)
+    batches = run(events_per_request=BATCH, held=held)
+    assert complaints(batches) == []
+    assert batches.rate == 1000 * BATCH / 2.0
+    assert complaints(replace(batches, held=replace(held, stored=held.stored - 1)))
+
+
+def test_the_limit_keeps_nothing_and_may_repeat() -> None:
+    assert complaints(run(stores=False, sends=False, held=Held(stored=0), load=load(1000, repeated=True))) == []
+
+
+def test_figures_are_medians_and_their_ratios() -> None:
+    """An outlier on either side changes nothing."""
+    figures = Figures.of(runs(GOOD)).as_json()
+    assert {name: figures[key] for name, key in RATES.items()} == GOOD
+    assert [figures[floor.ratio] for floor in FLOORS] == [0.5, 10.0, 5.0, 3.0]
+
+
+def test_the_json_has_exactly_the_promised_keys() -> None:
+    assert list(Figures.of(runs(GOOD)).as_json()) == [
+        "limit_rps",
+        "store_rps",
+        "naive_store_rps",
+        "publish_rps",
+        "naive_publish_rps",
+        "publish_batch_eps",
+        "store_of_limit",
+        "store_vs_naive",
+        "publish_vs_naive",
+        "batch_vs_single",
+    ]
+
+
+def test_each_floor_can_be_missed() -> None:
+    assert Figures.of(runs(GOOD)).missed() == []
+    for floor in FLOORS:
+        slow = GOOD | {floor.of: GOOD[floor.to] * floor.least * 0.99}
+        assert floor in Figures.of(runs(slow)).missed()
+
+
+def test_the_spread_is_the_slowest_and_the_fastest() -> None:
+    assert spread(runs(GOOD)["limit"]) == (2000.0, 15_000.0)
+
+
+def test_every_contestant_has_a_key() -> None:
+    made = [value for value in vars(contestants).values() if isinstance(value, contestants.Contestant)]
+    assert {contestant.name for contestant in made} == set(RATES)
+
+
+def split(request: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    head, _, body = request.partition(b"\r\n\r\n")
+    headers = [(name, value) for name, _, value in (line.partition(b": ") for line in head.split(b"\r\n")[1:])]
+    assert dict(headers)[b"content-length"] == b"%d" % len(body)
+    return headers, body
+
+
+def test_the_ready_made_requests_hold_the_events() -> None:
+    """What is sent to each function reads as the very event, with its true digest, and 512 bytes of payload."""
+    made = list(events(BATCH, "test"))
+    assert {len(event.payload_json) for event in made} == {PAYLOAD_BYTES}
+    assert len({event.event_id for event in made}) == BATCH
+    now = made[0].timestamp
+    for offset, event in enumerate(made):
+        delivered = from_kafka_source(*split(delivery(event, offset)))
+        assert delivered.event == event
+        assert (delivered.partition, delivered.offset) == (offset % 4, offset // 4)
+        published = from_http(*split(single(event)), now, BATCH)
+        assert isinstance(published, Received)
+        assert published.event == event
+    assert _of_batch(batch(made)) == made
+
+
+def _of_batch(request: bytes) -> list[Event]:
+    received = from_http(*split(request), next(events(1, "now")).timestamp, BATCH)
+    assert isinstance(received, list)
+    return [one.event for one in received if isinstance(one, Received)]
+
+
+def test_the_files_hold_each_event_once(tmp_path: Path) -> None:
+    feeds = TheFeeds.write(tmp_path, measured=250, warm_up=50)
+    assert len(feeds.ids) == 300
+    assert len({*read(feeds.store.measured), *read(feeds.store.warm_up)}) == 300
+    assert [len(_of_batch(request)) for request in read(feeds.batch.measured)] == [100, 100, 50]
+
+
+def test_the_report_of_the_load_generator_is_its_last_line() -> None:
+    line = json.dumps({"answered": 7, **dict.fromkeys(("refused", "broken", "seconds", "p50_ms", "p99_ms"), 0)})
+    assert report(f'Running 5s test\n{line[:-1]}, "repeated": true}}\n').answered == 7
+    with pytest.raises(LoadFailed):
+        report("unable to connect")
+
+
+async def test_the_own_generator_counts_what_was_answered() -> None:
+    """Each request once, also those that are answered with an error; what is under way at the end is not counted."""
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.read(100):
+            seen.append(request)
+            status = b"503 Service Unavailable" if request.endswith(b"5") else b"202 Accepted"
+            writer.write(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nok" % status)
+            await asyncio.sleep(0.01)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        made = await generate(server.sockets[0].getsockname()[1], [b"%d" % number for number in range(10**5)], 0.3)
+    assert len(set(seen)) == len(seen)
+    assert len(seen) - CONNECTIONS <= made.answered <= len(seen)
+    assert abs(made.refused - made.answered / 10) <= CONNECTIONS
+    assert (made.broken, made.repeated) == (0, False)

@@ -1,0 +1,286 @@
+"""Many waiting callers, one write: who is grouped, who hears what, and what a full or closing queue says."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from twofold.errors import Unavailable
+from twofold.group_commit import GroupCommit
+
+pytestmark = pytest.mark.guarantee("G1", "R7")
+
+Commit = GroupCommit[int, int]
+
+
+class Database:
+    """A write that notes its groups, and waits for `gate` if that is closed. Each result is the item times ten."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def write(self, items: list[int]) -> Sequence[int]:
+        self.groups.append(items)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await self.gate.wait()
+        finally:
+            self.under_way -= 1
+        if self.error:
+            raise self.error
+        return [item * 10 for item in items]
+
+
+@pytest.fixture
+async def database() -> Database:
+    return Database()
+
+
+@pytest.fixture
+async def commit(database: Database) -> Commit:
+    return GroupCommit(database.write, max_items=5, wait_s=0.0, capacity=20)
+
+
+async def settled() -> None:
+    """Everything that can go on without an answer from the database has gone on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def start(submission: Coroutine[Any, Any, Sequence[int]]) -> asyncio.Task[Sequence[int]]:
+    return asyncio.create_task(submission)
+
+
+async def test_a_lone_caller_is_written_alone(database: Database, commit: Commit) -> None:
+    assert await commit.submit([1]) == [10]
+    assert database.groups == [[1]]
+
+
+async def test_callers_of_one_moment_share_a_write(database: Database, commit: Commit) -> None:
+    results = await asyncio.gather(*(commit.submit([number]) for number in range(5)))
+
+    assert results == [[0], [10], [20], [30], [40]]
+    assert database.groups == [[0, 1, 2, 3, 4]]
+
+
+async def test_what_arrives_during_a_write_gathers_for_the_next(database: Database, commit: Commit) -> None:
+    """So the groups grow with the load."""
+    database.gate.clear()
+    first = start(commit.submit([1]))
+    await settled()
+    later = [start(commit.submit([number])) for number in (2, 3, 4)]
+    await settled()
+    assert database.groups == [[1]]
+
+    database.gate.set()
+    await asyncio.gather(first, *later)
+
+    assert database.groups == [[1], [2, 3, 4]]
+
+
+async def test_callers_who_come_within_the_wait_are_taken_along(database: Database) -> None:
+    commit: Commit = GroupCommit(database.write, max_items=5, wait_s=0.05, capacity=20)
+    first = start(commit.submit([1]))
+    await asyncio.sleep(0.001)
+
+    await asyncio.gather(first, commit.submit([2]))
+
+    assert database.groups == [[1, 2]]
+
+
+async def test_a_full_group_does_not_wait(database: Database) -> None:
+    commit: Commit = GroupCommit(database.write, max_items=2, wait_s=60.0, capacity=20)
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(commit.submit([1]), commit.submit([2]))
+
+    assert database.groups == [[1, 2]]
+
+
+async def test_no_group_is_larger_than_it_may_be(database: Database, commit: Commit) -> None:
+    results = await asyncio.gather(*(commit.submit([number]) for number in range(12)))
+
+    assert [len(group) for group in database.groups] == [5, 5, 2]
+    assert results == [[number * 10] for number in range(12)]
+
+
+async def test_the_items_of_a_caller_stay_together_and_in_order(database: Database, commit: Commit) -> None:
+    """A batch that doesn't fit any more goes into the next group as a whole."""
+    results = await asyncio.gather(*map(commit.submit, [[1, 2, 3], [4, 5, 6], [7]]))
+
+    assert results == [[10, 20, 30], [40, 50, 60], [70]]
+    assert database.groups == [[1, 2, 3], [4, 5, 6, 7]]
+
+
+async def test_a_batch_larger_than_a_group_is_a_group_of_its_own(database: Database, commit: Commit) -> None:
+    results = await asyncio.gather(commit.submit([0]), commit.submit(list(range(1, 9))), commit.submit([9]))
+
+    assert [len(result) for result in results] == [1, 8, 1]
+    assert database.groups == [[0], list(range(1, 9)), [9]]
+
+
+async def test_an_error_goes_to_everyone_in_the_group_and_to_nobody_else(database: Database, commit: Commit) -> None:
+    """Nobody in a group is acknowledged whose write is not known to be durable."""
+    database.error = Unavailable("not durable")
+    failed = await asyncio.gather(*(commit.submit([number]) for number in range(3)), return_exceptions=True)
+    database.error = None
+
+    assert failed == [database_error := failed[0]] * 3
+    assert isinstance(database_error, Unavailable)
+    assert await commit.submit([9]) == [90]
+
+
+async def test_an_error_that_nobody_expects_is_an_answer_too(database: Database, commit: Commit) -> None:
+    """A caller without an answer would wait for ever."""
+    database.error = ZeroDivisionError()
+
+    with pytest.raises(ZeroDivisionError):
+        await commit.submit([1])
+
+
+async def test_a_full_queue_refuses_and_keeps_what_it_has(database: Database, commit: Commit) -> None:
+    database.gate.clear()
+    writing = start(commit.submit([0]))
+    await settled()
+    waiting = [start(commit.submit([number])) for number in range(1, 21)]
+    await settled()
+
+    with pytest.raises(Unavailable, match="too many"):
+        await commit.submit([99])
+
+    database.gate.set()
+    assert [*await asyncio.gather(writing, *waiting)] == [[number * 10] for number in range(21)]
+    assert 99 not in [item for group in database.groups for item in group]
+
+
+async def test_a_batch_that_does_not_fit_is_refused_as_a_whole(database: Database, commit: Commit) -> None:
+    with pytest.raises(Unavailable):
+        await commit.submit(list(range(21)))
+
+    assert database.groups == []
+    assert await commit.submit([1]) == [10]
+
+
+async def test_room_comes_back_with_every_write(database: Database, commit: Commit) -> None:
+    """What was written, or failed, no longer counts against the capacity."""
+    for error in (None, Unavailable("away"), None):
+        database.error = error
+        await asyncio.gather(*(commit.submit([number]) for number in range(20)), return_exceptions=True)
+
+    assert sum(map(len, database.groups)) == 60
+
+
+async def test_close_writes_and_answers_everything_that_was_taken(database: Database, commit: Commit) -> None:
+    database.gate.clear()
+    taken = [start(commit.submit([number])) for number in range(12)]
+    await settled()
+    closing = asyncio.ensure_future(commit.close())
+    await settled()
+    assert not closing.done()
+
+    database.gate.set()
+    await closing
+
+    assert sorted(item for group in database.groups for item in group) == list(range(12))
+    assert await asyncio.gather(*taken) == [[number * 10] for number in range(12)]
+
+
+async def test_a_closed_queue_takes_nothing_more(database: Database, commit: Commit) -> None:
+    await commit.close()
+
+    with pytest.raises(Unavailable, match="shutting down"):
+        await commit.submit([1])
+    assert database.groups == []
+
+
+async def test_close_may_be_called_twice(database: Database, commit: Commit) -> None:
+    await commit.submit([1])
+    await commit.close()
+    await commit.close()
+
+
+async def test_a_caller_who_gives_up_harms_nobody(database: Database, commit: Commit) -> None:
+    """Its items are written all the same: they may be in a group already, and a retry finds them."""
+    database.gate.clear()
+    one, gone, other = (start(commit.submit([number])) for number in (1, 2, 3))
+    await settled()
+    gone.cancel()
+    database.gate.set()
+
+    assert await one == [10]
+    assert await other == [30]
+    assert gone.cancelled()
+    assert await commit.submit([4]) == [40]
+
+
+async def test_a_caller_who_gave_up_does_not_swallow_the_error_of_the_others(
+    database: Database, commit: Commit
+) -> None:
+    database.gate.clear()
+    database.error = Unavailable("away")
+    gone, other = start(commit.submit([1])), start(commit.submit([2]))
+    await settled()
+    gone.cancel()
+    database.gate.set()
+
+    with pytest.raises(Unavailable):
+        await other
+
+
+@pytest.mark.parametrize("max_writes", [1, 3])
+async def test_no_more_writes_are_under_way_than_may_be(database: Database, max_writes: int) -> None:
+    commit: Commit = GroupCommit(database.write, max_items=2, wait_s=0.0, capacity=100, max_writes=max_writes)
+    database.gate.clear()
+    callers = [start(commit.submit([number])) for number in range(20)]
+    await settled()
+    assert database.under_way == max_writes
+
+    database.gate.set()
+
+    assert await asyncio.gather(*callers) == [[number * 10] for number in range(20)]
+    assert database.most_under_way == max_writes
+
+
+async def test_results_reach_their_own_callers_though_writes_end_in_another_order() -> None:
+    gates = {number: asyncio.Event() for number in range(3)}
+
+    async def write(items: list[int]) -> Sequence[int]:
+        await gates[items[0]].wait()
+        return [item * 10 for item in items]
+
+    commit: Commit = GroupCommit(write, max_items=1, wait_s=0.0, capacity=10, max_writes=3)
+    callers = [start(commit.submit([number])) for number in range(3)]
+    for number in (2, 0, 1):
+        await settled()
+        gates[number].set()
+        assert await callers[number] == [number * 10]
+
+
+async def test_a_failed_write_leaves_the_others_alone() -> None:
+    async def write(items: list[int]) -> Sequence[int]:
+        await asyncio.sleep(0)
+        if items == [1]:
+            raise Unavailable("away")
+        return items
+
+    commit: Commit = GroupCommit(write, max_items=1, wait_s=0.0, capacity=10, max_writes=3)
+    outcomes = await asyncio.gather(*(commit.submit([number]) for number in range(3)), return_exceptions=True)
+
+    assert outcomes[::2] == [[0], [2]]
+    assert isinstance(outcomes[1], Unavailable)
+
+
+@pytest.mark.parametrize("callers", [1, 7, 500])
+async def test_the_number_of_writes_stays_far_below_that_of_the_callers(database: Database, callers: int) -> None:
+    commit: Commit = GroupCommit(database.write, max_items=50, wait_s=0.001, capacity=1000)
+
+    await asyncio.gather(*(commit.submit([number]) for number in range(callers)))
+
+    assert len(database.groups) <= callers // 50 + 1

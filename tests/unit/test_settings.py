@@ -1,0 +1,104 @@
+"""Settings come from the environment and fail at the start, by name."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from dev.functions import plain_environment
+from twofold.settings import Settings
+
+pytestmark = pytest.mark.guarantee("R34")
+
+URI = "mongodb://user:very-secret@db.local/"
+
+
+def settings(**given: object) -> Settings:
+    return Settings.model_validate({"mongodb_uri": URI} | given)
+
+
+def in_environment(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a process that has nothing else in its environment."""
+    command = [sys.executable, "-c", f"from twofold.settings import Settings; {code}"]
+    return subprocess.run(command, env=plain_environment() | environment, capture_output=True, text=True, check=False)
+
+
+def test_the_environment_is_read_by_the_names_of_the_fields() -> None:
+    run = in_environment(
+        "s = Settings(); print(s.mongodb_uri.get_secret_value(), s.retention_days, s.kafka_topic)",
+        MONGODB_URI=URI,
+        RETENTION_DAYS="7.5",
+        KAFKA_TOPIC="orders",
+    )
+
+    assert run.stdout == f"{URI} 7.5 orders\n"
+
+
+def test_a_function_without_its_database_does_not_start_and_says_which_setting_is_missing() -> None:
+    run = in_environment("Settings()")
+
+    assert run.returncode != 0
+    assert "mongodb_uri" in run.stderr
+
+
+def test_all_that_is_wrong_is_named_at_once_without_its_value() -> None:
+    """An error ends up in logs, and a password typed into the wrong variable should not."""
+    with pytest.raises(ValidationError) as caught:
+        settings(mongodb_uri=5, retention_days="hunter2", kafka_security_protocol="hunter2")
+
+    said = str(caught.value)
+    assert {error["loc"][0] for error in caught.value.errors()} == {
+        "mongodb_uri",
+        "retention_days",
+        "kafka_security_protocol",
+    }
+    assert "hunter2" not in said
+
+
+def test_secrets_are_not_shown() -> None:
+    shown = repr(settings(kafka_sasl_password="very-secret"))
+
+    assert "very-secret" not in shown
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        settings().mongodb_uri = SecretStr("other")  # type: ignore[misc]  # what the test is about
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("retention_days", 0),
+        ("retention_days", -1),
+        ("mongodb_timeout_s", 0),
+        ("max_body_bytes", 0),
+        ("max_batch_events", 0),
+        ("max_record_bytes", -1),
+        ("group_commit_events", 0),
+        ("group_commit_wait_ms", -0.1),
+        ("group_commit_capacity", 0),
+        ("send_capacity", 1.5),
+        ("kafka_security_protocol", "plaintext"),
+        ("kafka_sasl_mechanism", "GSSAPI"),
+        ("setup_topic_partitions", 0),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings(**{name: value})
+
+    assert [error["loc"] for error in caught.value.errors()] == [(name,)]
+
+
+def test_the_database_alone_must_be_named() -> None:
+    """All else has a default, and those fit together."""
+    usual = settings()
+
+    assert usual.retention_days == 30
+    assert usual.mongodb_timeout_s < 5, "a caller gets its 503 within 5 s"
+    assert usual.relay_budget_s < 60, "a run ends before the next begins"
+    assert usual.max_record_bytes < usual.max_body_bytes
+    assert usual.max_record_bytes < usual.max_letter_bytes < 16 * 1024 * 1024
+    assert usual.group_commit_capacity >= usual.max_batch_events
