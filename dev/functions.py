@@ -21,7 +21,10 @@ _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 def plain_environment() -> dict[str, str]:
     """This process's environment without anything that could be taken for a setting of ours."""
-    return {name: os.environ[name] for name in _KEPT if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+    return {name: os.environ[name] for name in _KEPT if name in os.environ} | {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(ROOT / "shared"),
+    }
 
 
 class FunctionProcess:

@@ -164,7 +164,7 @@ _ATTRIBUTES = [
     Bad("an id over 1 KiB", _binary(id="x" * 1025), Invalid, "id", "at most 1,024"),
     Bad("a source over 1 KiB", _binary(source="/" + "x" * 1024), Invalid, "source", "at most 1,024"),
     Bad("an extension over 1 KiB", _structured(tenant="x" * 1025), Invalid, "tenant", "at most 1,024"),
-    Bad("an attribute of 1 MB", _structured(subject="x" * 1_000_000), Invalid, None, "at most 32768 bytes"),
+    Bad("an attribute of 1 MB", _structured(subject="x" * 1_000_000), Invalid, "subject", "at most 1,024"),
     Bad("attributes over 32 KiB together", _binary(b"{}", **_EXTENSIONS), Invalid, None, "at most 32768 bytes"),
     Bad("Latin-1 in a header", _binary(subject=b"caf\xe9"), Invalid, "subject", "printable ASCII"),
     Bad("UTF-8 in a header", _binary(subject="€"), Invalid, "subject", "printable ASCII"),
@@ -217,7 +217,13 @@ _ATTRIBUTES = [
         for name in ("Tenant", "tenant_id", "tenant-id", "x" * 41, "data_", "a.b")
     ),
     Bad("an extension without a name", _structured(**{"": "1"}), Invalid, "''", "1 to 40 lower-case letters"),
-    Bad("an extension with a name of 1 MB", _structured(**{"x" * 10**6: "1"}), Invalid, None, "at most 32768 bytes"),
+    Bad(
+        "an extension with a name of 1 MB",
+        _structured(**{"x" * 10**6: "1"}),
+        Invalid,
+        None,
+        "1 to 40 lower-case letters",
+    ),
     Bad("a header with an underscore", _binary(b"{}", ("ce-a_b", "1")), Invalid, "a_b", "1 to 40 lower-case letters"),
     Bad("the extension digest", _binary(digest=_DIGEST), Invalid, "digest", "is reserved"),
     Bad("the extension timeassigned", _structured(timeassigned="true"), Invalid, "timeassigned", "is reserved"),

@@ -14,6 +14,7 @@ from twofold.settings import Settings
 from twofold.storing import Store
 
 settings = Settings()
+DURABLE = Response(status_code=200)
 
 
 @asynccontextmanager
@@ -27,7 +28,7 @@ async def handle(service: Store, request: Request) -> Response:
     """Answer 200 once the delivery is durable somewhere. Raises `Unavailable`."""
     allow(request, "POST")
     await service.take(request.headers.raw, await read_body(request, settings.max_letter_bytes))
-    return Response(status_code=200)
+    return DURABLE
 
 
 function = Function(open_service, handle)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
 from pydantic_core import from_json, to_json
@@ -26,6 +26,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_ATTRIBUTES_BYTES = 32 * 1024
 """All attributes of an event together: below what the HTTP servers on the way to `store` take as headers."""
+_ALWAYS_FIT = MAX_ATTRIBUTES_BYTES // (1024 + 40)
+"""So many of them are never too much, each at its longest."""
 
 _METADATA_OF_ATTRIBUTE = {
     "source": "service_name",
@@ -39,18 +41,19 @@ _METADATA_OF_ATTRIBUTE = {
     "traceparent": "traceparent",
 }
 _ATTRIBUTE_OF_METADATA = {field: name for name, field in _METADATA_OF_ATTRIBUTE.items()}
-_TRANSPORT = {"knativekafkapartition", "knativekafkaoffset"}
-"""Where a record lay on one hop: no content, so neither stored nor part of the digest."""
+_FIELD_OF_ATTRIBUTE = {"type": "event_type", "eventversion": "event_version", "subject": "aggregate_id"}
+_NO_CONTENT = {"specversion", "knativekafkapartition", "knativekafkaoffset"}
+"""Neither stored nor part of the digest: the last two say where a record lay on one hop."""
 RESERVED = {"digest", "timeassigned", "replayid"}
 """Twofold's own: only its own events carry them."""
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _COORDINATE = re.compile(rb"[0-9]{1,18}")  # 18 digits: what fits into 64 bits, whatever they are
+_DIGEST = re.compile("[0-9a-f]{64}")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """An event as it came, with what was said about it on the way."""
 
     event: Event
@@ -166,8 +169,8 @@ def from_kafka_source(headers: Headers, body: bytes) -> Received:
     attributes, content_type = _attributes_of(headers, decode=_raw_value)
     if content_type:
         attributes["datacontenttype"] = content_type
-    received = _own(attributes, _json(body))
-    return Received(received.event, received.replay_id, *kafka_coordinates(headers))
+    partition, offset = kafka_coordinates(headers)
+    return _own(attributes, _json(body), body)._replace(partition=partition, offset=offset)
 
 
 def kafka_coordinates(headers: Headers) -> tuple[int | None, int | None]:
@@ -258,7 +261,7 @@ def _received(attributes: dict[str, str], data: object, now: datetime) -> Receiv
     return Received(_event(attributes, data, now))
 
 
-def _own(attributes: dict[str, str], data: object) -> Received:
+def _own(attributes: dict[str, str], data: object, data_json: bytes = b"") -> Received:
     digest = attributes.pop("digest", None)
     replay_id = attributes.pop("replayid", None)
     assigned = attributes.pop("timeassigned", None)
@@ -269,7 +272,7 @@ def _own(attributes: dict[str, str], data: object) -> Received:
     if "time" not in attributes:
         raise Malformed("none of Twofold's records: it has no time", "time")
     event = _event(attributes, data, None, assigned=assigned is not None)
-    if event.digest.hex() != digest:
+    if not (_DIGEST.fullmatch(digest) and event.is_vouched_for(bytes.fromhex(digest), data_json)):
         raise DigestMismatch("the event is not the one that the digest was made for", "digest")
     return Received(event, replay_id)
 
@@ -279,32 +282,32 @@ def _event(attributes: dict[str, str], data: object, now: datetime | None, *, as
     _check_context(attributes)
     if not isinstance(data, dict):
         raise Invalid("must be a JSON object", "data")
-    given = {name: value for name, value in attributes.items() if name not in _TRANSPORT}
-    del given["specversion"]
-    given_id, event_type = given.pop("id"), given.pop("type")
-    metadata: dict[str, Any] = {
-        field: given.pop(name) for name, field in _METADATA_OF_ATTRIBUTE.items() if name in given
-    }
-    event_id = canonical_id(given_id)
-    if event_id is None:
-        event_id = derived_id(metadata["service_name"], given_id)
-        metadata["source_event_id"] = given_id
-    time = given.pop("time", None)
-    if assigned or time is None:
+    fields: dict[str, Any] = {"timestamp": now, "payload": data}
+    metadata: dict[str, Any] = {}
+    extensions: dict[str, str] = {}
+    for name, value in attributes.items():
+        if name in _METADATA_OF_ATTRIBUTE:
+            metadata[_METADATA_OF_ATTRIBUTE[name]] = value
+        elif name in _FIELD_OF_ATTRIBUTE:
+            fields[_FIELD_OF_ATTRIBUTE[name]] = value
+        elif name == "time":
+            fields["timestamp"] = _time(value)
+        elif name == "id":
+            fields["event_id"] = canonical_id(value)
+        elif name not in _NO_CONTENT and not (name == "datacontenttype" and _is_plain_json(value)):
+            extensions[name] = value
+    if fields["event_id"] is None:
+        fields["event_id"] = derived_id(attributes["source"], attributes["id"])
+        metadata["source_event_id"] = attributes["id"]
+    if assigned or "time" not in attributes:
         metadata["time_assigned"] = True
-    optional = {"event_version": given.pop("eventversion", None), "aggregate_id": given.pop("subject", None)}
-    if media_type(given.get("datacontenttype", "")) in ("", "application/json"):
-        given.pop("datacontenttype", None)
-    if given:
-        metadata["extensions"] = given
-    return Event.of(
-        event_id=event_id,
-        event_type=event_type,
-        timestamp=_time(time) if time is not None else now,
-        metadata=metadata,
-        payload=data,
-        **{name: value for name, value in optional.items() if value is not None},
-    )
+    if extensions:
+        metadata["extensions"] = extensions
+    return Event.of(metadata=metadata, **fields)
+
+
+def _is_plain_json(content_type: str) -> bool:
+    return content_type == "application/json" or media_type(content_type) in ("", "application/json")
 
 
 def _check_context(attributes: Mapping[str, str]) -> None:
@@ -313,6 +316,8 @@ def _check_context(attributes: Mapping[str, str]) -> None:
         raise Malformed(f"a CloudEvent needs {', '.join(missing)}", problems=problems)
     if attributes["specversion"] != "1.0":
         raise Malformed(f"only CloudEvents 1.0 is read, not {attributes['specversion'][:16]!a}", "specversion")
+    if len(attributes) < _ALWAYS_FIT:
+        return
     if sum(map(len, attributes)) + sum(map(len, attributes.values())) > MAX_ATTRIBUTES_BYTES:
         raise Invalid(f"all attributes together must be at most {MAX_ATTRIBUTES_BYTES} bytes")
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_json
 
 from twofold.errors import Invalid, Problem, UnsupportedType
 
@@ -152,6 +152,11 @@ def canonical_id(given: str) -> UUID | None:
     return UUID(given) if _CANONICAL_UUID.fullmatch(given) else None
 
 
+def _is_random_or_timed(event_id: UUID) -> bool:
+    """Whether it is a UUID of version 4 or 7 (RFC 9562: the variant is 0b10)."""
+    return (event_id.int >> 76) & 0xF in (4, 7) and (event_id.int >> 62) & 0b11 == 0b10
+
+
 def derived_id(source: str, given: str) -> UUID:
     """The identity of an event whose `id` is no such UUID: CloudEvents makes (source, id) unique."""
     return uuid5(NAMESPACE, _canonical([source, given]))
@@ -256,7 +261,7 @@ class Event(BaseModel):
         check_payload(self.payload)
         given = self.metadata.source_event_id
         if given is None:
-            if not _CANONICAL_UUID.fullmatch(str(self.event_id)):
+            if not _is_random_or_timed(self.event_id):
                 raise Invalid("must be a UUID of version 4 or 7, or come with its source_event_id", "id")
         elif canonical_id(given) or derived_id(self.metadata.service_name, given) != self.event_id:
             raise Invalid("must be derived from the source and the source_event_id", "id")
@@ -283,7 +288,7 @@ class Event(BaseModel):
     @cached_property
     def metadata_fields(self) -> dict[str, Any]:
         """The metadata that is there: what is absent is not stored as null."""
-        return {name: value for name, value in self.metadata.__dict__.items() if value}  # every default is falsy
+        return self.metadata.model_dump(exclude_defaults=True)
 
     @cached_property
     def payload_json(self) -> bytes:
@@ -297,7 +302,22 @@ class Event(BaseModel):
         That is everything but `traceparent`, which differs from one attempt to the next, and but the timestamp if the
         producer gave none: a retry without `time` is the same event, whatever the clock says by then.
         """
-        rest = {name: value for name, value in self.metadata_fields.items() if name != "traceparent"}
+        return self._digest_with(self.payload_json)
+
+    def is_vouched_for(self, digest: bytes, payload_json: bytes) -> bool:
+        """Whether `digest` was made for this event, which came with its payload as `payload_json`.
+
+        If the digest fits these very bytes, they are the canonical ones, and need not be made anew.
+        """
+        if self._digest_with(payload_json) == digest:
+            self.__dict__.update(payload_json=payload_json, digest=digest)
+        return self.digest == digest
+
+    def _digest_with(self, payload_json: bytes) -> bytes:
+        fields = self.metadata_fields
+        rest = {name: fields[name] for name in sorted(fields) if name != "traceparent"}
+        if "extensions" in rest:
+            rest["extensions"] = dict(sorted(rest["extensions"].items()))
         head = {
             "aggregate_id": self.aggregate_id,
             "event_id": str(self.event_id),
@@ -306,11 +326,8 @@ class Event(BaseModel):
             "metadata": rest,
         }
         time = "null" if self.metadata.time_assigned else f'"{self.time}"'
-        text = b'%b,"payload":%b,"timestamp":%b}' % (
-            _canonical(head)[:-1].encode(),
-            self.payload_json,
-            time.encode(),
-        )
+        # Of printable ASCII, and with its names in order, pydantic's JSON is the canonical one.
+        text = b'%b,"payload":%b,"timestamp":%b}' % (to_json(head)[:-1], payload_json, time.encode())
         return hashlib.sha256(text).digest()
 
     def document(self) -> dict[str, Any]:

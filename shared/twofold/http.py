@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Generic, TypeVar
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from twofold.errors import Malformed, TooLarge, TwofoldError, Unavailable
@@ -102,19 +102,23 @@ def before_sigterm(finish: Callable[[], Awaitable[None]]) -> None:
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """The whole body. Raises `TooLarge` without reading more than that."""
     body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                raise TooLarge(f"the body is over {max_bytes} bytes")
-    except ClientDisconnect:
-        raise Malformed("the connection ended before the body did") from None
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Malformed("the connection ended before the body did")
+        more = message.get("more_body", False)
+        if not more and not body and len(message["body"]) <= max_bytes:  # as most are: in one piece
+            return bytes(message["body"])
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            raise TooLarge(f"the body is over {max_bytes} bytes")
     return bytes(body)
 
 
 def allow(request: Request, *methods: str, path: str = "/") -> None:
     """Raise 404 or 405 unless `request` is for `path` with one of `methods`."""
-    if request.scope["path"] != path:  # `request.url` takes 5 us to make
+    if request.scope["path"] != path:  # `request.url` takes 3 us to make
         raise HTTPException(404)
     if request.method not in methods:
         raise HTTPException(405, headers={"Allow": ", ".join(methods)})

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -159,21 +160,29 @@ def test_the_report_of_the_load_generator_is_its_last_line() -> None:
         report("unable to connect")
 
 
+class Server(asyncio.Protocol):
+    """Answers each request after a moment: those that end in 5 with 503, the others with 202."""
+
+    def __init__(self, seen: list[bytes]) -> None:
+        self._seen = seen
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._seen.append(data)
+        status = b"503 Service Unavailable" if data.endswith(b"5") else b"202 Accepted"
+        answer = b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nok" % status
+        asyncio.get_running_loop().call_later(0.01, self._transport.write, answer)
+
+
 async def test_the_own_generator_counts_what_was_answered() -> None:
     """Each request once, also those that are answered with an error; what is under way at the end is not counted."""
     seen: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while request := await reader.read(100):
-            seen.append(request)
-            status = b"503 Service Unavailable" if request.endswith(b"5") else b"202 Accepted"
-            writer.write(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nok" % status)
-            await asyncio.sleep(0.01)
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: Server(seen), "127.0.0.1", 0)
     async with server:
         made = await generate(server.sockets[0].getsockname()[1], [b"%d" % number for number in range(10**5)], 0.3)
+        await asyncio.sleep(0.05)
     assert len(set(seen)) == len(seen)
     assert len(seen) - CONNECTIONS <= made.answered <= len(seen)
     assert abs(made.refused - made.answered / 10) <= CONNECTIONS

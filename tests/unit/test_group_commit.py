@@ -170,11 +170,38 @@ async def test_a_batch_that_does_not_fit_is_refused_as_a_whole(database: Databas
 
 async def test_room_comes_back_with_every_write(database: Database, commit: Commit) -> None:
     """What was written, or failed, no longer counts against the capacity."""
-    for error in (None, Unavailable("away"), None):
+    for error in (None, Unavailable("away")):
         database.error = error
         await asyncio.gather(*(commit.submit([number]) for number in range(20)), return_exceptions=True)
 
-    assert sum(map(len, database.groups)) == 60
+    database.error = None
+    results = await asyncio.gather(*(commit.submit([number]) for number in range(20)))
+    assert results == [[number * 10] for number in range(20)]
+
+
+async def test_who_waits_behind_a_write_that_failed_hears_it_too(database: Database, commit: Commit) -> None:
+    """With the database away, each group finding out for itself would take its time-out once more."""
+    database.gate.clear()
+    callers = [start(commit.submit([number])) for number in range(12)]
+    await settled()
+    database.error = Unavailable("away")
+    database.gate.set()
+
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
+    assert len(database.groups) == 1
+
+
+async def test_a_turn_lets_a_write_that_is_due_begin(database: Database) -> None:
+    """Who is about to do the work of making items lets those who wait be written first."""
+    commit: Commit = GroupCommit(database.write, max_items=64, wait_s=0.0, capacity=100, worthwhile=8)
+    callers = [start(commit.submit([number])) for number in range(8)]
+    await asyncio.sleep(0)
+    assert database.groups == []
+
+    await commit.turn()
+    assert database.groups == [list(range(8))]
+    await asyncio.gather(*callers)
 
 
 async def test_close_writes_and_answers_everything_that_was_taken(database: Database, commit: Commit) -> None:
