@@ -279,7 +279,7 @@ class TestOneAtATime:
         async def locked() -> bool:
             return await database["locks"].find_one({"_id": "relay"}) is not None
 
-        slow = failing(database, name, failCommands=["find"], blockConnection=True, blockTimeMS=1000)
+        slow = failing(database, name, failCommands=["find"], blockConnection=True, blockTimeMS=3000)
         async with mongo.connect(settings, name) as own, slow:
             running = asyncio.create_task(Relay(own, sender, settings, time.monotonic).run())
             await eventually(locked)
