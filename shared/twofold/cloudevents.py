@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn
 from urllib.parse import quote, unquote_to_bytes
+from uuid import UUID
 
 from twofold.errors import DigestMismatch, Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType
 from twofold.event import Event, canonical_id, derived_id
@@ -35,12 +36,13 @@ _METADATA_OF_ATTRIBUTE = {
     "traceparent": "traceparent",
 }
 _ATTRIBUTE_OF_METADATA = {field: name for name, field in _METADATA_OF_ATTRIBUTE.items()}
-_TRANSPORT = {"knativekafkapartition", "knativekafkaoffset"}
-"""Where a record lay on one hop: no content, so neither stored nor part of the digest."""
-RESERVED = {"digest", "timeassigned", "replayid"}
+_TRANSPORT = {"knativekafkapartition", "knativekafkaoffset", "redriveof"}
+"""About one hop: where a record lay, and whose redrive it is. No content, so neither stored nor part of the digest."""
+RESERVED = {"digest", "timeassigned", "replayid", "redriveof"}
 """Twofold's own: only its own events carry them."""
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
@@ -52,6 +54,8 @@ class Received:
     replay_id: str | None = None
     partition: int | None = None
     offset: int | None = None
+    redrive_of: UUID | None = None
+    """The dead letter that was redriven."""
 
 
 # --- in: HTTP, from producers ---------------------------------------------------------------------------------------
@@ -160,7 +164,7 @@ def from_kafka_source(headers: Headers, body: bytes) -> Received:
     if content_type:
         attributes["datacontenttype"] = content_type
     received = _own(attributes, _json(body))
-    return Received(received.event, received.replay_id, *kafka_coordinates(headers))
+    return Received(received.event, received.replay_id, *kafka_coordinates(headers), letter_of(headers))
 
 
 def kafka_coordinates(headers: Headers) -> tuple[int | None, int | None]:
@@ -168,6 +172,12 @@ def kafka_coordinates(headers: Headers) -> tuple[int | None, int | None]:
     values = dict(headers)
     partition, offset = values.get(b"ce-knativekafkapartition", b""), values.get(b"ce-knativekafkaoffset", b"")
     return int(partition) if partition.isdigit() else None, int(offset) if offset.isdigit() else None
+
+
+def letter_of(headers: Headers) -> UUID | None:
+    """The dead letter that a redriven record names."""
+    value = dict(headers).get(b"ce-redriveof", b"").decode("latin-1")
+    return UUID(value) if _UUID.fullmatch(value) else None
 
 
 def _raw_value(raw: bytes) -> str:
@@ -341,6 +351,15 @@ def attributes_of(event: Event) -> dict[str, str]:
         attributes["timeassigned"] = "true"
     attributes["digest"] = event.digest.hex()
     return attributes
+
+
+def record_of_letter(letter: Mapping[str, Any]) -> Record:
+    """The record that brings a dead letter's original to `store` again, with the letter's name on it."""
+    headers = {header["name"].replace("ce-", "ce_", 1): header["value"] for header in letter["headers"]}
+    for name in _TRANSPORT:
+        headers.pop(f"ce_{name}", None)
+    key = headers.get("ce_subject") or headers.get("ce_id") or b""
+    return Record(key, letter["body"], [*headers.items(), ("ce_redriveof", str(letter["_id"]).encode())])
 
 
 def _content_type(event: Event) -> str:

@@ -12,13 +12,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
 from kafka.errors import (
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAlreadyExistsError,
@@ -228,6 +231,62 @@ def _close(producer: KafkaProducer) -> None:
         producer.close(timeout=_CLOSE_S)
     except Exception:  # the producer is being thrown away because it is broken: there is nothing to do but to say so
         logger.warning("a producer did not close as it should", exc_info=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What the consumer group has not yet committed."""
+
+    lag: dict[int, int]
+    """Records by partition."""
+    waiting_since: datetime | None
+    """The time on the oldest of those records, by its producer's clock; None if there is none."""
+
+    def may_hold(self, sent_at: datetime) -> bool:
+        """Whether a record that was sent at `sent_at` can be among them."""
+        return self.waiting_since is not None and sent_at >= self.waiting_since
+
+
+def consumer_backlog(settings: Settings) -> Backlog:
+    """The backlog of the group that feeds `store`. Blocks. Raises `Unavailable` when Kafka is away."""
+    try:
+        with contextlib.closing(
+            KafkaConsumer(
+                **_connection(settings),
+                group_id=settings.kafka_consumer_group,
+                enable_auto_commit=False,
+                request_timeout_ms=10_000,
+                allow_auto_create_topics=False,
+            )
+        ) as consumer:
+            partitions = consumer.partitions_for_topic(settings.kafka_topic) or set()
+            return _backlog(consumer, [TopicPartition(settings.kafka_topic, number) for number in partitions])
+    except (KafkaError, OSError, ValueError) as error:
+        raise Unavailable(f"Kafka did not say what the consumer group has before it: {type(error).__name__}") from error
+
+
+def _backlog(consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> Backlog:
+    starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    # An offset outside of the log is what remains of a log that was lost: the group will begin anew.
+    next_ = {p: c if starts[p] <= (c := consumer.committed(p) or 0) <= ends[p] else starts[p] for p in partitions}
+    behind = {p: offset for p, offset in next_.items() if offset < ends[p]}
+    return Backlog({p.partition: ends[p] - next_[p] for p in partitions}, _oldest_time(consumer, behind))
+
+
+def _oldest_time(consumer: KafkaConsumer, offsets: dict[TopicPartition, int]) -> datetime | None:
+    """The oldest time on the records at `offsets`. Raises `KafkaTimeoutError` if they can't be read in 10 s."""
+    consumer.assign(list(offsets))
+    for partition, offset in offsets.items():
+        consumer.seek(partition, offset)
+    times: dict[TopicPartition, int] = {}
+    until = time.monotonic() + 10
+    while len(times) < len(offsets):
+        if time.monotonic() > until:
+            raise KafkaTimeoutError("the oldest records could not be read")
+        for partition, records in consumer.poll(500).items():
+            times.setdefault(partition, records[0].timestamp)
+            consumer.pause(partition)
+    return datetime.fromtimestamp(min(times.values()) / 1000, UTC) if times else None
 
 
 def ensure_topic(settings: Settings) -> None:
