@@ -10,6 +10,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from dev.paths import ROOT
+from dev.proc import processes
 from dev.processes import Child
 
 FUNCTIONS = ("publish", "store", "relay")
@@ -80,8 +81,7 @@ class FunctionProcess:
     @property
     def worker_pids(self) -> list[int]:
         """The ids of the processes that serve requests now."""
-        processes = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-        return sorted(process for process in processes if _parent(process) == self.pid)
+        return sorted(process.id for process in processes() if process.parent == self.pid)
 
     def start(self) -> None:
         """Start it, and wait until it is healthy."""
@@ -106,12 +106,3 @@ class FunctionProcess:
     def restart(self) -> None:
         """End it if it runs, and start it again on the same port."""
         self.child.restart()
-
-
-def _parent(pid: int) -> int | None:
-    """The parent of a process; None if it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return int(stat.rpartition(")")[2].split()[1])

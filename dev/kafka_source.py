@@ -11,9 +11,10 @@ import json
 import logging
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvloop
@@ -26,7 +27,6 @@ from dev.kafka_source_http import Destination
 from dev.kafka_source_rules import BackoffPolicy, retries
 
 _GRACE_S = 5.0
-_LEAVE_WITHIN_S = 10.0
 _BACKLOG_PER_REQUEST = 10
 
 
@@ -63,14 +63,12 @@ class Member:
         self._workers = 1 if self._in_order else concurrency.max_in_flight
         self._max_backlog = concurrency.max_in_flight * _BACKLOG_PER_REQUEST
         self._lanes: dict[TopicPartition | None, Lane] = {}
-        self.partitions: set[TopicPartition] | None = None
-        """Its first assignment; None before."""
+        self.in_group = asyncio.Event()
+        self.has_partitions = asyncio.Event()
 
-    def start(self, group: Group) -> SourceConsumer:
-        """Start its consumer."""
-        consumer = SourceConsumer(group, self._hand_over, self._may_fetch, self._on_ready)
-        consumer.start()
-        return consumer
+    def consumer(self, group: Group) -> SourceConsumer:
+        """Its consumer, to be run in a thread."""
+        return SourceConsumer(group, self._hand_over, self._may_fetch, self._on_ready)
 
     def _may_fetch(self, partition: TopicPartition) -> bool:
         lane = self._lanes.get(self._key(partition))
@@ -80,7 +78,9 @@ class Member:
         self._loop.call_soon_threadsafe(self._put, self._key(partition), deliveries)
 
     def _on_ready(self, partitions: set[TopicPartition]) -> None:
-        self.partitions = partitions
+        self._loop.call_soon_threadsafe(self.in_group.set)
+        if partitions:
+            self._loop.call_soon_threadsafe(self.has_partitions.set)
 
     def _key(self, partition: TopicPartition) -> TopicPartition | None:
         return partition if self._in_order else None
@@ -96,30 +96,36 @@ class Member:
 
 
 async def serve(group: Group, deliverer: Deliverer, concurrency: Concurrency) -> None:
-    """Run the source until SIGTERM or SIGINT."""
+    """Run the source until SIGTERM or SIGINT, or until a consumer fails in a way that nobody foresaw."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     loop.add_signal_handler(signal.SIGUSR1, log_stats, deliverer)
     members = [Member(deliverer, concurrency) for _ in range(concurrency.consumers)]
-    consumers = [member.start(group) for member in members]
+    consumers = [member.consumer(group) for member in members]
+    threads = ThreadPoolExecutor(len(consumers), thread_name_prefix="consumer")
+    running = [loop.run_in_executor(threads, consumer.run) for consumer in consumers]
     announcing = asyncio.create_task(announce(members))
-    await ended.wait()
+    ends: list[asyncio.Future[Any]] = [asyncio.create_task(ended.wait()), *running]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     announcing.cancel()
     for consumer in consumers:
         consumer.stop_fetching()
     await asyncio.gather(*(member.close(_GRACE_S) for member in members))
     for consumer in consumers:
         consumer.leave()
-    await asyncio.gather(*(asyncio.to_thread(consumer.join, _LEAVE_WITHIN_S) for consumer in consumers))
     log_stats(deliverer)
+    await asyncio.gather(*running)
 
 
 async def announce(members: list[Member]) -> None:
     """Print `ready` once every consumer was in an assignment, and one of them has partitions."""
-    while any(member.partitions is None for member in members) or not any(member.partitions for member in members):
-        await asyncio.sleep(0.02)
+    await asyncio.gather(*(member.in_group.wait() for member in members))
+    having = [asyncio.create_task(member.has_partitions.wait()) for member in members]
+    _, without = await asyncio.wait(having, return_when=asyncio.FIRST_COMPLETED)
+    for waiting in without:
+        waiting.cancel()
     print("ready", flush=True)
 
 
@@ -129,6 +135,7 @@ def log_stats(deliverer: Deliverer) -> None:
 
 
 def main(
+    *,
     bootstrap_servers: Annotated[str, typer.Option(help="host:port,...")],
     topic: Annotated[str, typer.Option()],
     group: Annotated[str, typer.Option(help="spec.consumerGroup")],
@@ -150,10 +157,11 @@ def main(
     """Deliver a topic's records to a sink as Knative's KafkaSource does. Defaults are KafkaSource's own."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.WARNING)
+    delivery = retries(retry, backoff_policy, backoff_delay, timeout, dead_letters=dead_letter_sink is not None)
     deliverer = Deliverer(
-        sink=Destination(sink, namespace),
-        dead_letter_sink=Destination(dead_letter_sink, namespace) if dead_letter_sink else None,
-        retries=retries(retry, backoff_policy, backoff_delay, timeout, dead_letters=dead_letter_sink is not None),
+        sink=Destination(sink, namespace, delivery.timeout),
+        dead_letter_sink=Destination(dead_letter_sink, namespace, delivery.timeout) if dead_letter_sink else None,
+        retries=delivery,
     )
     settings = Group(
         bootstrap_servers=bootstrap_servers,

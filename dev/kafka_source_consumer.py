@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from dev.kafka_source_delivery import Delivery
 from dev.kafka_source_event import SourceName, has_null_header, to_event
@@ -16,7 +17,10 @@ from dev.kafka_source_rules import OffsetTracker
 
 log = logging.getLogger(__name__)
 
-_MAX_POLL_RECORDS = 500
+# kafka-python 3.0.12 can forget a partition that is paused while half of a fetch of it was polled: the other half waits
+# for ever. So each poll takes all that was fetched, and the fetches are small: the data plane's own limit.
+_MAX_POLL_RECORDS = 1_000_000
+_MAX_PARTITION_FETCH_BYTES = 65_536
 _POLL_MS = 100
 _POLL_PAUSED_MS = 10
 _REQUEST_MS = 2000
@@ -37,11 +41,11 @@ class Group:
     commit_every: float
 
 
-class SourceConsumer(threading.Thread):
+class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # it has no types
     """A member of the group. It survives what happens to the broker, its log and its group, and ends at `leave`.
 
-    Called on this thread: `hand_over` gets records of one partition, by offset; `may_fetch` says whether more of a
-    partition is wanted; `on_ready` hears of each assignment when its positions are known.
+    Called on the thread of `run`: `hand_over` gets records of one partition, by offset; `may_fetch` says whether
+    more of a partition is wanted; `on_ready` hears of each assignment when its positions are known.
     """
 
     def __init__(
@@ -51,7 +55,6 @@ class SourceConsumer(threading.Thread):
         may_fetch: Callable[[TopicPartition], bool],
         on_ready: Callable[[set[TopicPartition]], None],
     ) -> None:
-        super().__init__(name="kafka-consumer", daemon=True)
         self._group = group
         self._hand_over = hand_over
         self._may_fetch = may_fetch
@@ -67,12 +70,12 @@ class SourceConsumer(threading.Thread):
         self._stopping.set()
 
     def leave(self) -> None:
-        """Commit, leave the group, and end the thread."""
+        """Commit, leave the group, and end `run`."""
         self._stopping.set()
         self._leaving.set()
 
     def run(self) -> None:
-        """Consume until told to leave; join anew whenever the client fails."""
+        """Consume until told to leave; join anew whenever the client fails. This blocks."""
         while not self._leaving.is_set():
             try:
                 self._consumer = self._join()
@@ -96,6 +99,7 @@ class SourceConsumer(threading.Thread):
             session_timeout_ms=self._group.session_timeout_ms,
             heartbeat_interval_ms=self._group.session_timeout_ms // 4,
             max_poll_records=_MAX_POLL_RECORDS,
+            max_partition_fetch_bytes=_MAX_PARTITION_FETCH_BYTES,
             reconnect_backoff_max_ms=500,
             metadata_max_age_ms=1000,  # a topic that came, or came back, is seen within a second
             allow_auto_create_topics=False,
@@ -130,13 +134,13 @@ class SourceConsumer(threading.Thread):
         while not self._leaving.is_set():
             self._pause_and_resume()
             timeout = _POLL_PAUSED_MS if self._consumer.paused() else _POLL_MS
-            for partition, records in self._consumer.poll(timeout, max_records=_MAX_POLL_RECORDS).items():
+            for partition, records in self._consumer.poll(timeout).items():
                 self._take(partition, records)
             if self._newly_assigned:
                 self._report_assignment()
             now = time.monotonic()
             if now >= next_check:
-                self._check_log()
+                self._restart_shorter_logs()
                 next_check = now + _LOG_CHECK_S
             if now >= next_commit:
                 self._commit()
@@ -175,24 +179,27 @@ class SourceConsumer(threading.Thread):
         self._newly_assigned = False
         self._on_ready(assigned)
 
-    def _check_log(self) -> None:
+    def _restart_shorter_logs(self) -> None:
         """Start again where a partition's log ends before our position: it was deleted and made anew.
 
-        Apache Kafka answers such a fetch with OFFSET_OUT_OF_RANGE and kafka-python then resets; Tansu answers with
-        nothing, for ever. (When the broker forgot the group too, we join anew and have no position to start from.)
+        Apache Kafka answers such a fetch with OFFSET_OUT_OF_RANGE, and kafka-python then resets by itself. Tansu
+        answers with nothing, for ever, and its ListOffsets misses the end; but its fetches tell the high watermark.
         """
-        try:
-            positions = {tp: self._consumer.position(tp, timeout_ms=_REQUEST_MS) for tp in self._trackers}
-            ends = self._consumer.end_offsets(list(positions), timeout_ms=_REQUEST_MS) if positions else {}
-        except KafkaError as error:
-            log.info("can't compare with the log: %r", error)
-            return
-        shorter = [tp for tp, position in positions.items() if ends[tp] < (position or 0)]
+        shorter = [tp for tp in self._consumer.assignment() if self._is_shorter(tp)]
         if shorter:
             log.warning("the log is shorter than what was read of it, starting again: %s", shorter)
             self._forget(shorter)
             earliest = self._group.initial_offset == "earliest"
             (self._consumer.seek_to_beginning if earliest else self._consumer.seek_to_end)(*shorter)
+
+    def _is_shorter(self, partition: TopicPartition) -> bool:
+        end = self._consumer.highwater(partition)
+        if end is None:
+            return False
+        try:
+            return bool(end < self._consumer.position(partition, timeout_ms=_POLL_MS))
+        except KafkaTimeoutError:
+            return False  # its position is being looked up
 
     def _commit(self) -> None:
         offsets = self._to_commit(self._trackers)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ class Stats:
     lost: int = 0
 
 
-class Undelivered(Exception):  # noqa: N818  # what happened, not a fault of ours
+class Undelivered(Exception):
     """A destination did not take an event, retries included; `response` is its last answer, if it gave one."""
 
     def __init__(self, reason: str, response: Response | None = None) -> None:
@@ -52,14 +51,18 @@ class Deliverer:
 
     async def _dead_letter(self, event: SourceEvent, failure: Undelivered) -> None:
         letter = dead_letter(event, self.sink.url, failure.response)
+        if self.dead_letter_sink is None:
+            self._lose(event, failure, "there is none")
+            return
         try:
-            if self.dead_letter_sink is None:
-                raise Undelivered("there is no dead-letter sink")
             await self._send(self.dead_letter_sink, letter)
             self.stats.dead_lettered += 1
         except Undelivered as second:
-            self.stats.lost += 1
-            log.error("LOST %s: sink: %s; dead-letter sink: %s", name_of(event), failure, second)
+            self._lose(event, failure, second)
+
+    def _lose(self, event: SourceEvent, sink: Undelivered, dead_letter_sink: Undelivered | str) -> None:
+        self.stats.lost += 1
+        log.error("LOST %s: sink: %s; dead-letter sink: %s", name_of(event), sink, dead_letter_sink)
 
     async def _send(self, destination: Destination, event: SourceEvent) -> None:
         retry = 0
@@ -74,9 +77,9 @@ class Deliverer:
     async def _try(self, destination: Destination, event: SourceEvent) -> Undelivered | None:
         """Send it once. A value that Vert.x refuses fails like a broken connection, so it is retried in vain."""
         try:
-            response = await destination.post(destination.request(event), self.retries.timeout)
+            response = await destination.post(destination.request(event))
         except TimeoutError:
-            return Undelivered(f"no answer within {self.retries.timeout:g} s")
+            return Undelivered(f"no answer within {destination.timeout:g} s")
         except (OSError, RefusedByVertx) as error:
             return Undelivered(str(error))
         return None if is_success(response.status) else Undelivered(f"status {response.status}", response)
@@ -95,8 +98,7 @@ class Lane:
 
     def __init__(self, deliverer: Deliverer, workers: int) -> None:
         self._deliverer = deliverer
-        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._in_flight = 0
+        self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self._closing = False
         self._workers = [asyncio.create_task(self._work()) for _ in range(workers)]
 
@@ -116,30 +118,25 @@ class Lane:
                 self._queue.put_nowait(delivery)
 
     async def _work(self) -> None:
-        while True:
-            tracker, offset, event = await self._queue.get()
+        while (delivery := await self._queue.get()) is not None:
+            tracker, offset, event = delivery
             if self._closing or tracker.revoked or event is None:
                 continue
-            self._in_flight += 1
             try:
                 await self._deliverer.deliver(event)
                 tracker.finished(offset)
-            except NeverFinishes as error:
-                log.error("STUCK %s: %s", name_of(event), error)  # noqa: TRY400  # no trace: it is Knative's fault
+            except NeverFinishes:
+                log.exception("STUCK %s, and with it its place in flight", name_of(event))
                 await asyncio.Event().wait()
-            finally:
-                self._in_flight -= 1
 
     async def close(self, grace: float) -> None:
         """Start nothing more, wait that long for what is in flight, then drop it."""
         self._closing = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                while self._in_flight:
-                    await asyncio.sleep(0.01)
-        for worker in self._workers:
+        for _ in self._workers:
+            self._queue.put_nowait(None)
+        _, late = await asyncio.wait(self._workers, timeout=grace)
+        for worker in late:
             worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
 
 
 def name_of(event: SourceEvent) -> str:

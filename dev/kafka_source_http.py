@@ -5,6 +5,7 @@ one plain-text address, follows no redirect, and keeps its connections.
 """
 
 import asyncio
+from typing import cast
 from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpResponseParser
@@ -16,13 +17,14 @@ _USER_AGENT = b"Vert.x-WebClient/4.5.27"
 
 
 class Destination:
-    """A sink's address and its idle connections."""
+    """A sink's address, and its idle connections. An answer later than `timeout` seconds is none."""
 
-    def __init__(self, url: str, namespace: str) -> None:
+    def __init__(self, url: str, namespace: str, timeout: float) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.hostname is None:
             raise ValueError(f"not an http:// URL: {url}")
         self.url = url
+        self.timeout = timeout
         self._address = (parts.hostname, parts.port or 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._head = b"".join(
@@ -45,9 +47,9 @@ class Destination:
         lines.append(data)
         return b"".join(lines)
 
-    async def post(self, request: bytes, timeout: float) -> Response:
+    async def post(self, request: bytes) -> Response:
         """Send it and return the answer. Raises `OSError`, of which `TimeoutError` is one."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(self.timeout):
             connection = self._idle.pop() if self._idle else await self._connect()
             return await connection.exchange(request)
 
@@ -94,8 +96,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # for mypy; only stream transports get here
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by class
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; what is no HTTP ends the connection."""

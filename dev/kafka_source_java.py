@@ -32,7 +32,7 @@ _TIME = re.compile(
     r"(?:[Zz]|([+-])(\d\d)(?::(\d\d)(?::(\d\d))?)?)",
     re.ASCII,
 )
-_YEAR = re.compile(r"\d{4}|-(?!0000)\d{4}|[+-][1-9]\d{4,8}", re.ASCII)
+_YEAR = re.compile(r"\d{4}|-(?!0+\Z)\d{4,9}|\+\d{5,9}", re.ASCII)
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _MAX_OFFSET = (18, 0, 0)
 
@@ -113,8 +113,12 @@ def java_time(value: str) -> str | None:
     if not is_valid:
         return None
     digits = (fraction or "").rstrip("0")
-    written = f"{year}-{month}-{day}T{hour}:{minute}:{second}" + (f".{digits}" if digits else "")
+    written = f"{_written_year(int(year))}-{month}-{day}T{hour}:{minute}:{second}" + (f".{digits}" if digits else "")
     return written + _written_zone(sign, *zone)
+
+
+def _written_year(year: int) -> str:
+    return f"{year:+}" if year > 9999 else f"{year:0{5 if year < 0 else 4}}"
 
 
 def _written_zone(sign: str, hours: int, minutes: int, seconds: int) -> str:
@@ -124,7 +128,7 @@ def _written_zone(sign: str, hours: int, minutes: int, seconds: int) -> str:
 
 
 def _is_date(year: str, month: int, day: int) -> bool:
-    """Whether Java reads that date: a year has four digits, or more with its sign and no leading zero."""
+    """Whether Java reads that date: a year has four digits, or more with its sign."""
     if not _YEAR.fullmatch(year) or not 1 <= month <= 12:
         return False
     leap_day = month == 2 and calendar.isleap(int(year))

@@ -13,6 +13,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Self
 
+from dev.proc import is_stopped
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
@@ -183,8 +185,10 @@ class Child:
             self._group = None  # from now on the number may be another process's
 
     def pause(self) -> None:
-        """Stop the group (SIGSTOP): its connections stay open and nothing answers."""
+        """Stop the group (SIGSTOP), and return when it stands: its connections stay open and nothing answers."""
         self._signal_group(signal.SIGSTOP)
+        if (group := self._group) is not None:
+            wait_until(lambda: is_stopped(group), within=5.0)
 
     def resume(self) -> None:
         """Let a paused group go on (SIGCONT)."""

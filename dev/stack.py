@@ -67,9 +67,7 @@ class Stack:
     half-way. If this process is killed, its children end by themselves, and only the temporary data stays.
     """
 
-    def __init__(
-        self, options: Options | None = None, *, on_step: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, options: Options | None = None, *, on_step: Callable[[str], None] = lambda _: None) -> None:
         self.options = options or Options()
         self._on_step = on_step
         self._undo = contextlib.ExitStack()

@@ -58,9 +58,7 @@ def jars() -> Path:
 
 def _fetch(target: Path) -> None:
     command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime"]
-    run = subprocess.run(
-        [*command, f"-DoutputDirectory={target}"], capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([*command, f"-DoutputDirectory={target}"], capture_output=True, text=True, check=False)
     if run.returncode != 0:
         shutil.rmtree(target, ignore_errors=True)
         said = (run.stdout + run.stderr)[-2000:]

@@ -1,14 +1,19 @@
 """What the local stack promises about processes and servers, each shown on the real ones."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
@@ -19,6 +24,8 @@ from dev import preflight
 from dev.broker import Broker, create, unavailable
 from dev.mongod import ReplicaSet
 from dev.paths import ROOT
+from dev.ping import deliver, ping_headers
+from dev.proc import processes, status
 from dev.processes import Child, StartFailed, free_port, wait_until
 from dev.stack import Options, Stack
 
@@ -36,10 +43,8 @@ LDD_OUTPUT = """\
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended and was not waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    found = status(Path(f"/proc/{pid}"))
+    return found is not None and found.state != "Z"
 
 
 @pytest.fixture
@@ -50,9 +55,7 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
     def make(line: str, ready: str = "", ready_within: float = 5.0) -> Child:
         command = ["sh", "-c", line]
         log = tmp_path / f"child-{len(made)}.log"
-        made.append(
-            Child("child", command, log=log, ready=lambda c: c.printed(ready), ready_within=ready_within)
-        )
+        made.append(Child("child", command, log=log, ready=lambda c: c.printed(ready), ready_within=ready_within))
         return made[-1]
 
     yield make
@@ -70,9 +73,7 @@ class TestPreflight:
         assert complaints[-1] == "on Debian or Ubuntu: sudo apt-get install libcurl4 libssl3"
 
     def test_admits_that_it_does_not_know_a_library(self) -> None:
-        assert preflight.library_complaints(["libodd.so.1"]) == [
-            "mongod needs libodd.so.1, from the package unknown"
-        ]
+        assert preflight.library_complaints(["libodd.so.1"]) == ["mongod needs libodd.so.1, from the package unknown"]
 
     def test_a_machine_that_has_everything_gets_no_complaint(self) -> None:
         assert preflight.missing_libraries("\tlibc.so.6 => /lib/libc.so.6 (0x1)\n") == []
@@ -111,16 +112,12 @@ class TestProcesses:
 
     def test_terminate_is_answered_by_a_paused_child(self, child: Callable[..., Child]) -> None:
         """A frozen process gets its SIGTERM only when it goes on, so it is made to."""
-        paused = child(
-            "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", ready="up"
-        ).start()
+        paused = child("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", ready="up").start()
         paused.pause()
         paused.terminate(within=5.0)
         assert paused.printed("bye")
 
-    def test_readiness_is_looked_for_in_the_latest_run_alone(
-        self, child: Callable[..., Child], tmp_path: Path
-    ) -> None:
+    def test_readiness_is_looked_for_in_the_latest_run_alone(self, child: Callable[..., Child], tmp_path: Path) -> None:
         """The log is one file over all runs; a line of the run before must not count."""
         silent = tmp_path / "silent"
         again = child(f"test -e {silent} || echo up; sleep 60", ready="up", ready_within=0.5).start()
@@ -273,19 +270,89 @@ class TestStack:
         assert not any(member.running for member in stack.mongo.members)
         assert set(_children_of(os.getpid())) <= before
         assert (stack.logs / "mongod-0.log").exists(), "the logs of a failed start are kept"
+        shutil.rmtree(stack.logs)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_everything(self, number: signal.Signals, tmp_path: Path) -> None:
+        """SIGTERM and Ctrl-C to the owner: no process is left, nor any data."""
+        script = (
+            "import signal, sys\n"
+            "from pathlib import Path\n"
+            "from dev.stack import Options, Stack\n"
+            "with Stack(Options(with_functions=('publish',), logs=Path(sys.argv[1]))) as stack:\n"
+            "    publish = stack.functions['publish']\n"
+            "    print(stack.mongo.members[0].pid, stack.broker.pid, publish.pid, *publish.worker_pids, flush=True)\n"
+            "    signal.pause()\n"
+        )
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        command = [sys.executable, "-c", script, str(tmp_path / "logs")]
+        env = os.environ | {"TMPDIR": str(scratch)}
+        with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as owner:
+            assert owner.stdout is not None
+            pids = [int(word) for word in owner.stdout.readline().split()]
+            owner.send_signal(number)
+            owner.wait(20)
+        assert len(pids) == 4
+        assert not any(map(alive, pids))
+        assert list(scratch.iterdir()) == []
+
+
+@contextmanager
+def answering(*statuses: int) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """An HTTP server that gives these answers, then 200s: its URL, and the headers that it got."""
+    got: list[dict[str, str]] = []
+    remaining = iter(statuses)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            got.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(next(remaining, 200))
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", free_port()), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", got
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class TestPing:
+    def test_it_sends_what_ping_source_sends(self) -> None:
+        with answering() as (sink, got), httpx.Client() as client:
+            deliver(client, sink, ping_headers("relay", datetime(2026, 1, 1, tzinfo=UTC)))
+        (headers,) = got
+        assert headers["ce-type"] == "dev.knative.sources.ping"
+        assert headers["ce-source"] == "/apis/v1/namespaces/local/pingsources/relay"
+        assert headers["ce-time"] == "2026-01-01T00:00:00Z"
+
+    def test_it_tries_again_with_the_same_event_on_a_503(self) -> None:
+        with answering(503, 429) as (sink, got), httpx.Client() as client:
+            outcome = deliver(client, sink, ping_headers("relay", datetime(2026, 1, 1, tzinfo=UTC)))
+        assert outcome == "200 after 3 tries"
+        assert len({headers["ce-id"] for headers in got}) == 1
+
+    def test_a_500_is_final(self) -> None:
+        with answering(500) as (sink, got), httpx.Client() as client:
+            deliver(client, sink, ping_headers("relay", datetime(2026, 1, 1, tzinfo=UTC)))
+        assert len(got) == 1
+
+    def test_it_gives_up_after_five_retries(self) -> None:
+        with answering(*[503] * 20) as (sink, got), httpx.Client() as client:
+            assert deliver(client, sink, ping_headers("relay", datetime(2026, 1, 1, tzinfo=UTC))) == "503 after 6 tries"
+        assert len(got) == 6
 
 
 def _children_of(parent: int) -> list[int]:
-    """The processes whose parent is `parent`."""
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in pids if alive(pid) and _parent_of(pid) == parent]
-
-
-def _parent_of(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return -1
+    return [process.id for process in processes() if process.parent == parent and process.state != "Z"]
 
 
 def _first_value(bootstrap: str, topic: str) -> bytes:
