@@ -255,6 +255,9 @@ def consumer_backlog(settings: Settings) -> Backlog:
                 **_connection(settings),
                 group_id=settings.kafka_consumer_group,
                 enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_wait_ms=100,
+                max_poll_records=1,
                 request_timeout_ms=10_000,
                 allow_auto_create_topics=False,
             )
@@ -266,27 +269,29 @@ def consumer_backlog(settings: Settings) -> Backlog:
 
 
 def _backlog(consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> Backlog:
-    starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
-    # An offset outside of the log is what remains of a log that was lost: the group will begin anew.
-    next_ = {p: c if starts[p] <= (c := consumer.committed(p) or 0) <= ends[p] else starts[p] for p in partitions}
-    behind = {p: offset for p, offset in next_.items() if offset < ends[p]}
-    return Backlog({p.partition: ends[p] - next_[p] for p in partitions}, _oldest_time(consumer, behind))
+    """Read the next record of each partition, and the high watermark that a fetch brings with it.
 
-
-def _oldest_time(consumer: KafkaConsumer, offsets: dict[TopicPartition, int]) -> datetime | None:
-    """The oldest time on the records at `offsets`. Raises `KafkaTimeoutError` if they can't be read in 10 s."""
-    consumer.assign(list(offsets))
-    for partition, offset in offsets.items():
+    Not by ListOffsets: Tansu answers that with the last batch's first offset. Raises `KafkaTimeoutError` after 10 s.
+    """
+    next_ = {partition: consumer.committed(partition) or 0 for partition in partitions}
+    consumer.assign(list(partitions))
+    for partition, offset in next_.items():
         consumer.seek(partition, offset)
     times: dict[TopicPartition, int] = {}
     until = time.monotonic() + 10
-    while len(times) < len(offsets):
+    while not all(partition in times or consumer.highwater(partition) == next_[partition] for partition in partitions):
         if time.monotonic() > until:
-            raise KafkaTimeoutError("the oldest records could not be read")
-        for partition, records in consumer.poll(500).items():
-            times.setdefault(partition, records[0].timestamp)
+            raise KafkaTimeoutError("the partitions could not be read")
+        for partition, records in consumer.poll(200).items():
+            next_[partition], times[partition] = records[0].offset, records[0].timestamp
             consumer.pause(partition)
-    return datetime.fromtimestamp(min(times.values()) / 1000, UTC) if times else None
+        for partition in partitions:
+            if (consumer.highwater(partition) or 0) < next_[partition] and consumer.highwater(partition) is not None:
+                next_[partition] = 0  # what was committed is of a log that was lost: the group begins anew
+                consumer.seek(partition, 0)
+    lag = {partition.partition: consumer.highwater(partition) - next_[partition] for partition in partitions}
+    oldest = min(times.values(), default=None)
+    return Backlog(lag, datetime.fromtimestamp(oldest / 1000, UTC) if oldest is not None else None)
 
 
 def ensure_topic(settings: Settings) -> None:
