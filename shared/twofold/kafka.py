@@ -311,10 +311,17 @@ def ensure_topic(settings: Settings) -> None:
         try:
             admin.create_topics({name: topic})
         except TopicAlreadyExistsError:
-            admin.alter_configs([ConfigResource("TOPIC", name, configs=config)])
+            _alter(admin, ConfigResource("TOPIC", name, configs=config))
             if len(admin.describe_topics([name])[0]["partitions"]) < partitions:
                 admin.create_partitions({name: partitions})
         finally:
             admin.close()
     except KafkaError as error:
         raise Unavailable(f"Kafka did not make the topic {name}: {error}") from error
+
+
+def _alter(admin: KafkaAdminClient, topic: ConfigResource) -> None:
+    """Unchecked beforehand, since a broker may not list the settings of a topic that it made by itself (Tansu)."""
+    (outcome,) = admin.alter_configs([topic], raise_on_unknown=False)["topic"].values()
+    if outcome != "OK":
+        raise KafkaError(outcome)
