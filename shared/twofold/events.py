@@ -20,9 +20,10 @@ from twofold.errors import Rejected, TwofoldError
 from twofold.event import Event
 from twofold.mongo import Database, Document, Encoded, driver_errors, encode, event_of, insert_once, known
 
-FIRST_BACK_OFF_MS = 60_000
-LONGEST_BACK_OFF_MS = 3_600_000
-
+BACK_OFF = timedelta(minutes=1)
+"""How long after its first resending an event is looked for again."""
+LONGEST_BACK_OFF = 60
+"""How much longer than the first a back-off may become."""
 
 _MARK = {"digest": 1, "seq": 1, "outbox": 1}
 
@@ -39,8 +40,9 @@ class Mark:
 class EventRepository:
     """Events of the last days, as people query them. Every method raises `Unavailable` when MongoDB is away."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, back_off: timedelta = BACK_OFF) -> None:
         self._events = database["events"]
+        self._back_off_ms = round(back_off.total_seconds() * 1000)
 
     @staticmethod
     def encode(event: Event, stored_at: datetime) -> Encoded:
@@ -100,19 +102,19 @@ class EventRepository:
         return await self._change_marks(ids, [{"$set": {"expires_at": expires_at}}, {"$unset": "outbox"}])
 
     async def postpone(self, ids: Sequence[UUID]) -> int:
-        """Note one more try, and let the next wait twice as long: from a minute to an hour, by the server's time."""
-        doubled = {"$multiply": [FIRST_BACK_OFF_MS, {"$pow": [2, {"$min": ["$outbox.tries", 10]}]}]}
+        """Note one more try, and let each wait be twice the one before, up to 60 times the first, by the server's time."""
+        doubled = {"$multiply": [self._back_off_ms, {"$pow": [2, {"$min": ["$outbox.tries", 10]}]}]}
         mark = {
             "state": "pending",
             "tries": {"$add": ["$outbox.tries", 1]},
             "sent_at": "$$NOW",
-            "next_try": {"$add": ["$$NOW", {"$min": [LONGEST_BACK_OFF_MS, doubled]}]},
+            "next_try": {"$add": ["$$NOW", {"$min": [LONGEST_BACK_OFF * self._back_off_ms, doubled]}]},
         }
         return await self._change_marks(ids, [{"$set": {"outbox": mark}}])
 
     async def hold(self, ids: Sequence[UUID]) -> int:
-        """Look again in a minute, without having tried: they may still be on their way."""
-        later = {"state": "pending", "next_try": {"$add": ["$$NOW", FIRST_BACK_OFF_MS]}}
+        """Look again after the first back-off, without having tried: they may still be on their way."""
+        later = {"state": "pending", "next_try": {"$add": ["$$NOW", self._back_off_ms]}}
         return await self._change_marks(ids, [{"$set": {"outbox": later}}])
 
     async def give_up(self, ids: Sequence[UUID], state: str) -> int:
@@ -120,9 +122,9 @@ class EventRepository:
         return await self._change_marks(ids, [{"$set": {"outbox.state": state}}, {"$unset": "outbox.next_try"}])
 
     async def retry(self, ids: Sequence[UUID]) -> int:
-        """Make marks that were given up due again, in a minute."""
+        """Make marks that were given up due again, after the first back-off."""
         given_up = {"_id": {"$in": list(ids)}, "outbox.state": {"$in": ["dead", "conflicting", "unreadable"]}}
-        again = {"state": "pending", "next_try": {"$add": ["$$NOW", FIRST_BACK_OFF_MS]}}
+        again = {"state": "pending", "next_try": {"$add": ["$$NOW", self._back_off_ms]}}
         with driver_errors():
             result = await self._events.update_many(given_up, [{"$set": {"outbox": again}}])
         return result.modified_count

@@ -64,7 +64,7 @@ class Relay:
         backlog: Callable[[], Awaitable[Backlog]],
     ) -> None:
         self._database = database
-        self._events = EventRepository(database)
+        self._events = EventRepository(database, timedelta(seconds=settings.relay_back_off_s))
         self._event_store = EventStore(database)
         self._dead_letters = DeadLetters(database)
         self._statements = Statements(database, timedelta(seconds=settings.mongodb_timeout_s))
