@@ -256,10 +256,15 @@ class Stack:
             *("--sink", self.store_url, "--name", "store", "--ordering", self.options.ordering),
             *("--initial-offset", "earliest", "--session-timeout-ms", "6000", "--commit-every", "5"),
             *("--retry", "300", "--backoff-policy", "linear", "--backoff-delay", "0.2", "--timeout", "30"),
+            *self._dead_letter_sink(),
             *self.options.source_arguments,
             name="kafka_source",
             ready=lambda child: child.printed("ready"),
         )
+
+    def _dead_letter_sink(self) -> tuple[str, ...]:
+        sink = self.functions.get("dead_letters")
+        return ("--dead-letter-sink", sink.url) if sink else ()
 
     def _start_timer(self) -> None:
         if self.options.relay_every_s is not None and "relay" in self.functions:
