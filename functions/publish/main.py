@@ -28,6 +28,7 @@ async def handle(publisher: Publisher, request: Request) -> Response:
     """Publish the event, or the batch, that `request` holds. Raises `TwofoldError`."""
     allow(request, "POST")
     body = await read_body(request, settings.max_body_bytes)
+    await publisher.turn()
     received = from_http(request.headers.raw, body, publisher.clock(), settings.max_batch_events)
     if isinstance(received, list):
         return _batch_answer(await publisher.publish(received))

@@ -136,7 +136,7 @@ class DeadLetters:
             return {(line["_id"]["state"], line["_id"]["reason"]): line["count"] async for line in counted}
 
     async def start_redrive(self, letter_id: UUID, by: str) -> Record | None:
-        """Take a dead letter for redriving, and return its record; None if it isn't dead, or somebody else was first."""
+        """Take a dead letter for redriving, and return its record; None if it isn't dead, or not any more."""
         document = await self._change(letter_id, "dead", "redriving", {"what": "redriven", "by": by})
         return record_of_letter(document) if document else None
 

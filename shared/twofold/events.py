@@ -85,7 +85,7 @@ class EventRepository:
         return marks
 
     async def after(self, event_id: UUID | None, limit: int) -> list[Document]:
-        """The next `limit` documents by `_id`: their `digest`, `seq`, and `outbox`. For going through all, in pieces."""
+        """The next `limit` documents by `_id`: their `digest`, `seq` and `outbox`. For going through all in pieces."""
         with driver_errors():
             beyond = self._events.find({"_id": {"$gt": event_id}} if event_id else {}, _MARK)
             return [document async for document in beyond.sort("_id", 1).limit(limit)]
@@ -102,7 +102,7 @@ class EventRepository:
         return await self._change_marks(ids, [{"$set": {"expires_at": expires_at}}, {"$unset": "outbox"}])
 
     async def postpone(self, ids: Sequence[UUID]) -> int:
-        """Note one more try, and let each wait be twice the one before, up to 60 times the first, by the server's time."""
+        """Note one more try; each wait is twice the one before, up to 60 times the first, by the server's time."""
         doubled = {"$multiply": [self._back_off_ms, {"$pow": [2, {"$min": ["$outbox.tries", 10]}]}]}
         mark = {
             "state": "pending",
@@ -130,7 +130,7 @@ class EventRepository:
         return result.modified_count
 
     async def mark(self, ids: Sequence[UUID]) -> int:
-        """Mark events as not known to be in the log, due now: they don't expire any more, and the relay sees to them."""
+        """Mark events as not known to be in the log, due now: they expire no more, and the relay sees to them."""
         due: list[Document] = [
             {"$set": {"outbox": {"state": "pending", "tries": 0, "next_try": "$$NOW"}}},
             {"$unset": "expires_at"},

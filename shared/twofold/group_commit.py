@@ -20,8 +20,8 @@ class GroupCommit(Generic[Item, Result]):
     """Gathers the items of concurrent callers into writes of about `max_items`.
 
     `write` takes a list of items and returns one result for each, in order, once they are durable; an exception that it
-    raises goes to every caller in the group, and nobody is acknowledged. At most `capacity` items wait, and at most
-    `max_writes` writes are under way.
+    raises goes to every caller in the group and behind it, and nobody is acknowledged. At most `capacity` items wait,
+    and at most `max_writes` writes are under way.
     """
 
     def __init__(
@@ -32,12 +32,14 @@ class GroupCommit(Generic[Item, Result]):
         wait_s: float,
         capacity: int,
         max_writes: int = 1,
+        worthwhile: int = 32,
     ) -> None:
         self._write = write
         self._max_items = max_items
         self._wait_s = wait_s
         self._capacity = capacity
         self._max_writes = max_writes
+        self._worthwhile = worthwhile
         self._callers: deque[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = deque()
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,6 +62,15 @@ class GroupCommit(Generic[Item, Result]):
         self._gather()
         return await future
 
+    async def turn(self) -> None:
+        """Let a write that is due begin. Await it before the work of making items.
+
+        The event loop takes all requests that have come in one go: without this, nothing would be written until the
+        last of them is decoded, and then nothing decoded until all are written.
+        """
+        while self._gathering and self._waiting >= self._worthwhile:  # noqa: ASYNC110 - a turn of the loop, no event
+            await asyncio.sleep(0)
+
     async def close(self) -> None:
         """Take nothing more, and return when everything that was taken is written and answered."""
         self._closed = True
@@ -78,10 +89,11 @@ class GroupCommit(Generic[Item, Result]):
     async def _flush(self) -> None:
         if self._waiting < self._max_items:
             await asyncio.sleep(self._wait_s)
-        group = self._next_group()
         self._gathering = False
-        self._gather()
-        await self._write_group(group)
+        if self._callers:  # another write that failed may have taken them along
+            group = self._next_group()
+            self._gather()
+            await self._write_group(group)
         self._flushing -= 1
         self._gather()
 
@@ -94,11 +106,18 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting -= size
         return group
 
+    def _drained(self) -> list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]:
+        """Those who wait behind a write that failed: finding out for themselves would take its time-out once more."""
+        waiting = list(self._callers)
+        self._callers.clear()
+        self._waiting = 0
+        return waiting
+
     async def _write_group(self, group: list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]) -> None:
         try:
             results = await self._write([item for items, _ in group for item in items])
         except Exception as error:  # noqa: BLE001 - each caller gets it; a group without an answer would wait for ever
-            for _, future in group:
+            for _, future in [*group, *self._drained()]:
                 if not future.done():
                     future.set_exception(error)
             return

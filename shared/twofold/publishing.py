@@ -104,6 +104,10 @@ class Publisher:
             raise outcome
         return outcome
 
+    async def turn(self) -> None:
+        """Let a write that is due begin. Await it before decoding a request: see `GroupCommit.turn`."""
+        await self._commit.turn()
+
     async def publish(self, received: Sequence[Received | TwofoldError]) -> list[Published | TwofoldError]:
         """Publish several events together; each one's outcome stands in its place.
 

@@ -174,7 +174,7 @@ class Reconciled:
 async def reconcile(
     database: Database, settings: Settings, since: datetime, progress: Callable[[int], None] = lambda _: None
 ) -> Reconciled:
-    """Put the marks back on what was stored in `events` at `since` (by the server's clock) or later and isn't in the log.
+    """Put the marks back on what came into `events` at `since` (by the server's clock) or later and isn't in the log.
 
     For the day on which `event_store` was restored from a backup: `since` is when the backup was made, or earlier. Goes
     through all of `events` in pieces, in the order of `_id`; `progress` hears how many it has looked at. Stopped

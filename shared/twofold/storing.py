@@ -53,6 +53,7 @@ class Store:
 
         Raises `Unavailable` when it is not known to be durable: deliver it again.
         """
+        await self._commit.turn()
         received: Received | None = None
         try:
             received = from_kafka_source(headers, body)

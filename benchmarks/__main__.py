@@ -1,0 +1,151 @@
+"""`python -m benchmarks`: measure `store` and `publish` beside the naive functions and the limit, in one run."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import contestants
+from benchmarks.arena import WARM_UP_S, Arena, NotBelievable
+from benchmarks.contestants import Contestant
+from benchmarks.events import BATCH, PAYLOAD_BYTES, Feeds
+from benchmarks.figures import FLOORS, RATES, Figures, Run, spread
+from benchmarks.load import CONNECTIONS, Generator, LoadFailed
+from dev.preflight import Unfit
+from dev.processes import StartFailed
+from dev.stack import Options, Stack
+
+ROUNDS = 3
+THREADS = (4, 8, 16, 32)
+_THREADS_S = 2.0
+_BUSY = 1.25
+"""How much the limit, which waits for no disk and no server, varies on a machine that has nothing else to do: less."""
+_MOST_EVENTS_PER_S = 20_000
+"""What is made ready for each second; a run that needs more fails, and says so."""
+
+app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+complain = Console(stderr=True, style="red")
+
+Say = Callable[[str], None]
+
+
+@app.command()
+def bench(
+    json_path: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    seconds: Annotated[float, typer.Option(min=1.0, help="how long each of the runs takes")] = 5.0,
+    broker: Annotated[str, typer.Option(help="tansu or apache")] = "tansu",
+) -> None:
+    """Measure, compare with the floors, and exit with 1 if one is missed, or if anything was lost."""
+    generator = Generator.here()
+    try:
+        with console.status("...") as status:
+            runs, lineup = _measure(generator, seconds, broker, status.update)
+    except (NotBelievable, LoadFailed, StartFailed, Unfit, LookupError) as error:
+        complain.print(f"No figures: {error}", markup=False)
+        raise typer.Exit(1) from None
+    figures = Figures.of(runs)
+    if json_path:
+        json_path.write_text(json.dumps(figures.as_json(), indent=2) + "\n")
+    console.print(_rates(runs, lineup, figures), _ratios(figures))
+    console.print(_small_print(runs, generator, seconds, broker), markup=False)
+    slowest, fastest = spread(runs["limit"])
+    if fastest > slowest * _BUSY:
+        busy = f"The limit itself varied from {slowest:,.0f} to {fastest:,.0f}: this machine is busy, so run it again."
+        complain.print(busy, markup=False)
+    if figures.missed():
+        raise typer.Exit(1)
+
+
+def _measure(
+    generator: Generator, seconds: float, broker: str, say: Say
+) -> tuple[dict[str, list[Run]], Sequence[Contestant]]:
+    with tempfile.TemporaryDirectory(prefix="twofold-bench-") as folder:
+        say("making events")
+        measured, warm_up = (round(_MOST_EVENTS_PER_S * duration) for duration in (seconds, WARM_UP_S))
+        feeds = Feeds.write(Path(folder), measured, warm_up)
+        with Stack(Options(with_functions=(), source=False, broker=broker), on_step=say) as stack:
+            arena = Arena(stack, feeds, generator)
+            lineup = (
+                contestants.LIMIT,
+                contestants.STORE,
+                _at_its_best(arena, contestants.NAIVE_STORE, say),
+                contestants.PUBLISH,
+                _at_its_best(arena, contestants.NAIVE_PUBLISH, say),
+                contestants.BATCHES,
+            )
+            return _rounds(arena, lineup, seconds, say), lineup
+
+
+def _at_its_best(arena: Arena, contestant: Contestant, say: Say) -> Contestant:
+    """The naive function with the number of threads that makes it fastest."""
+    candidates = [contestant.with_threads(threads) for threads in THREADS]
+    rates = []
+    for candidate in candidates:
+        say(f"looking for the best THREADS of {contestant.name}: {dict(candidate.framework)['THREADS']}")
+        rates.append(arena.run(candidate, _THREADS_S).rate)
+    return candidates[rates.index(max(rates))]
+
+
+def _rounds(arena: Arena, lineup: Sequence[Contestant], seconds: float, say: Say) -> dict[str, list[Run]]:
+    """Each contestant once a round, so that what drifts in the machine hits all alike."""
+    runs: dict[str, list[Run]] = {contestant.name: [] for contestant in lineup}
+    for turn in range(1, ROUNDS + 1):
+        for contestant in lineup:
+            say(f"round {turn} of {ROUNDS}: {contestant.name}")
+            runs[contestant.name].append(arena.run(contestant, seconds))
+    return runs
+
+
+def _rates(runs: Mapping[str, Sequence[Run]], lineup: Sequence[Contestant], figures: Figures) -> Table:
+    table = Table(title="Events a second")
+    table.add_column("function")
+    for heading in ("median", "slowest", "fastest", "p50 ms", "p99 ms"):
+        table.add_column(heading, justify="right")
+    for contestant in lineup:
+        mine = sorted(runs[contestant.name], key=lambda run: run.rate)
+        middle, (slowest, fastest) = mine[len(mine) // 2].load, spread(mine)
+        threads = dict(contestant.framework).get("THREADS")
+        table.add_row(
+            contestant.name + (f" (THREADS={threads})" if threads else ""),
+            f"{figures.as_json()[RATES[contestant.name]]:,.0f}",
+            f"{slowest:,.0f}",
+            f"{fastest:,.0f}",
+            f"{middle.p50_ms:.1f}",
+            f"{middle.p99_ms:.1f}",
+        )
+    return table
+
+
+def _ratios(figures: Figures) -> Table:
+    table = Table(title="Floors")
+    table.add_column("ratio")
+    for heading in ("measured", "floor", "verdict"):
+        table.add_column(heading, justify="right")
+    missed = figures.missed()
+    for floor in FLOORS:
+        verdict = "[red]missed" if floor in missed else "[green]held"
+        table.add_row(floor.ratio, f"{figures.as_json()[floor.ratio]:.2f}", f"{floor.least:.2f}", verdict)
+    return table
+
+
+def _small_print(runs: Mapping[str, Sequence[Run]], generator: Generator, seconds: float, broker: str) -> str:
+    acknowledged = sum(run.acknowledged for mine in runs.values() for run in mine if run.stores)
+    published = [run for name in ("publish", "publish batch") for run in runs[name]]
+    sent, taken = sum(run.held.in_topic for run in published), sum(run.acknowledged for run in published)
+    return (
+        f"{generator.name}, {CONNECTIONS} connections, payloads of {PAYLOAD_BYTES} bytes, batches of {BATCH}, "
+        f"one worker, {broker}, {os.cpu_count()} CPUs; medians of {ROUNDS} runs of {seconds:g} s.\n"
+        f"All {acknowledged:,} acknowledged events were found in the database afterwards. Of {taken:,} published ones, "
+        f"{sent:,} were in the topic when publish had ended; the others carry their mark, and relay sends them."
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,95 @@
+"""Where contestants run: real servers, one function at a time, empty collections before each run, a count after it."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
+from kafka import KafkaConsumer, TopicPartition
+from pymongo import MongoClient
+
+from benchmarks.contestants import Contestant
+from benchmarks.events import Feed, Feeds
+from benchmarks.figures import Held, Run, complaints
+from benchmarks.load import Generator
+from dev.stack import Stack
+
+WARM_UP_S = 1.0
+_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
+
+
+class NotBelievable(RuntimeError):
+    """A run lost an event, refused one, or broke: nothing is reported."""
+
+
+class Arena:
+    """The servers of a stack without functions, the ready-made requests, and the load generator."""
+
+    def __init__(self, stack: Stack, feeds: Feeds, generator: Generator) -> None:
+        self._stack = stack
+        self._feeds = feeds
+        self._generator = generator
+
+    def run(self, contestant: Contestant, seconds: float) -> Run:
+        """Measure once. Raises `NotBelievable` if the servers hold less than was acknowledged, or anything failed."""
+        self._clear()
+        in_topic = self._in_topic()
+        feed: Feed = getattr(self._feeds, contestant.feed)
+        started = contestant.start(self._stack)
+        try:
+            warm_up = self._generator.run(started.port, feed.warm_up, WARM_UP_S)
+            load = self._generator.run(started.port, feed.measured, seconds)
+        finally:
+            started.stop()
+        run = Run(
+            load,
+            warm_up,
+            self._held(contestant, self._in_topic() - in_topic),
+            events_per_request=contestant.events_per_request,
+            stores=contestant.collection is not None,
+            sends=contestant.sends,
+        )
+        if found := complaints(run):
+            raise NotBelievable(f"{contestant.name}: {'; '.join(found)}{self._log_tail(contestant)}")
+        return run
+
+    def _log_tail(self, contestant: Contestant) -> str:
+        log: Path = self._stack.logs / f"{contestant.function}.log"
+        lines = log.read_text(errors="replace").splitlines()[-10:]
+        return "".join(f"\n  | {line}" for line in lines)
+
+    @contextmanager
+    def _client(self) -> Iterator[MongoClient[dict[str, Any]]]:
+        client: MongoClient[dict[str, Any]] = MongoClient(self._stack.mongodb_uri)
+        with closing(client):
+            yield client
+
+    def _clear(self) -> None:
+        """New collections, and nothing left to be written to disk for the run before."""
+        with self._client() as client:
+            client.drop_database(self._stack.database)
+            client.admin.command("fsync")
+        self._stack.setup()
+
+    def _held(self, contestant: Contestant, in_topic: int) -> Held:
+        """What the servers hold of what was sent, read on the primary; `_id` counts each event once."""
+        if contestant.collection is None:
+            return Held(stored=0)
+        with self._client() as client:
+            database = client.get_database(self._stack.database, codec_options=_CODEC)
+            stored = {str(document["_id"]) for document in database[contestant.collection].find({}, {"_id": 1})}
+            return Held(
+                stored=len(stored & self._feeds.ids),
+                dead=database["dead_letters"].count_documents({}),
+                marked=database["events"].count_documents({"outbox": {"$exists": True}}),
+                in_topic=in_topic,
+            )
+
+    def _in_topic(self) -> int:
+        """How many records the topic was ever given."""
+        with closing(KafkaConsumer(bootstrap_servers=self._stack.kafka)) as consumer:
+            partitions = consumer.partitions_for_topic(self._stack.topic) or ()
+            ends = consumer.end_offsets([TopicPartition(self._stack.topic, partition) for partition in partitions])
+            return sum(ends.values())

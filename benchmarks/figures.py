@@ -1,0 +1,149 @@
+"""What the runs say: rates, ratios, floors, and whether a run may be believed at all. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run of the load generator saw."""
+
+    answered: int
+    """Requests that were answered, with whatever status; those under way at the end are not among them."""
+    refused: int
+    """Answers that say no: 4xx and 5xx."""
+    broken: int
+    """Connections that could not be made, broke or timed out."""
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    repeated: bool
+    """Whether the ready-made requests did not last, so that some were sent twice."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the servers hold after a run, read from them directly."""
+
+    stored: int
+    """Events of the run, each counted once, in the collection that the function answers for."""
+    dead: int = 0
+    """Dead letters."""
+    marked: int = 0
+    """Events that still carry the mark, and so are sent again until they are in the log."""
+    in_topic: int = 0
+    """Records that the run added to the topic."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measured run, its warm-up included in what was acknowledged."""
+
+    load: Load
+    warm_up: Load
+    held: Held
+    events_per_request: int = 1
+    stores: bool = True
+    sends: bool = False
+
+    @property
+    def rate(self) -> float:
+        """Events acknowledged in a second, warm-up excluded."""
+        return self.load.answered * self.events_per_request / self.load.seconds
+
+    @property
+    def acknowledged(self) -> int:
+        """Events that the function took, by its answers."""
+        answered = self.load.answered + self.warm_up.answered
+        return (answered - self.load.refused - self.warm_up.refused) * self.events_per_request
+
+
+def complaints(run: Run) -> list[str]:
+    """Why this run proves nothing: empty if it does."""
+    refused, broken = run.load.refused + run.warm_up.refused, run.load.broken + run.warm_up.broken
+    found = []
+    if not run.load.answered:
+        found.append("nothing was answered")
+    if refused:
+        found.append(f"{refused} requests were refused")
+    if broken:
+        found.append(f"{broken} connections broke or timed out")
+    if run.held.dead:
+        found.append(f"{run.held.dead} valid events became dead letters")
+    if run.stores:
+        if run.load.repeated or run.warm_up.repeated:
+            found.append("the ready-made events did not last, so some were sent twice")
+        if run.held.stored < run.acknowledged:
+            found.append(f"{run.acknowledged} events were acknowledged, and {run.held.stored} are stored")
+    if run.sends and run.held.in_topic + run.held.marked < run.acknowledged:
+        sent = f"{run.held.in_topic} are in the topic and {run.held.marked} are marked to be sent"
+        found.append(f"{run.acknowledged} events were acknowledged, and {sent}")
+    return found
+
+
+RATES = {
+    "limit": "limit_rps",
+    "store": "store_rps",
+    "naive store": "naive_store_rps",
+    "publish": "publish_rps",
+    "naive publish": "naive_publish_rps",
+    "publish batch": "publish_batch_eps",
+}
+"""The JSON key of each contestant's rate."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a ratio of two contestants' rates must be at least."""
+
+    ratio: str
+    of: str
+    to: str
+    least: float
+
+
+FLOORS = (
+    Floor("store_of_limit", "store", "limit", 0.45),
+    Floor("store_vs_naive", "store", "naive store", 6.0),
+    Floor("publish_vs_naive", "publish", "naive publish", 4.0),
+    Floor("batch_vs_single", "publish batch", "publish", 2.5),
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The report: a rate for each contestant, the median of its runs, and the ratios that have floors."""
+
+    limit_rps: float
+    store_rps: float
+    naive_store_rps: float
+    publish_rps: float
+    naive_publish_rps: float
+    publish_batch_eps: float
+    store_of_limit: float
+    store_vs_naive: float
+    publish_vs_naive: float
+    batch_vs_single: float
+
+    @classmethod
+    def of(cls, runs: Mapping[str, Sequence[Run]]) -> "Figures":
+        """The figures of each contestant's runs."""
+        rates = {name: median(run.rate for run in runs[name]) for name in RATES}
+        ratios = {floor.ratio: round(rates[floor.of] / rates[floor.to], 3) for floor in FLOORS}
+        return cls(**{RATES[name]: round(rate, 1) for name, rate in rates.items()}, **ratios)
+
+    def as_json(self) -> dict[str, float]:
+        """The figures by their names."""
+        return asdict(self)
+
+    def missed(self) -> list[Floor]:
+        """The floors that were not reached."""
+        figures = self.as_json()
+        return [floor for floor in FLOORS if figures[floor.ratio] < floor.least]
+
+
+def spread(runs: Iterable[Run]) -> tuple[float, float]:
+    """The slowest and the fastest rate."""
+    rates = [run.rate for run in runs]
+    return min(rates), max(rates)

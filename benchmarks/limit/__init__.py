@@ -1,0 +1,1 @@
+"""The limit: what functions-framework can do at most."""

@@ -1,0 +1,97 @@
+"""The servers that tests share: real ones, started as `make dev` starts them."""
+
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import pytest
+
+from dev.broker import PROVIDERS
+from dev.functions import FunctionProcess
+from dev.processes import free_port
+from dev.stack import Options, Stack
+from tests.helpers import View, settings_of, view
+from twofold import mongo
+from twofold.mongo import Database
+from twofold.settings import Settings
+from twofold.setup import set_up
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the choice of the broker."""
+    parser.addoption("--broker", choices=sorted(PROVIDERS), default="tansu", help="the Kafka broker of the stacks")
+
+
+@pytest.fixture(scope="session")
+def broker_name(request: pytest.FixtureRequest) -> str:
+    """The broker that was asked for."""
+    return str(request.config.getoption("--broker"))
+
+
+@pytest.fixture(scope="session")
+def stack(broker_name: str) -> Iterator[Stack]:
+    """The stack that all tests share which break nothing; each takes its own ids.
+
+    MongoDB checks users, so that each function has only its own rights.
+    """
+    options = Options(
+        auth=True,
+        broker=broker_name,
+        set_parameters={"enableTestCommands": 1, "ttlMonitorSleepSecs": 1},
+        settings={"RELAY_FIRST_LOOK_S": "0.1", "RETENTION_DAYS": "3"},
+    )
+    with Stack(options) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def flow(stack: Stack) -> Iterator[View]:
+    """A view of the shared stack."""
+    with view(stack) as seen:
+        yield seen
+
+
+class Spawner:
+    """Starts functions beside those of a stack, on its servers, for tests that end or break them."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._started: list[FunctionProcess] = []
+
+    def __call__(self, name: str, **settings: str) -> FunctionProcess:
+        """One more process of that function, with more settings; it is gone after the test."""
+        env = self._stack.function_environment(name) | settings
+        number = len(self._started)
+        function = FunctionProcess(name, free_port(), env, logs=self._stack.logs / f"{uuid4()}-{number}")
+        self._started.append(function)
+        function.start()
+        return function
+
+    def stop(self) -> None:
+        """End what was started."""
+        for function in self._started:
+            function.kill()
+
+
+@pytest.fixture
+def spawn(stack: Stack) -> Iterator[Spawner]:
+    """Starts more functions on the servers of the shared stack."""
+    spawner = Spawner(stack)
+    yield spawner
+    spawner.stop()
+
+
+@pytest.fixture
+async def settings(stack: Stack) -> AsyncIterator[Settings]:
+    """Settings of a database and a topic of the test's own, set up, on the shared servers."""
+    own = settings_of(stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}")
+    await set_up(own, {})
+    yield own
+    async with mongo.connect(own, "tests") as database:
+        await database.client.drop_database(database.name)
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """The test's own database."""
+    async with mongo.connect(settings, "tests") as own:
+        yield own

@@ -1,0 +1,137 @@
+"""The sender behind the replies, on the real broker, and with none."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from dev.processes import free_port, wait_until
+from tests.helpers import an_event, some_events
+from twofold.cloudevents import to_kafka
+from twofold.errors import TooLarge, Unavailable
+from twofold.kafka import Sender, new_sender
+from twofold.settings import Settings
+
+
+@contextmanager
+def sending(settings: Settings) -> Iterator[Sender]:
+    sender = new_sender(settings)
+    try:
+        yield sender
+    finally:
+        sender.close(0.0)
+
+
+def records_in(settings: Settings, number: int) -> list[tuple[int, bytes, bytes, list[tuple[str, bytes]]]]:
+    """Partition, key, value and headers of the first `number` records, partition by partition."""
+    found: list[tuple[int, bytes, bytes, list[tuple[str, bytes]]]] = []
+    with KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest") as consumer:
+        partitions = consumer.partitions_for_topic(settings.kafka_topic) or set()
+        consumer.assign([TopicPartition(settings.kafka_topic, partition) for partition in partitions])
+        consumer.seek_to_beginning()
+        deadline = time.monotonic() + 20
+        while len(found) < number and time.monotonic() < deadline:
+            for records in consumer.poll(timeout_ms=500).values():
+                found += [(record.partition, record.key, record.value, list(record.headers)) for record in records]
+    return sorted(found, key=lambda record: record[0])
+
+
+@pytest.fixture
+def no_kafka(settings: Settings) -> Settings:
+    """Settings for a Kafka that isn't there."""
+    return settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}", "send_capacity": 10})
+
+
+@pytest.mark.guarantee("R5")
+async def test_what_is_sent_is_in_the_topic_to_the_byte(settings: Settings) -> None:
+    event = an_event()
+    record = to_kafka(event)
+    with sending(settings) as sender:
+        assert await sender.send([record]) == [None]
+    ((_, key, value, headers),) = records_in(settings, 1)
+    assert (key, value, headers) == (record.key, record.value, list(record.headers))
+
+
+@pytest.mark.guarantee("R22")
+async def test_an_aggregate_stays_in_one_partition_and_in_order(settings: Settings) -> None:
+    """Its id is the key of all its records, in the one topic that there is."""
+    events = [an_event(aggregate_id=f"order-{number % 5}", payload={"number": number}) for number in range(50)]
+    with sending(settings) as sender:
+        assert set(await sender.send([to_kafka(event) for event in events])) == {None}
+    records = records_in(settings, 50)
+    for aggregate in range(5):
+        mine = [(partition, value) for partition, key, value, _ in records if key == f"order-{aggregate}".encode()]
+        assert len({partition for partition, _ in mine}) == 1
+        assert [value for _, value in mine] == [b'{"number":%d}' % number for number in range(aggregate, 50, 5)]
+    assert len({partition for partition, *_ in records}) > 1
+
+
+@pytest.mark.guarantee("G7", "R2")
+def test_without_kafka_no_more_than_the_capacity_is_held(no_kafka: Settings) -> None:
+    """What does not fit is left at once, and what was held is given up: nothing waits for a broker for ever."""
+    outcomes: list[object] = []
+    with sending(no_kafka) as sender:
+        taken = sender.offer(
+            [to_kafka(event) for event in some_events(15)], lambda _, outcome: outcomes.append(outcome)
+        )
+        assert taken == 10
+        assert sender.offer([to_kafka(an_event())]) == 0
+        assert wait_until(lambda: len(outcomes) == 10, within=15.0)
+        assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
+        assert sender.flush(0.0)
+
+
+@pytest.mark.guarantee("G7")
+def test_no_more_than_the_bytes_that_were_allowed_are_held(no_kafka: Settings) -> None:
+    """A few large records must not take the memory that many small ones may."""
+    record = to_kafka(an_event(payload={"text": "x" * 1000}))
+    with sending(no_kafka.model_copy(update={"send_capacity_bytes": record.size * 3})) as sender:
+        assert sender.offer([record] * 5) == 3
+
+
+@pytest.mark.guarantee("G7")
+def test_an_offer_never_waits_for_kafka(no_kafka: Settings) -> None:
+    """The reply comes from the event loop that offers."""
+    with sending(no_kafka) as sender:
+        start = time.monotonic()
+        sender.offer([to_kafka(an_event())])
+        assert time.monotonic() - start < 1.0
+
+
+@pytest.mark.guarantee("G7")
+def test_closing_without_kafka_comes_to_an_end(no_kafka: Settings) -> None:
+    sender = new_sender(no_kafka)
+    sender.offer([to_kafka(an_event())])
+    start = time.monotonic()
+    sender.close(1.0)
+    assert time.monotonic() - start < 10.0
+
+
+@pytest.mark.guarantee("R7")
+async def test_a_record_that_kafka_refuses_harms_no_other(settings: Settings) -> None:
+    """One over the producer's own limit is told so; the ones beside it are sent, by the same producer."""
+    large = to_kafka(an_event(payload={"text": "x" * (settings.max_record_bytes + 10_000)}))
+    with sending(settings) as sender:
+        outcomes = await sender.send([to_kafka(an_event()), large, to_kafka(an_event())])
+    assert outcomes[0] is None
+    assert isinstance(outcomes[1], TooLarge)
+    assert outcomes[2] is None
+
+
+@pytest.mark.guarantee("G7")
+async def test_one_thread_sends_however_much_there_is_to_send(settings: Settings) -> None:
+    with sending(settings) as sender:
+        await sender.send([to_kafka(an_event())])
+        before = threading.active_count()
+        await sender.send([to_kafka(event) for event in some_events(500)])
+        assert threading.active_count() == before
+
+
+async def test_nothing_is_held_once_kafka_has_acknowledged(settings: Settings) -> None:
+    with sending(settings) as sender:
+        sender.offer([to_kafka(event) for event in some_events(100)])
+        assert sender.flush(20.0)
+    assert len(records_in(settings, 100)) == 100

@@ -1,0 +1,159 @@
+"""What `twofold.mongo` asks of the real server, and what it makes of its answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+from pymongo import ReadPreference
+
+from dev.processes import free_port
+from tests.helpers import Commands, an_event, failing, listened, some_events
+from twofold import mongo
+from twofold.cloudevents import Received
+from twofold.errors import Invalid, Unavailable
+from twofold.event import Event
+from twofold.event_store import EventStore
+from twofold.mongo import Database, Encoded, encode, insert_once
+from twofold.settings import Settings
+
+pytestmark = pytest.mark.guarantee("G2")
+
+
+def document(event: Event) -> Encoded:
+    return encode(event.document())
+
+
+async def insert(database: Database, *events: Event) -> list[object]:
+    outcomes = await insert_once(
+        database["event_store"], [document(event) for event in events], [event.event_id for event in events]
+    )
+    return list(outcomes)
+
+
+@pytest.fixture
+async def seen(settings: Settings) -> AsyncIterator[tuple[Database, Commands]]:
+    async with listened(settings) as (database, commands):
+        yield database, commands
+
+
+@pytest.mark.guarantee("G1")
+async def test_the_uri_cannot_weaken_the_concerns(settings: Settings) -> None:
+    """Write concern, read concern and read preference are set in code, whatever the URI says."""
+    weak = settings.mongodb_uri.get_secret_value() + "&w=1&readConcernLevel=local&readPreference=secondary"
+    async with mongo.connect(settings.model_copy(update={"mongodb_uri": SecretStr(weak)}), "tests") as database:
+        assert database.write_concern.document == {"w": "majority"}
+        assert database.read_concern.level == "majority"
+        assert database.read_preference == ReadPreference.PRIMARY
+
+
+@pytest.mark.guarantee("G1")
+async def test_an_insert_asks_for_a_majority_and_names_a_time_limit(settings: Settings, database: Database) -> None:
+    """The server itself is told when to give up, so that no write goes on behind an answered 503 for long."""
+    await database.command("profile", 2)
+    await insert(database, an_event())
+    await database.command("profile", 0)
+    noted = await database["system.profile"].find_one({"op": "insert"})
+    assert noted is not None
+    assert noted["command"]["writeConcern"]["w"] == "majority"
+    assert 0 < noted["command"]["maxTimeMS"] <= settings.mongodb_timeout_s * 1000
+
+
+async def test_each_document_has_its_own_outcome(database: Database) -> None:
+    """New ones have none; one that is there has the digest that is there, and a pair within one write is one too."""
+    old, new, twice = some_events(3)
+    await insert(database, old)
+    assert await insert(database, new, old, twice, twice) == [None, old.digest, None, twice.digest]
+    assert await database["event_store"].count_documents({}) == 3
+
+
+async def test_an_insert_changes_nothing_that_is_there(database: Database) -> None:
+    event = an_event()
+    await insert(database, event)
+    other = event.model_copy(update={"payload": {"other": True}})
+    assert await insert(database, other) == [event.digest]
+    assert await EventStore(database).get(event.event_id) == event
+
+
+@pytest.mark.guarantee("R7")
+async def test_many_documents_are_one_command(seen: tuple[Database, Commands]) -> None:
+    database, commands = seen
+    await insert(database, *some_events(200))
+    assert commands.count("insert") == 1
+
+
+@pytest.mark.guarantee("G1")
+@pytest.mark.parametrize("with_a_duplicate", [False, True])
+async def test_a_write_concern_error_acknowledges_nobody(
+    settings: Settings, database: Database, with_a_duplicate: bool
+) -> None:
+    """Not even a duplicate in the same write, whose error comes together with the write concern's."""
+    there, new = some_events(2)
+    await insert(database, there)
+    name = settings.mongodb_database
+    async with mongo.connect(settings, name) as failing_for:
+        timed_out = {"code": 64, "errmsg": "waiting for replication timed out"}
+        async with failing(database, name, writeConcernError=timed_out):
+            with pytest.raises(Unavailable, match="durable"):
+                await insert(failing_for, *([there] if with_a_duplicate else []), new)
+        assert await insert(failing_for, new) == [new.digest], "sent again, it is known for certain"
+
+
+async def test_a_connection_that_breaks_costs_no_event_and_doubles_none(settings: Settings, database: Database) -> None:
+    """The driver's own retry is the same write."""
+    name = settings.mongodb_database
+    async with mongo.connect(settings, name) as once, failing(database, name, closeConnection=True):
+        assert await insert(once, *some_events(3)) == [None] * 3
+    assert await database["event_store"].count_documents({}) == 3
+
+
+async def test_a_server_that_is_not_there_is_unavailable(settings: Settings) -> None:
+    away = {"mongodb_uri": SecretStr(f"mongodb://127.0.0.1:{free_port()}/"), "mongodb_timeout_s": 0.3}
+    async with mongo.connect(settings.model_copy(update=away), "tests") as database:
+        with pytest.raises(Unavailable, match="MongoDB"):
+            await insert(database, an_event())
+        with pytest.raises(Unavailable, match="MongoDB"):
+            await mongo.server_time(database)
+
+
+@pytest.mark.guarantee("R7")
+@pytest.mark.parametrize("value", ["\ud800", 2**64, object()])
+def test_what_cannot_be_encoded_is_found_before_it_joins_others(value: object) -> None:
+    with pytest.raises(Invalid, match="stored"):
+        encode({"payload": {"value": value}})
+
+
+@pytest.mark.guarantee("R26")
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"$ref": "things", "$id": 1},
+        {"inner": [{"$ref": "things", "$id": 1, "$db": "other", "more": True}]},
+        {"$set": {"a.b": 1, "": 2}},
+        {"big": 2**63 - 1, "small": -(2**63), "float": 1e300, "whole": 2.0, "none": None, "text": "\u2028é😀"},
+    ],
+)
+async def test_an_odd_payload_is_read_back_equal(database: Database, payload: dict[str, object]) -> None:
+    """Names that mean something to MongoDB or its driver mean nothing in a payload."""
+    event = an_event(payload=payload)
+    await insert(database, event)
+    found = await EventStore(database).get(event.event_id)
+    assert found == event
+    assert found.digest == event.digest
+
+
+@pytest.mark.guarantee("G3")
+async def test_the_server_numbers_the_log_in_the_order_of_inserts(database: Database) -> None:
+    """`seq` is unique and increasing, also under concurrent inserts."""
+    store = EventStore(database)
+
+    async def append(events: list[Event]) -> None:
+        documents = [EventStore.encode(Received(event), event.timestamp) for event in events]
+        await store.append(documents, [event.event_id for event in events])
+
+    await asyncio.gather(*(append(some_events(20)) for _ in range(10)))
+    before = [document["seq"] async for document in database["event_store"].find().sort("seq")]
+    await append(some_events(1))
+    after = [document["seq"] async for document in database["event_store"].find().sort("seq")]
+    assert len(set(before)) == 200
+    assert after[:-1] == before, "the newest event has the highest number"

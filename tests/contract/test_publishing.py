@@ -1,0 +1,317 @@
+"""The write path as application code uses it, on real servers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import SecretStr
+
+from dev.processes import free_port
+from dev.stack import Stack
+from tests.helpers import Commands, altered, an_event, eventually, failing, listened, settings_of, some_events
+from twofold import mongo
+from twofold.cloudevents import Received
+from twofold.errors import Conflict, Invalid, Malformed, TooLarge, TwofoldError, Unavailable, UnknownReplay
+from twofold.event import Event
+from twofold.event_store import EventStore
+from twofold.events import EventRepository
+from twofold.kafka import new_sender
+from twofold.mongo import Database
+from twofold.publishing import Published, Publisher, open_publisher
+from twofold.settings import Settings
+
+
+@pytest.fixture
+async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
+    async with open_publisher(settings) as publishing:
+        yield publishing
+
+
+@asynccontextmanager
+async def counted(settings: Settings) -> AsyncIterator[tuple[Publisher, Commands]]:
+    """A publisher, and the commands that it sends to MongoDB."""
+    async with listened(settings) as (database, commands):
+        publishing = Publisher(EventRepository(database), EventStore(database), new_sender(settings), settings)
+        try:
+            yield publishing, commands
+        finally:
+            await publishing.close()
+
+
+async def publish_all(publisher: Publisher, events: list[Any]) -> list[Published | BaseException]:
+    """Each by a caller of its own, all at once."""
+    return await asyncio.gather(*(publisher.publish_base_event(event) for event in events), return_exceptions=True)
+
+
+async def number_of(database: Database, name: str = "events") -> int:
+    return await database[name].count_documents({})
+
+
+def unencodable() -> Event:
+    """An event that no check of the schema saw: application code can build one."""
+    event = an_event()
+    fields = {name: getattr(event, name) for name in Event.model_fields}
+    return Event.model_construct(**fields | {"payload": {"number": 2**70}})
+
+
+class TestLibrary:
+    @pytest.mark.guarantee("G1", "R4")
+    async def test_publish_event_stores_what_it_was_given(self, publisher: Publisher, database: Database) -> None:
+        published = await publisher.publish_event(
+            "order.created", {"total": 3}, source="/shop", aggregate_id="order-7", correlation_id="c-1", user_id="u-1"
+        )
+        assert published.status == "accepted"
+        event = await EventRepository(database).get(published.event_id)
+        assert event is not None
+        assert (event.event_type, event.payload, event.aggregate_id) == ("order.created", {"total": 3}, "order-7")
+        assert (event.metadata.service_name, event.metadata.correlation_id) == ("/shop", "c-1")
+        assert event.metadata.user_id == "u-1"
+
+    async def test_each_call_without_an_id_is_a_new_event(self, publisher: Publisher) -> None:
+        first = await publisher.publish_event("order.created", {}, source="/shop")
+        second = await publisher.publish_event("order.created", {}, source="/shop")
+        assert first.event_id != second.event_id
+        assert second.status == "accepted"
+
+    @pytest.mark.guarantee("G2")
+    async def test_a_call_with_an_id_may_be_repeated(self, publisher: Publisher, database: Database) -> None:
+        """The later clock of the second call does not make it another event."""
+        event_id = uuid4()
+        for expected in ("accepted", "duplicate"):
+            published = await publisher.publish_event("order.created", {}, source="/shop", event_id=event_id)
+            assert (published.event_id, published.status) == (event_id, expected)
+            await asyncio.sleep(0.005)
+        assert await number_of(database) == 1
+
+    async def test_publish_base_event_takes_an_event_as_it_is(self, publisher: Publisher, database: Database) -> None:
+        event = an_event()
+        assert await publisher.publish_base_event(event) == Published(event.event_id, str(event.event_id), "accepted")
+        assert await EventRepository(database).get(event.event_id) == event
+
+    @pytest.mark.guarantee("R3")
+    async def test_what_the_schema_forbids_raises_and_leaves_nothing(
+        self, publisher: Publisher, database: Database
+    ) -> None:
+        with pytest.raises(Invalid):
+            await publisher.publish_event("order created", {}, source="/shop")
+        with pytest.raises(Invalid):
+            await publisher.publish_event("order.created", {"text": "\ud800"}, source="/shop")
+        with pytest.raises(Invalid):
+            await publisher.publish_event("order.created", {}, source="/shop", event_id=UUID(int=1))
+        assert await number_of(database) == 0
+
+    @pytest.mark.guarantee("R3")
+    async def test_an_event_too_large_for_kafka_is_refused_before_it_is_stored(
+        self, publisher: Publisher, database: Database, settings: Settings
+    ) -> None:
+        """Stored, it would wait in `events` for ever."""
+        with pytest.raises(TooLarge):
+            await publisher.publish_base_event(an_event(payload={"text": "x" * settings.max_record_bytes}))
+        assert await number_of(database) == 0
+
+    @pytest.mark.guarantee("G2")
+    async def test_the_same_id_with_other_content_is_a_conflict(self, publisher: Publisher, database: Database) -> None:
+        event = an_event()
+        await publisher.publish_base_event(event)
+        with pytest.raises(Conflict):
+            await publisher.publish_base_event(altered(event))
+        assert await EventRepository(database).get(event.event_id) == event
+
+    @pytest.mark.guarantee("R5")
+    async def test_a_copy_with_other_content_has_a_digest_of_its_own(
+        self, publisher: Publisher, database: Database
+    ) -> None:
+        """Also if the original's was made before: a stale one would store one content, and send another."""
+        original = an_event()
+        assert original.digest
+        assert original.payload_json
+        other = original.model_copy(update={"event_id": uuid4(), "payload": {"total": 4}})
+        await publisher.publish_base_event(other)
+        stored = await EventRepository(database).get(other.event_id)
+        assert stored == other
+        assert stored.digest == other.digest != original.digest
+        assert other.payload_json == b'{"total":4}'
+        with pytest.raises(Invalid):
+            original.model_copy(update={"payload": {"number": 2**64}})
+
+    @pytest.mark.guarantee("G1")
+    async def test_closing_finishes_what_was_taken(self, settings: Settings, database: Database) -> None:
+        async with open_publisher(settings) as publishing:
+            calls = [asyncio.create_task(publishing.publish_base_event(event)) for event in some_events(50)]
+            await asyncio.sleep(0)
+        assert {published.status for published in await asyncio.gather(*calls)} == {"accepted"}
+        assert await number_of(database) == 50
+        with pytest.raises(Unavailable):
+            await publishing.publish_base_event(an_event())
+
+
+@pytest.mark.guarantee("R7")
+class TestGroupCommit:
+    @pytest.mark.guarantee("G1")
+    async def test_500_concurrent_events_cost_at_most_50_inserts(self, settings: Settings, database: Database) -> None:
+        async with counted(settings) as (publishing, commands):
+            results = await publish_all(publishing, some_events(500))
+        assert commands.count("insert") <= 50
+        assert {result.status for result in results if isinstance(result, Published)} == {"accepted"}
+        assert await number_of(database) == 500
+
+    async def test_a_duplicate_a_conflict_and_two_bad_ones_affect_their_own_reply_alone(
+        self, settings: Settings, database: Database
+    ) -> None:
+        """Counts do not lie: each caller hears of its own event, and nothing but the good ones is stored."""
+        there, other = some_events(2)
+        large = an_event(payload={"text": "x" * settings.max_record_bytes})
+        async with counted(settings) as (publishing, commands):
+            await publish_all(publishing, [there, other])
+            odd = [there, altered(other), unencodable(), large]
+            good = some_events(496)
+            results = await publish_all(publishing, [*good[:200], *odd, *good[200:]])
+        assert commands.count("insert") <= 50
+        assert [result.status for result in results[:200] + results[204:] if isinstance(result, Published)] == [
+            "accepted"
+        ] * 496
+        duplicate, conflict, *bad = results[200:204]
+        assert isinstance(duplicate, Published)
+        assert duplicate.status == "duplicate"
+        assert isinstance(conflict, Conflict)
+        assert [type(result) for result in bad] == [Invalid, TooLarge]
+        assert await number_of(database) == 498
+
+    async def test_a_batch_keeps_its_order_and_its_refusals(self, publisher: Publisher, database: Database) -> None:
+        there, new, last = some_events(3)
+        await publisher.publish_base_event(there)
+        refused = Malformed("no event at all")
+        outcomes = await publisher.publish([Received(new), refused, Received(there), Received(last)])
+        assert [getattr(outcome, "status", None) for outcome in outcomes] == ["accepted", 400, "duplicate", "accepted"]
+        assert outcomes[1] is refused
+        assert await number_of(database) == 3
+
+    async def test_one_event_twice_in_a_batch_is_stored_once(self, publisher: Publisher, database: Database) -> None:
+        event = an_event()
+        outcomes = await publisher.publish([Received(event), Received(event)])
+        assert sorted(outcome.status for outcome in outcomes if isinstance(outcome, Published)) == [
+            "accepted",
+            "duplicate",
+        ]
+        assert await number_of(database) == 1
+
+    @pytest.mark.guarantee("G1")
+    @pytest.mark.parametrize("with_a_duplicate", [False, True])
+    async def test_a_write_concern_error_acknowledges_nobody(
+        self, settings: Settings, database: Database, with_a_duplicate: bool
+    ) -> None:
+        """Each caller may send again, and then learns what became of its event."""
+        name, events, there = settings.mongodb_database, some_events(20), an_event()
+        timed_out = {"code": 64, "errmsg": "waiting for replication timed out"}
+        async with open_publisher(settings, name) as publishing:
+            await publishing.publish_base_event(there)
+            sent = [*events[:10], there, *events[10:]] if with_a_duplicate else events
+            async with failing(database, name, writeConcernError=timed_out):
+                results = await publish_all(publishing, sent)
+            assert {type(result) for result in results} == {Unavailable}
+            again = await publish_all(publishing, sent)
+        assert {result.status for result in again if isinstance(result, Published)} == {"duplicate"}
+        assert len(again) == len(sent)
+        assert await number_of(database) == 21
+
+    @pytest.mark.guarantee("G1")
+    async def test_a_full_queue_is_told_at_once_and_harms_nobody_in_it(
+        self, settings: Settings, database: Database
+    ) -> None:
+        name = settings.mongodb_database
+        small = settings.model_copy(update={"group_commit_capacity": 5, "group_commit_events": 1})
+        slow = {"blockConnection": True, "blockTimeMS": 500}
+        async with open_publisher(small, name) as publishing, failing(database, name, times=1, **slow):
+            results = await publish_all(publishing, some_events(100))
+        full = [result for result in results if isinstance(result, TwofoldError)]
+        assert full
+        assert {type(result) for result in full} == {Unavailable}
+        assert len(full) + await number_of(database) == 100
+
+    async def test_a_batch_beyond_the_queue_is_refused_whole(self, settings: Settings, database: Database) -> None:
+        small = settings.model_copy(update={"group_commit_capacity": 5})
+        async with open_publisher(small) as publishing:
+            with pytest.raises(Unavailable):
+                await publishing.publish([Received(event) for event in some_events(6)])
+        assert await number_of(database) == 0
+
+
+class TestMarks:
+    @pytest.mark.guarantee("G5", "R1")
+    async def test_an_event_is_stored_with_its_mark_and_without_an_expiry(
+        self, publisher: Publisher, database: Database, settings: Settings
+    ) -> None:
+        """One insert makes both, so no death can come between; Kafka's acknowledgement changes nothing."""
+        event = an_event()
+        before = datetime.now(UTC) - timedelta(seconds=1)
+        await publisher.publish_base_event(event)
+        await publisher.flush()
+        document = await database["events"].find_one({"_id": event.event_id})
+        assert document is not None
+        assert document["outbox"]["tries"] == 0
+        first_look = timedelta(seconds=settings.relay_first_look_s)
+        assert before <= document["outbox"]["next_try"] - first_look <= datetime.now(UTC)
+        assert "expires_at" not in document
+
+    @pytest.mark.guarantee("G7", "R2")
+    async def test_without_kafka_it_is_accepted_all_the_same(self, settings: Settings, database: Database) -> None:
+        away = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
+        async with asyncio.timeout(30), open_publisher(away) as publishing:
+            async with asyncio.timeout(4):
+                results = await publish_all(publishing, some_events(200))
+        assert {type(result) for result in results} == {Published}
+        assert await database["events"].count_documents({"outbox.tries": 0}) == 200
+
+    @pytest.mark.guarantee("R3")
+    async def test_without_mongodb_nothing_is_sent_to_kafka(self, settings: Settings) -> None:
+        """The log never knows an event that `events` does not."""
+        uri = SecretStr(f"mongodb://127.0.0.1:{free_port()}")
+        away = settings.model_copy(update={"mongodb_uri": uri, "mongodb_timeout_s": 0.5})
+        async with mongo.connect(away, "tests") as database:
+            sender = new_sender(away)
+            publishing = Publisher(EventRepository(database), EventStore(database), sender, away)
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(publishing.publish_base_event(an_event()), 60)
+            assert sender.flush(0.0)
+            await publishing.close()
+
+
+@pytest.mark.guarantee("G8")
+class TestReplay:
+    @pytest.mark.parametrize("known_in", ["events", "event_store"])
+    async def test_a_known_event_is_a_duplicate_and_not_sent_again(
+        self, publisher: Publisher, database: Database, known_in: str
+    ) -> None:
+        event = an_event()
+        await database[known_in].insert_one(event.document())
+        (outcome,) = await publisher.publish([Received(event, replay_id="r-1")])
+        assert isinstance(outcome, Published)
+        assert outcome.status == "duplicate"
+        assert await number_of(database) + await number_of(database, "event_store") == 1
+
+    async def test_an_unknown_event_is_refused(self, publisher: Publisher, database: Database) -> None:
+        (outcome,) = await publisher.publish([Received(an_event(), replay_id="r-1")])
+        assert isinstance(outcome, UnknownReplay)
+        assert await number_of(database) == 0
+
+    async def test_other_content_under_a_known_id_is_a_conflict(self, publisher: Publisher, database: Database) -> None:
+        event = an_event()
+        await publisher.publish_base_event(event)
+        (outcome,) = await publisher.publish([Received(altered(event), replay_id="r-1")])
+        assert isinstance(outcome, Conflict)
+
+
+@pytest.mark.guarantee("G1", "R4")
+async def test_what_the_library_publishes_reaches_the_log(stack: Stack) -> None:
+    """Application code goes the same way as requests do: here all the way."""
+    async with open_publisher(settings_of(stack), "tests") as publishing, listened(settings_of(stack)) as (database, _):
+        published = await publishing.publish_event("order.created", {"total": 3}, source="/shop")
+
+        async def in_the_log() -> bool:
+            return await EventStore(database).get(published.event_id) is not None
+
+        await eventually(in_the_log)

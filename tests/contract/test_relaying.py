@@ -1,0 +1,308 @@
+"""The relay on real servers: marks, the clock of retention, and what is sent again."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from dev.processes import free_port
+from tests.helpers import altered, an_event, delivered, eventually, failing, some_events
+from twofold import mongo
+from twofold.cloudevents import Received
+from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.errors import Conflict, Unavailable
+from twofold.event import Event
+from twofold.event_store import EventStore
+from twofold.events import EventRepository
+from twofold.kafka import Sender, new_sender
+from twofold.mongo import Database
+from twofold.relaying import Relay, Run
+from twofold.settings import Settings
+
+pytestmark = pytest.mark.guarantee("G5", "R9")
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+async def sender(settings: Settings) -> AsyncIterator[Sender]:
+    made = new_sender(settings)
+    yield made
+    await asyncio.to_thread(made.close, 0.0)
+
+
+@pytest.fixture
+def relay(database: Database, sender: Sender, settings: Settings) -> Relay:
+    return Relay(database, sender, settings, time.monotonic)
+
+
+async def publish(database: Database, events: Iterable[Event], first_look: timedelta = timedelta(0)) -> None:
+    """Put the events into `events` as `publish` does, with marks that are due."""
+    listed = list(events)
+    documents = [EventRepository.encode(event, datetime.now(UTC), first_look) for event in listed]
+    await EventRepository(database).insert(documents, [event.event_id for event in listed])
+
+
+async def log(database: Database, events: Iterable[Event]) -> None:
+    """Put the events into `event_store` as `store` does."""
+    listed = list(events)
+    documents = [EventStore.encode(Received(event), datetime.now(UTC)) for event in listed]
+    await EventStore(database).append(documents, [event.event_id for event in listed])
+
+
+async def bury(database: Database, event: Event) -> None:
+    headers, body = delivered(event)
+    letter = DeadLetter(headers, body, Conflict("other content"), 0, 0, Received(event))
+    await DeadLetters(database).keep(letter)
+
+
+async def document(database: Database, event: Event) -> dict[str, Any]:
+    found = await database["events"].find_one({"_id": event.event_id})
+    assert found is not None
+    return found
+
+
+async def make_due(database: Database) -> None:
+    """Let the time of every mark come."""
+    due = {"$set": {"outbox.next_try": datetime.now(UTC) - MINUTE}}
+    await database["events"].update_many({"outbox.next_try": {"$exists": True}}, due)
+
+
+def sent(settings: Settings, number: int) -> list[str]:
+    """The ids of the first `number` events in the topic."""
+    found: list[str] = []
+    with KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest") as consumer:
+        partitions = consumer.partitions_for_topic(settings.kafka_topic) or set()
+        consumer.assign([TopicPartition(settings.kafka_topic, partition) for partition in partitions])
+        consumer.seek_to_beginning()
+        deadline = time.monotonic() + 20
+        while len(found) < number and time.monotonic() < deadline:
+            for records in consumer.poll(timeout_ms=200).values():
+                found += [dict(record.headers)["ce_id"].decode() for record in records]
+    return found
+
+
+class TestConfirmed:
+    @pytest.mark.guarantee("R34")
+    async def test_the_mark_goes_and_the_clock_starts_by_the_settings(
+        self, relay: Relay, database: Database, settings: Settings
+    ) -> None:
+        """`expires_at` is the time of the read-back, by the server's clock, plus RETENTION_DAYS."""
+        event = an_event()
+        await publish(database, [event])
+        await log(database, [event])
+        before = await mongo.server_time(database)
+        assert await relay.run() == Run(confirmed=1)
+        found = await document(database, event)
+        assert "outbox" not in found
+        started = found["expires_at"].replace(tzinfo=UTC) - timedelta(days=settings.retention_days)
+        assert before <= started <= await mongo.server_time(database)
+        assert settings.retention_days == 3.0
+
+    async def test_without_its_event_in_the_log_a_mark_stays(self, relay: Relay, database: Database) -> None:
+        """Kafka's acknowledgement is none: the event has been sent, and that is all."""
+        event = an_event()
+        await publish(database, [event])
+        assert await relay.run() == Run(resent=1)
+        found = await document(database, event)
+        assert "outbox" in found
+        assert "expires_at" not in found
+
+    async def test_a_mark_that_is_not_due_is_let_alone(self, relay: Relay, database: Database) -> None:
+        event = an_event()
+        await publish(database, [event], first_look=MINUTE)
+        await log(database, [event])
+        assert await relay.run() == Run()
+        assert (await document(database, event))["outbox"]["tries"] == 0
+
+    async def test_what_was_confirmed_is_not_looked_at_again(self, relay: Relay, database: Database) -> None:
+        """Its clock must not start anew with each run."""
+        event = an_event()
+        await publish(database, [event])
+        await log(database, [event])
+        await relay.run()
+        before = await document(database, event)
+        assert await relay.run() == Run()
+        assert await document(database, event) == before
+
+    async def test_it_goes_on_until_nothing_is_due(
+        self, database: Database, sender: Sender, settings: Settings
+    ) -> None:
+        small = settings.model_copy(update={"relay_batch": 7})
+        events = some_events(50)
+        await publish(database, events)
+        await log(database, events)
+        assert await Relay(database, sender, small, time.monotonic).run() == Run(confirmed=50)
+
+    async def test_it_ends_when_its_budget_is_spent(
+        self, database: Database, sender: Sender, settings: Settings
+    ) -> None:
+        """What is left is the next run's; the clock is passed in."""
+        events = some_events(50)
+        await publish(database, events)
+        await log(database, events)
+        small = settings.model_copy(update={"relay_batch": 7, "relay_budget_s": 2.5})
+        ticks = iter(range(100))
+        assert await Relay(database, sender, small, lambda: next(ticks)).run() == Run(confirmed=14)
+
+    async def test_all_kinds_at_once_are_each_treated_as_their_own(self, relay: Relay, database: Database) -> None:
+        confirmed, missing = some_events(5), some_events(4)
+        conflicting, dead = some_events(3), some_events(2)
+        await publish(database, [*confirmed, *missing, *conflicting, *dead])
+        await log(database, [*confirmed, *map(altered, conflicting)])
+        for event in dead:
+            await bury(database, event)
+        assert await relay.run() == Run(confirmed=5, resent=4, conflicting=3, dead=2)
+
+
+@pytest.mark.guarantee("G10")
+class TestGivenUp:
+    async def test_a_conflict_keeps_its_mark_and_is_tried_no_more(
+        self, relay: Relay, database: Database, settings: Settings
+    ) -> None:
+        """The log has another event under its id: this one is not in it, and must not expire."""
+        event = an_event()
+        await publish(database, [event])
+        await log(database, [altered(event)])
+        assert await relay.run() == Run(conflicting=1)
+        found = await document(database, event)
+        assert found["outbox"] == {"tries": 0, "state": "conflict"}
+        assert "expires_at" not in found
+        assert await relay.run() == Run()
+
+    async def test_a_dead_event_keeps_its_mark_and_is_tried_no_more(self, relay: Relay, database: Database) -> None:
+        event = an_event()
+        await publish(database, [event])
+        await bury(database, event)
+        assert await relay.run() == Run(dead=1)
+        found = await document(database, event)
+        assert found["outbox"] == {"tries": 0, "state": "dead"}
+        assert "expires_at" not in found
+        assert await relay.run() == Run()
+
+    async def test_another_dead_event_under_its_id_does_not_stop_it(self, relay: Relay, database: Database) -> None:
+        """Somebody's forgery among the dead letters is not this event."""
+        event = an_event()
+        await publish(database, [event])
+        await bury(database, altered(event))
+        assert await relay.run() == Run(resent=1)
+
+    async def test_an_unreadable_document_does_not_stop_the_others(self, relay: Relay, database: Database) -> None:
+        """Somebody with more rights than ours may have changed it by hand."""
+        broken, event = some_events(2)
+        await publish(database, [broken, event])
+        await database["events"].update_one({"_id": broken.event_id}, {"$set": {"event_type": "no type"}})
+        assert await relay.run() == Run(unreadable=1, resent=1)
+        assert (await document(database, broken))["outbox"]["state"] == "unreadable"
+
+
+@pytest.mark.guarantee("R2")
+class TestSentAgain:
+    async def test_what_is_missing_is_sent_the_longest_due_first(
+        self, relay: Relay, database: Database, settings: Settings
+    ) -> None:
+        events = [an_event(aggregate_id="one") for _ in range(20)]
+        for event in events:
+            await publish(database, [event])
+            await asyncio.sleep(0.002)
+        assert await relay.run() == Run(resent=20)
+        assert sent(settings, 20) == [str(event.event_id) for event in events]
+
+    @pytest.mark.guarantee("R5", "R26")
+    async def test_it_is_sent_as_it_was_published(self, relay: Relay, database: Database, settings: Settings) -> None:
+        """Read back from MongoDB, its digest is the same: `store` would refuse it otherwise."""
+        event = an_event(payload={"big": 2**62, "float": 1.0, "$ref": "x", "$id": 1, "text": "é", "list": [{}, None]})
+        await publish(database, [event])
+        await relay.run()
+        with KafkaConsumer(
+            settings.kafka_topic,
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            auto_offset_reset="earliest",
+            consumer_timeout_ms=20_000,
+        ) as consumer:
+            record = next(consumer)
+        assert dict(record.headers)["ce_digest"].decode() == event.digest.hex()
+        assert record.value == event.payload_json
+
+    async def test_the_wait_grows_with_each_try(self, relay: Relay, database: Database) -> None:
+        """From a minute, twice as long each time, to an hour."""
+        event = an_event()
+        await publish(database, [event])
+        waits = []
+        for tries in range(1, 9):
+            now = await mongo.server_time(database)
+            assert await relay.run() == Run(resent=1)
+            mark = (await document(database, event))["outbox"]
+            assert mark["tries"] == tries
+            waits.append(round((mark["next_try"].replace(tzinfo=UTC) - now) / MINUTE))
+            await make_due(database)
+        assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+
+    async def test_it_is_not_sent_again_before_its_time(self, relay: Relay, database: Database) -> None:
+        await publish(database, [an_event()])
+        assert await relay.run() == Run(resent=1)
+        assert await relay.run() == Run()
+
+    async def test_once_it_arrives_it_is_confirmed(self, relay: Relay, database: Database) -> None:
+        event = an_event()
+        await publish(database, [event])
+        await relay.run()
+        await log(database, [event])
+        await make_due(database)
+        assert await relay.run() == Run(confirmed=1)
+
+    @pytest.mark.guarantee("G7")
+    async def test_without_kafka_the_try_counts_and_the_mark_stays(
+        self, database: Database, settings: Settings
+    ) -> None:
+        away = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
+        events = some_events(5)
+        await publish(database, events)
+        sender = new_sender(away)
+        assert await Relay(database, sender, away, time.monotonic).run() == Run(unsent=5)
+        await asyncio.to_thread(sender.close, 0.0)
+        for event in events:
+            assert (await document(database, event))["outbox"]["tries"] == 1
+
+
+class TestOneAtATime:
+    async def test_a_second_relay_does_nothing_meanwhile(
+        self, relay: Relay, database: Database, sender: Sender, settings: Settings
+    ) -> None:
+        name = settings.mongodb_database
+        await publish(database, [an_event()])
+
+        async def locked() -> bool:
+            return await database["locks"].find_one({"_id": "relay"}) is not None
+
+        slow = failing(database, name, failCommands=["find"], blockConnection=True, blockTimeMS=1000)
+        async with mongo.connect(settings, name) as own, slow:
+            running = asyncio.create_task(Relay(own, sender, settings, time.monotonic).run())
+            await eventually(locked)
+            assert await relay.run() is None
+            assert await running == Run(resent=1)
+        assert await relay.run() == Run()
+
+    async def test_many_at_once_send_each_event_once(
+        self, database: Database, sender: Sender, settings: Settings
+    ) -> None:
+        await publish(database, some_events(30))
+        relays = [Relay(database, sender, settings, time.monotonic) for _ in range(5)]
+        runs = await asyncio.gather(*(each.run() for each in relays))
+        assert sum(run.resent for run in runs if run) == 30
+        assert len(sent(settings, 30)) == 30
+
+    async def test_without_mongodb_it_says_so(self, sender: Sender, settings: Settings, database: Database) -> None:
+        """503, so that PingSource comes again, and nothing is taken for done."""
+        name = settings.mongodb_database
+        await publish(database, [an_event()])
+        async with mongo.connect(settings, name) as own:
+            once = Relay(own, sender, settings, time.monotonic)
+            async with failing(database, name, failCommands=["find"], times=5, errorCode=13):
+                with pytest.raises(Unavailable):
+                    await once.run()
+            assert await once.run() == Run(resent=1), "and the lock is free again"

@@ -1,0 +1,317 @@
+"""What `twofold.setup` makes of real servers, and what the database then lets each function do."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource
+from pydantic import SecretStr
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+
+from dev.broker import Broker, create, unavailable
+from dev.processes import free_port
+from dev.stack import Stack
+from tests.helpers import View, an_event, eventually, settings_of
+from twofold import mongo
+from twofold.cloudevents import Received, to_kafka
+from twofold.errors import Unavailable
+from twofold.event import Event
+from twofold.event_store import EventStore
+from twofold.events import EventRepository
+from twofold.kafka import ensure_topic, new_sender
+from twofold.mongo import Database
+from twofold.settings import Settings
+from twofold.setup import COLLECTIONS, INDEXES, ROLES, passwords_in, set_up
+
+PASSWORDS = {function: f"made-up for {function}" for function in ROLES}
+
+
+async def state(database: Database) -> dict[str, Any]:
+    """All that set-up makes in the database, as the server tells it."""
+    users = await database.command("usersInfo", showPrivileges=False)
+    roles = await database.command("rolesInfo", 1, showPrivileges=True)
+    return {
+        "indexes": {name: await database[name].index_information() for name in COLLECTIONS},
+        "users": {user["user"]: user["roles"] for user in users["users"]},
+        "roles": {role["role"]: role["privileges"] for role in roles["roles"]},
+    }
+
+
+@pytest.fixture
+async def with_users(settings: Settings, database: Database) -> AsyncIterator[Settings]:
+    """Settings of a database in which every function has a user."""
+    await set_up(settings, PASSWORDS)
+    yield settings
+    await database.command("dropAllUsersFromDatabase")
+    await database.command("dropAllRolesFromDatabase")
+
+
+class TestIdempotence:
+    async def test_a_second_run_changes_nothing(self, with_users: Settings, database: Database) -> None:
+        before = await state(database)
+        await set_up(with_users, PASSWORDS)
+        assert await state(database) == before
+
+    async def test_it_makes_all_that_is_listed(self, with_users: Settings, database: Database) -> None:
+        made = await state(database)
+        for name, indexes in INDEXES.items():
+            assert {"_id_", *(index.document["name"] for index in indexes)} == set(made["indexes"][name])
+        assert set(made["users"]) == set(ROLES)
+        assert made["users"]["store"] == [{"role": "twofold_store", "db": with_users.mongodb_database}]
+
+    async def test_several_at_once_do_no_harm(self, settings: Settings, database: Database) -> None:
+        """Two Jobs of two releases may meet, on a database that has nothing yet."""
+        fresh = settings.model_copy(
+            update={
+                "mongodb_database": f"{settings.mongodb_database}_fresh",
+                "kafka_topic": f"{settings.kafka_topic}.fresh",
+            }
+        )
+        try:
+            results = await asyncio.gather(*(set_up(fresh, PASSWORDS) for _ in range(4)))
+            assert results == [results[0]] * 4
+        finally:
+            database = database.client[fresh.mongodb_database]
+            await database.command("dropAllUsersFromDatabase")
+            await database.command("dropAllRolesFromDatabase")
+            await database.client.drop_database(database.name)
+
+    async def test_events_outlive_a_second_run(self, with_users: Settings, database: Database) -> None:
+        event = an_event()
+        document = EventStore.encode(Received(event), datetime.now(UTC))
+        await EventStore(database).append([document], [event.event_id])
+        await set_up(with_users, PASSWORDS)
+        assert await EventStore(database).get(event.event_id) == event
+
+    async def test_a_role_is_brought_back_to_what_it_should_be(self, with_users: Settings, database: Database) -> None:
+        """Rights that somebody added, or that an older release gave, are taken away."""
+        before = await state(database)
+        everything = {"resource": {"db": database.name, "collection": ""}, "actions": ["remove", "update"]}
+        await database.command("updateRole", "twofold_store", privileges=[everything])
+        await database.command("updateUser", "store", roles=["twofold_store", "dbOwner"])
+        await set_up(with_users, PASSWORDS)
+        assert await state(database) == before
+
+    async def test_a_new_password_takes_effect(self, with_users: Settings, stack: Stack) -> None:
+        await set_up(with_users, PASSWORDS | {"relay": "a new one"})
+        with as_user(stack, with_users.mongodb_database, "relay", "a new one") as database:
+            assert database.events.find_one() is None
+
+    async def test_without_passwords_there_are_no_users(self, settings: Settings, database: Database) -> None:
+        """Where MongoDB checks nobody, as in a quick trial, set-up needs no rights to make users."""
+        assert (await state(database))["users"] == {}
+
+    def test_passwords_come_from_the_environment(self) -> None:
+        given = {"MONGODB_PASSWORD_STORE": "secret", "MONGODB_PASSWORD_RELAY": "", "OTHER": "x"}
+        assert passwords_in(given) == {"store": "secret"}
+
+
+LIMITS = {"max.message.bytes", "retention.ms"}
+
+
+class TestTopic:
+    def test_it_has_the_partitions_of_the_settings(self, settings: Settings) -> None:
+        ensure_topic(named := with_topic(settings, setup_topic_partitions=3))
+        assert partitions(named) == 3
+
+    def test_partitions_are_never_taken_away(self, settings: Settings) -> None:
+        ensure_topic(settings.model_copy(update={"setup_topic_partitions": 1}))
+        assert partitions(settings) == 4
+
+    async def test_a_broker_that_is_away_is_told(self, settings: Settings) -> None:
+        with pytest.raises(Unavailable, match="Kafka"):
+            await set_up(settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"}), {})
+
+    @pytest.mark.apache
+    @pytest.mark.java
+    def test_a_topic_that_is_there_is_adjusted(self, settings: Settings, apache: Broker) -> None:
+        """Tansu, which takes these settings and forgets them, can't show it."""
+        first = with_topic(settings, kafka_bootstrap_servers=apache.bootstrap)
+        ensure_topic(first)
+        assert partitions(first) == 4
+        assert limits(first) == {"max.message.bytes": "1065536", "retention.ms": "604800000"}
+        changes = {"setup_topic_partitions": 6, "max_record_bytes": 2_000_000, "setup_topic_retention_days": 2.0}
+        changed = first.model_copy(update=changes)
+        ensure_topic(changed)
+        assert partitions(changed) == 6
+        assert limits(changed) == {"max.message.bytes": "2065536", "retention.ms": "172800000"}
+
+    @pytest.mark.apache
+    @pytest.mark.java
+    async def test_a_record_of_the_largest_size_is_taken(self, settings: Settings, apache: Broker) -> None:
+        """The topic's own limit lies above that of `publish`, which counts headers and all."""
+        own = with_topic(settings, kafka_bootstrap_servers=apache.bootstrap)
+        ensure_topic(own)
+        frame = to_kafka(an_event(payload={"text": ""})).size
+        largest = to_kafka(an_event(payload={"text": "x" * (own.max_record_bytes - frame)}))
+        assert own.max_record_bytes - 10 <= largest.size <= own.max_record_bytes
+        sender = new_sender(own)
+        assert await sender.send([largest]) == [None]
+        sender.close(0.0)
+
+
+@pytest.fixture(scope="module")
+def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Apache Kafka itself."""
+    if reason := unavailable("apache"):
+        pytest.skip(reason)
+    directory = tmp_path_factory.mktemp("apache")
+    broker = create("apache", directory / "data", directory / "logs")
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
+def with_topic(settings: Settings, **changes: object) -> Settings:
+    """The settings with a topic that isn't there yet."""
+    return settings.model_copy(update={"kafka_topic": f"{settings.kafka_topic}.new", **changes})
+
+
+def partitions(settings: Settings) -> int:
+    with KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers) as admin:
+        return len(admin.describe_topics([settings.kafka_topic])[0]["partitions"])
+
+
+def limits(settings: Settings) -> dict[str, str]:
+    with KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers) as admin:
+        described = admin.describe_configs([ConfigResource("TOPIC", settings.kafka_topic)])
+    return {name: entry["value"] for name, entry in described["topic"][settings.kafka_topic].items() if name in LIMITS}
+
+
+class TestRetention:
+    @pytest.mark.guarantee("G5")
+    async def test_only_an_event_with_an_expiry_is_removed(self, database: Database) -> None:
+        """The server's own monitor removes what is due, and lets alone whatever has a mark in place of a date."""
+        repository, kept, due = EventRepository(database), an_event(), an_event()
+        documents = [EventRepository.encode(event, datetime.now(UTC), timedelta(0)) for event in (kept, due)]
+        await repository.insert(documents, [kept.event_id, due.event_id])
+        await repository.confirm([due.event_id], timedelta(0))
+
+        async def gone() -> bool:
+            return await repository.get(due.event_id) is None
+
+        await eventually(gone, within=60.0)
+        assert await repository.get(kept.event_id) == kept
+
+    @pytest.mark.guarantee("G3")
+    async def test_the_log_has_no_index_that_removes_anything(self, database: Database) -> None:
+        indexes = await database["event_store"].index_information()
+        assert not any("expireAfterSeconds" in index for index in indexes.values())
+
+    async def test_the_log_is_compressed_by_zstd(self, database: Database) -> None:
+        stats = await database.command("collStats", "event_store")
+        assert "block_compressor=zstd" in stats["wiredTiger"]["creationString"]
+
+
+@contextmanager
+def as_user(stack: Stack, name: str, function: str, password: str) -> Iterator[Any]:
+    """The database, for that user."""
+    assert stack.mongo is not None
+    uri = stack.mongo.uri_for(function, password, name)
+    with MongoClient[dict[str, Any]](uri, uuidRepresentation="standard") as client:
+        yield client[name]
+
+
+@pytest.fixture(params=sorted(ROLES))
+def as_function(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Any]:
+    """The shared stack's database, for the user of a function."""
+    uri = stack.function_environment(request.param)["MONGODB_URI"]
+    with MongoClient[dict[str, Any]](uri, uuidRepresentation="standard") as client:
+        yield client[stack.database]
+
+
+@pytest.fixture(scope="module")
+def logged(flow: View) -> Event:
+    """An event that is in the log."""
+    event = an_event()
+    flow.publish(event)
+    assert flow.arrive([event])
+    return event
+
+
+Command = Callable[[Any], object]
+
+CHANGES: dict[str, Command] = {
+    "update_one": lambda db: db.event_store.update_one({}, {"$set": {"payload": {}}}),
+    "update_many": lambda db: db.event_store.update_many({}, [{"$set": {"payload": {}}}]),
+    "replace": lambda db: db.event_store.replace_one({}, {"payload": {}}),
+    "upsert": lambda db: db.event_store.update_one({"_id": 1}, {"$set": {"payload": {}}}, upsert=True),
+    "find_and_modify": lambda db: db.event_store.find_one_and_update({}, {"$set": {"payload": {}}}),
+    "delete_one": lambda db: db.event_store.delete_one({}),
+    "delete_many": lambda db: db.event_store.delete_many({}),
+    "find_and_remove": lambda db: db.event_store.find_one_and_delete({}),
+    "drop": lambda db: db.command("drop", "event_store"),
+    "drop_database": lambda db: db.command("dropDatabase"),
+    "rename": lambda db: db.client.admin.command(
+        "renameCollection", f"{db.name}.event_store", to=f"{db.name}.other", dropTarget=True
+    ),
+    "make_it_expire": lambda db: db.command("collMod", "event_store", index={"name": "feed", "expireAfterSeconds": 1}),
+    "add_an_expiring_index": lambda db: db.event_store.create_index("stored_at", expireAfterSeconds=1),
+    "drop_an_index": lambda db: db.event_store.drop_index("feed"),
+    "cap": lambda db: db.command("convertToCapped", "event_store", size=4096),
+    "overwrite": lambda db: db.events.aggregate([{"$out": "event_store"}]),
+    "merge": lambda db: db.events.aggregate([{"$merge": {"into": "event_store", "whenMatched": "replace"}}]),
+    "bypass_validation": lambda db: db.command("collMod", "event_store", validator={}),
+    "grant_itself_more": lambda db: db.command("grantRolesToUser", "store", roles=["dbOwner"]),
+}
+
+
+class TestRights:
+    @pytest.mark.guarantee("G3", "R33")
+    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+    def test_the_server_refuses_every_change_of_the_log(
+        self, as_function: Any, flow: View, logged: Event, change: Command
+    ) -> None:
+        """Code 13, Unauthorized, to each function's own user; and the log is as it was."""
+        before = flow.document("event_store", logged)
+        with pytest.raises(OperationFailure) as refused:
+            change(as_function)
+        assert refused.value.code == 13
+        assert before is not None
+        assert flow.document("event_store", logged) == before
+
+    @pytest.mark.guarantee("G3", "R33")
+    @pytest.mark.parametrize("function", sorted(set(ROLES) - {"store"}))
+    def test_none_but_store_may_add_to_the_log(self, stack: Stack, function: str) -> None:
+        uri = stack.function_environment(function)["MONGODB_URI"]
+        with MongoClient[dict[str, Any]](uri) as client, pytest.raises(OperationFailure) as refused:
+            client[stack.database].event_store.insert_one({"_id": 1})
+        assert refused.value.code == 13
+
+    @pytest.mark.guarantee("G3")
+    def test_no_role_gives_more_than_insert_and_find_in_the_log(self) -> None:
+        for grants in ROLES.values():
+            assert set(grants.get("event_store", ())) <= {"find", "insert"}
+
+    @pytest.mark.guarantee("G3")
+    def test_publish_cannot_take_back_what_it_published(self, stack: Stack) -> None:
+        """Not even in `events`: it may insert and look."""
+        uri = stack.function_environment("publish")["MONGODB_URI"]
+        with MongoClient[dict[str, Any]](uri) as client:
+            events = client[stack.database].events
+            with pytest.raises(OperationFailure) as refused:
+                events.delete_many({})
+            assert refused.value.code == 13
+            with pytest.raises(OperationFailure) as refused:
+                events.update_many({}, {"$set": {"payload": {}}})
+            assert refused.value.code == 13
+
+    def test_a_user_knows_no_other_database(self, as_function: Any) -> None:
+        with pytest.raises(OperationFailure) as refused:
+            as_function.client.other.events.find_one()
+        assert refused.value.code == 13
+
+    async def test_a_function_without_its_user_gets_nowhere(self, stack: Stack) -> None:
+        """MongoDB asks for a user: without one, a function has no way round the roles."""
+        assert stack.mongo is not None
+        nobody = settings_of(stack, mongodb_uri=SecretStr(f"mongodb://{stack.mongo.hosts}/?replicaSet=twofold"))
+        async with mongo.connect(nobody, "tests") as database:
+            with pytest.raises(Unavailable):
+                await EventStore(database).known([an_event().event_id])

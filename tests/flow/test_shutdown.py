@@ -1,0 +1,103 @@
+"""How functions end: in order, with everything answered; and at once, with nothing lost that was."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from dev.functions import FunctionProcess
+from dev.processes import free_port
+from tests.conftest import Spawner
+from tests.helpers import Load, Request, View, callers, delivered, failing, listened, load, settings_of, some_events
+from twofold.cloudevents import to_http
+from twofold.event import Event
+
+LOAD_S = 0.7
+
+
+async def under_load(
+    function: FunctionProcess, end: Callable[[], None], request: Callable[[Event], Request] = to_http
+) -> Load:
+    """What became of the requests before, while and after `end` ended the function."""
+    async with load(function.url, request) as sent:
+        await sent.has(accepted=100)
+        await asyncio.sleep(LOAD_S)
+        await asyncio.to_thread(end)
+    assert not function.child.running
+    return sent
+
+
+def sender_of(name: str) -> Callable[[Event], Request]:
+    """Who sends events to that function: a producer, or KafkaSource."""
+    return to_http if name == "publish" else delivered
+
+
+def collection_of(name: str) -> str:
+    """Where that function puts what it accepts."""
+    return "events" if name == "publish" else "event_store"
+
+
+@pytest.mark.guarantee("G1")
+@pytest.mark.parametrize("name", ["publish", "store"])
+async def test_sigterm_under_load_answers_all_that_is_written_and_writes_all_that_is_answered(
+    flow: View, spawn: Spawner, name: str
+) -> None:
+    """What was accepted is stored, what was not is not: nobody is left to wonder."""
+    function = spawn(name)
+    sent = await under_load(function, function.terminate, sender_of(name))
+    assert sent.others == []
+    accepted = {event.event_id for event in sent.accepted}
+    everything = [*sent.accepted, *sent.refused, *sent.unanswered]
+    assert flow.held(collection_of(name), everything) == accepted
+
+
+@pytest.mark.guarantee("G1", "G7")
+async def test_sigterm_flushes_what_waits_for_kafka(flow: View, spawn: Spawner) -> None:
+    """All that was accepted up to the end reaches the log, without the relay."""
+    function = spawn("publish")
+    sent = await under_load(function, function.terminate)
+    assert flow.arrive(sent.accepted)
+
+
+@pytest.mark.guarantee("G1", "G7", "R1")
+async def test_sigterm_without_kafka_ends_soon_and_leaves_the_rest_to_the_marks(flow: View, spawn: Spawner) -> None:
+    """Well within the time that Kubernetes gives."""
+    function = spawn("publish", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}")
+    events = some_events(50)
+    assert flow.publish_all(events, function.url).status_code == 202
+    start = time.monotonic()
+    await asyncio.to_thread(function.terminate, 25.0)
+    assert time.monotonic() - start < 20.0
+    assert flow.marked(events) == 50
+    assert flow.relayed(events)
+
+
+@pytest.mark.guarantee("G1")
+@pytest.mark.parametrize("name", ["publish", "store"])
+async def test_sigterm_waits_for_a_write_that_is_under_way(flow: View, spawn: Spawner, name: str) -> None:
+    """The database takes a second, the signal comes meanwhile: all who wait for it are answered as ever."""
+    function, events = spawn(name), some_events(20)
+    request = sender_of(name)
+    async with callers(20) as sending, listened(settings_of(flow.stack)) as (database, _):
+        await sending.post(function.url, request(some_events(1)[0]))
+        async with failing(database, name, blockConnection=True, blockTimeMS=1000):
+            waiting = [asyncio.create_task(sending.post(function.url, request(event))) for event in events]
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(function.terminate)
+            answers = await asyncio.gather(*waiting)
+    assert {answer.status for answer in answers} == {202 if name == "publish" else 200}
+    assert len(flow.held(collection_of(name), events)) == 20
+
+
+@pytest.mark.guarantee("G1", "R1")
+@pytest.mark.parametrize("name", ["publish", "store"])
+async def test_kill_9_under_load_loses_nothing_that_was_answered(flow: View, spawn: Spawner, name: str) -> None:
+    """Without a chance to finish anything: what had its 2xx is there, and reaches the log."""
+    function = spawn(name)
+    sent = await under_load(function, function.kill, sender_of(name))
+    accepted = {event.event_id for event in sent.accepted}
+    assert flow.held(collection_of(name), sent.accepted) == accepted
+    if name == "publish":
+        assert flow.relayed(sent.accepted)
+        assert flow.held("event_store", sent.accepted) == accepted

@@ -1,0 +1,356 @@
+"""The main job over HTTP, from a producer's request to both collections, on the shared stack."""
+
+import json
+import time
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from kafka import KafkaProducer
+
+from dev.processes import wait_until
+from dev.stack import Stack
+from tests.conftest import Spawner
+from tests.helpers import View, altered, an_event, callers, delivered, ids, plain_record, some_events, structured
+from twofold.cloudevents import to_http, to_kafka
+
+OWN = {"stored_at", "seq"}
+"""What each collection's insert adds."""
+
+
+def put(stack: Stack, value: bytes, headers: list[tuple[str, bytes]], key: bytes | None = None) -> tuple[int, int]:
+    """Put a record into the topic past `publish`, and return where it lies."""
+    with KafkaProducer(bootstrap_servers=stack.kafka) as producer:
+        where = producer.send(stack.topic, value, key, headers).get(20)
+    return where.partition, where.offset
+
+
+def writes(flow: View) -> int:
+    """How many write commands the server has executed in `events`."""
+    (stats,) = flow.database.events.aggregate([{"$collStats": {"latencyStats": {}}}])
+    return int(stats["latencyStats"]["writes"]["ops"])
+
+
+def letters_at(flow: View, partition: int, offset: int) -> list[dict[str, Any]]:
+    """The dead letters of the record there, once there are some."""
+    query = {"log": {"partition": partition, "offset": offset}}
+    wait_until(lambda: flow.database.dead_letters.count_documents(query) > 0, within=40.0, every=0.05)
+    return list(flow.database.dead_letters.find(query))
+
+
+class TestBothCollections:
+    @pytest.mark.guarantee("G1", "G2", "R5")
+    def test_a_published_event_is_in_both_equal_field_by_field(self, flow: View) -> None:
+        """At once in `events`, and through Kafka in `event_store`, whatever its payload and attributes."""
+        event = an_event(
+            payload={"total": 3.5, "big": 2**60, "$ref": "a.b", "": {"ünïcode": ["😀", None, True, -0.0]}, "e": {}},
+            metadata={
+                "service_name": "https://shop.example/orders?x=%20y",
+                "service_version": "2.1",
+                "correlation_id": "c 1",
+                "causation_id": str(uuid4()),
+                "user_id": 'u"1%',
+                "environment": "test",
+                "ip_address": "::1",
+                "user_agent": "curl/8 (x; y)",
+                "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                "extensions": {"tenant": "t-1", "dataschema": "/schemas/order"},
+            },
+        )
+        answer = flow.publish(event)
+        assert answer.status_code == 202
+        operational = flow.document("events", event)
+        assert operational is not None
+        assert flow.arrive([event])
+        permanent = flow.document("event_store", event)
+        assert permanent is not None
+        assert operational.keys() - permanent.keys() == {"outbox"}
+        assert permanent.keys() - operational.keys() == {"log"}
+        common = operational.keys() & permanent.keys() - OWN
+        assert {name: operational[name] for name in common} == {name: permanent[name] for name in common}
+        assert permanent["digest"] == event.digest
+        assert json.dumps(permanent["payload"], sort_keys=True) == json.dumps(event.payload, sort_keys=True)
+
+    @pytest.mark.guarantee("G5", "R2", "R34")
+    def test_the_relay_takes_the_mark_off_and_starts_the_clock(self, flow: View) -> None:
+        """Three days in this stack, from the read-back and not from the insert; its copy in the log has no clock."""
+        event = an_event()
+        flow.publish(event)
+        assert flow.arrive([event])
+        before = flow.document("events", event)
+        assert before is not None
+        assert "outbox" in before
+        assert "expires_at" not in before
+        flow.relay(due=[event])
+        after = flow.document("events", event)
+        assert after is not None
+        assert "outbox" not in after
+        assert 3 * 86_400 - 60 < (after["expires_at"] - before["stored_at"]).total_seconds() < 3 * 86_400 + 60
+        logged = flow.document("event_store", event)
+        assert logged is not None
+        assert not {"expires_at", "outbox"} & logged.keys()
+
+    @pytest.mark.guarantee("G1")
+    @pytest.mark.parametrize("form", ["binary", "structured", "batch"])
+    def test_every_form_of_a_cloud_event_arrives(self, flow: View, form: str) -> None:
+        event = an_event()
+        if form == "binary":
+            answer = flow.publish(event)
+        elif form == "structured":
+            headers = {"content-type": "application/cloudevents+json"}
+            answer = flow.http.post(flow.stack.publish_url, headers=headers, json=structured(event))
+        else:
+            answer = flow.publish_all([event])
+        assert answer.status_code == 202
+        assert flow.arrive([event])
+
+    @pytest.mark.guarantee("G1", "G2")
+    def test_a_thousand_events_are_each_once_in_both(self, flow: View) -> None:
+        events = some_events(1000)
+        for start in range(0, 1000, 250):
+            assert flow.publish_all(events[start : start + 250]).status_code == 202
+        assert len(flow.held("events", events)) == 1000
+        assert flow.arrive(events)
+        assert flow.relayed(events)
+        assert flow.database.event_store.count_documents({"_id": ids(events)}) == 1000
+
+    @pytest.mark.guarantee("R22")
+    def test_one_aggregate_lies_in_one_partition_in_order(self, flow: View) -> None:
+        """Whatever their types and sources: there is one topic, and the aggregate's id is the key."""
+        aggregate = f"order-{uuid4()}"
+        events = [
+            an_event(aggregate_id=aggregate, event_type=f"order.step{n}", metadata={"service_name": f"/service-{n}"})
+            for n in range(20)
+        ]
+        for event in events:
+            flow.publish(event)
+        assert flow.arrive(events)
+        logs = [(flow.document("event_store", event) or {})["log"] for event in events]
+        assert len({log["partition"] for log in logs}) == 1
+        assert [log["offset"] for log in logs] == sorted(log["offset"] for log in logs)
+
+
+@pytest.mark.guarantee("G2")
+class TestOnce:
+    def test_an_event_sent_twice_is_a_duplicate_and_stored_once(self, flow: View) -> None:
+        event = an_event()
+        first, second = flow.publish(event), flow.publish(event)
+        assert (first.status_code, second.status_code) == (202, 202)
+        assert (first.json()["result"], second.json()["result"]) == ("accepted", "duplicate")
+        assert first.json()["event_id"] == second.json()["event_id"] == str(event.event_id)
+        assert flow.arrive([event])
+        assert flow.relayed([event])
+
+    def test_a_retry_without_a_time_is_the_same_event(self, flow: View) -> None:
+        """`publish` fills the time in, and the digest leaves it out."""
+        event_id = str(uuid4())
+        headers = {"ce-specversion": "1.0", "ce-id": event_id, "ce-type": "order.created", "ce-source": "/shop"}
+        results = []
+        for _ in range(2):
+            answer = flow.http.post(flow.stack.publish_url, headers=headers, json={"a": 1})
+            results.append(answer.json()["result"])
+            time.sleep(0.01)
+        assert results == ["accepted", "duplicate"]
+
+    def test_a_duplicate_after_its_mark_is_gone_is_one_still(self, flow: View) -> None:
+        """It neither comes back to the outbox nor loses its clock."""
+        event = an_event()
+        flow.publish(event)
+        assert flow.arrive([event])
+        assert flow.relayed([event])
+        before = flow.document("events", event)
+        assert flow.publish(event).json()["result"] == "duplicate"
+        assert flow.document("events", event) == before
+
+    def test_a_conflict_is_refused_and_changes_nothing(self, flow: View) -> None:
+        event = an_event()
+        flow.publish(event)
+        answer = flow.publish(altered(event))
+        assert answer.status_code == 422
+        assert answer.json()["title"] == "identity-conflict"
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert flow.arrive([event])
+
+    def test_everything_delivered_again_changes_nothing(self, flow: View) -> None:
+        """By the producer, by Kafka, by the source, and by the relay."""
+        event = an_event()
+        flow.publish(event)
+        assert flow.arrive([event])
+        before = flow.document("event_store", event)
+        record = to_kafka(event)
+        put(flow.stack, record.value, list(record.headers), record.key)
+        assert flow.store(delivered(event, offset=99)).status_code == 200
+        assert flow.publish(event).json()["result"] == "duplicate"
+        later = an_event()
+        flow.publish(later)
+        assert flow.arrive([later])
+        assert flow.relayed([event])
+        assert flow.document("event_store", event) == before
+        assert flow.letters(event) == []
+
+
+@pytest.mark.guarantee("R3", "R7")
+class TestRefused:
+    def test_what_is_refused_leaves_nothing_anywhere(self, flow: View) -> None:
+        event = an_event()
+        headers, _ = to_http(event)
+        for body in (b"no json", b"[]", b'{"a":"\\ud800"}', b'{"a":NaN}'):
+            answer = flow.http.post(flow.stack.publish_url, headers=headers, content=body)
+            assert answer.status_code in (400, 422)
+        assert flow.document("events", event) is None
+        assert not flow.arrive([event], within=0.5)
+
+    def test_one_bad_event_does_not_spoil_a_batch(self, flow: View) -> None:
+        """207, and each event's own result in its place."""
+        there, good, conflicting = some_events(3)
+        flow.publish_all([there, conflicting])
+        members: list[Any] = [structured(good), {"specversion": "1.0"}, structured(there), 7]
+        members += [structured(altered(conflicting)), structured(good)]
+        headers = {"content-type": "application/cloudevents-batch+json"}
+        answer = flow.http.post(flow.stack.publish_url, headers=headers, content=json.dumps(members))
+        assert answer.status_code == 207
+        results = answer.json()["results"]
+        assert [result["status"] for result in results] == [202, 400, 202, 400, 422, 202]
+        assert [result.get("result") for result in results] == [
+            "accepted",
+            None,
+            "duplicate",
+            None,
+            None,
+            "duplicate",
+        ]
+        assert results[4]["title"] == "identity-conflict"
+        assert flow.arrive([good])
+
+    async def test_500_at_once_are_each_answered_for_themselves(self, flow: View) -> None:
+        """A duplicate, a conflict and bad ones among them; and MongoDB sees a tenth of that many inserts at most."""
+        there, conflicting = some_events(2)
+        flow.publish_all([there, conflicting])
+        good = some_events(496)
+        headers, _ = to_http(an_event())
+        requests = [to_http(event) for event in good]
+        requests[100:100] = [to_http(there), to_http(altered(conflicting)), (headers, b"no json")]
+        requests.insert(300, (headers, b'{"a":"\\ud800"}'))
+        before = writes(flow)
+        async with callers(500) as sending:
+            answers = await sending.post_all(flow.stack.publish_url, requests)
+        statuses = [answer.status for answer in answers]
+        assert statuses[100:103] == [202, 422, 400]
+        assert statuses.pop(300) == 422
+        assert statuses[:100] + statuses[103:] == [202] * 496
+        assert answers[100].json()["result"] == "duplicate"
+        assert len(flow.held("events", good)) == 496
+        assert writes(flow) - before <= 50
+
+
+@pytest.mark.guarantee("G4", "R8", "R10")
+class TestPoison:
+    def test_a_plain_record_in_the_topic_is_kept_and_blocks_nothing(self, flow: View) -> None:
+        """Its bytes, the reason and its place; what comes behind it in its partition arrives."""
+        body = b"\x00\xffnot ours" + uuid4().bytes
+        event = an_event()
+        key = to_kafka(event).key
+        partition, offset = put(flow.stack, body, [], key)
+        flow.publish(event)
+        assert flow.arrive([event])
+        (letter,) = letters_at(flow, partition, offset)
+        assert (letter["body"], letter["reason"], letter["state"]) == (body, "malformed", "dead")
+
+    def test_an_altered_record_is_a_letter_and_the_event_itself_still_arrives(self, flow: View) -> None:
+        """The relay sends it again: what was altered is not what was published."""
+        event = an_event()
+        record = to_kafka(event)
+        flow.database.events.insert_one({**event.document(), "outbox": {"tries": 0, "next_try": event.timestamp}})
+        partition, offset = put(flow.stack, b'{"total":1000000}', list(record.headers), record.key)
+        (letter,) = letters_at(flow, partition, offset)
+        assert letter["reason"] == "digest-mismatch"
+        assert flow.document("event_store", event) is None
+        assert flow.relayed([event])
+        assert flow.held("event_store", [event])
+
+    def test_a_conflict_in_the_topic_is_a_letter_and_the_log_keeps_the_first(self, flow: View) -> None:
+        event = an_event()
+        flow.publish(event)
+        assert flow.arrive([event])
+        record = to_kafka(altered(event))
+        partition, offset = put(flow.stack, record.value, list(record.headers), record.key)
+        (letter,) = letters_at(flow, partition, offset)
+        assert letter["reason"] == "identity-conflict"
+        assert flow.held("event_store", [event])
+
+    def test_store_answers_200_for_poison_and_counts_its_redelivery(self, flow: View) -> None:
+        """Knative must neither retry nor bury it a second time."""
+        request = plain_record(b"poison" + uuid4().bytes, partition=70, offset=1)
+        assert [flow.store(request).status_code for _ in range(3)] == [200, 200, 200]
+        (letter,) = letters_at(flow, 70, 1)
+        assert letter["times"] == 3
+
+    @pytest.mark.guarantee("G5", "G10")
+    def test_an_event_that_became_a_dead_letter_never_expires(self, flow: View) -> None:
+        """Here one that a replay brought to `store` before it was known: its mark stays, without a next try."""
+        event = an_event()
+        flow.database.events.insert_one({**event.document(), "outbox": {"tries": 0, "next_try": event.timestamp}})
+        assert flow.store(delivered(event, replayid="r-1")).status_code == 200
+        assert flow.relay()["dead"] == 1
+        document = flow.document("events", event)
+        assert document is not None
+        assert document["outbox"] == {"tries": 0, "state": "dead"}
+        assert "expires_at" not in document
+
+
+@pytest.mark.guarantee("G8")
+class TestReplayed:
+    def test_a_replay_of_a_known_event_writes_nothing(self, flow: View) -> None:
+        event = an_event()
+        flow.publish(event)
+        assert flow.arrive([event])
+        digest = {"ce-replayid": "r-1", "ce-digest": event.digest.hex()}
+        answer = flow.publish(event, **digest)
+        assert (answer.status_code, answer.json()["result"]) == (202, "duplicate")
+        assert flow.store(delivered(event, replayid="r-1")).status_code == 200
+        assert flow.letters(event) == []
+
+    def test_a_replay_of_an_unknown_event_is_refused(self, flow: View) -> None:
+        event = an_event()
+        answer = flow.publish(event, **{"ce-replayid": "r-1", "ce-digest": event.digest.hex()})
+        assert (answer.status_code, answer.json()["title"]) == (422, "unknown-replay")
+        assert flow.store(delivered(event, replayid="r-1")).status_code == 200
+        assert flow.held("events", [event]) == flow.held("event_store", [event]) == set()
+        assert [letter["reason"] for letter in flow.letters(event)] == ["unknown-replay"]
+
+
+class TestEdge:
+    def test_a_sink_that_is_asked_not_to_reply_sends_no_body(self, flow: View) -> None:
+        """A Broker would take a body for an event, and answer 502."""
+        answer = flow.publish(an_event(), prefer="reply")
+        assert (answer.status_code, answer.content) == (202, b"")
+
+    def test_store_answers_without_a_body(self, flow: View) -> None:
+        answer = flow.store(delivered(an_event()))
+        assert (answer.status_code, answer.content) == (200, b"")
+
+    @pytest.mark.parametrize("name", ["publish", "store", "relay"])
+    def test_a_function_tells_its_health_and_knows_one_path_and_one_method(self, flow: View, name: str) -> None:
+        url = flow.stack.functions[name].url
+        assert flow.http.get(f"{url}/healthz").status_code == 200
+        assert flow.http.head(f"{url}/healthz").status_code == 200
+        assert flow.http.post(f"{url}/other").status_code == 404
+        assert flow.http.post(f"{url}/healthz").status_code == 404
+        for method in ("GET", "PUT", "DELETE"):
+            answer = flow.http.request(method, url)
+            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+    @pytest.mark.guarantee("G7")
+    def test_health_does_not_depend_on_servers(self, spawn: Spawner) -> None:
+        """A restart would not bring MongoDB back."""
+        lost = spawn("publish", MONGODB_URI="mongodb://127.0.0.1:1/", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+        assert lost.healthy()
+
+    def test_a_second_relay_says_that_one_is_at_it(self, flow: View) -> None:
+        flow.database.locks.update_one(
+            {"_id": "relay"}, [{"$set": {"expires_at": {"$add": ["$$NOW", 60_000]}}}], upsert=True
+        )
+        try:
+            assert "busy" in flow.relay()
+        finally:
+            flow.database.locks.delete_one({"_id": "relay"})
