@@ -14,7 +14,7 @@ from twofold.mongo import Database, driver_errors, server_time
 async def locked(database: Database, name: str, longest: timedelta) -> AsyncIterator[bool]:
     """Whether the lock `name` is ours for this block, which must end within `longest`. Raises `Unavailable`."""
     locks, holder = database["locks"], uuid4()
-    free = {"_id": name, "expires_at": {"$lt": await server_time(database)}}
+    free = {"_id": name, "expires_at": {"$lte": await server_time(database)}}
     expires_at = {"$add": ["$$NOW", round(longest.total_seconds() * 1000)]}
     with driver_errors():
         try:
