@@ -20,8 +20,12 @@ _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 def plain_environment() -> dict[str, str]:
-    """This process's environment without anything that could be taken for a setting of ours."""
-    return {name: os.environ[name] for name in _KEPT if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+    """This process's environment without anything that could be taken for a setting of ours.
+
+    `twofold` comes from this tree, as a function's image has it beside the function: a copy of the tree runs its own.
+    """
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return kept | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT / "shared")}
 
 
 class FunctionProcess:
