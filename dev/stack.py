@@ -20,6 +20,7 @@ from dev.paths import ROOT
 from dev.processes import Child, StartFailed, free_port
 from dev.remote_kafka import ExternalBroker
 from dev.signals import signals_ignored, sigterm_exits
+from twofold.setup import ROLES
 
 SETUP_WITHIN_S = 90.0
 
@@ -83,7 +84,7 @@ class Stack:
         self.source: Child | None = None
         self.ping: Child | None = None
         self.logs: Path
-        self._passwords = {name: secrets.token_hex(12) for name in {*FUNCTIONS, *self.options.with_functions}}
+        self._passwords = {name: secrets.token_hex(12) for name in {*ROLES, *self.options.with_functions}}
 
     def __enter__(self) -> Self:
         try:
