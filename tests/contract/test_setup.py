@@ -190,7 +190,7 @@ class TestRetention:
     async def test_only_an_event_with_an_expiry_is_removed(self, database: Database) -> None:
         """The server's own monitor removes what is due, and lets alone whatever has a mark in place of a date."""
         repository, kept, due = EventRepository(database), an_event(), an_event()
-        documents = [EventRepository.encode(event, datetime.now(UTC), timedelta(0)) for event in (kept, due)]
+        documents = [EventRepository.encode(event, datetime.now(UTC)) for event in (kept, due)]
         await repository.insert(documents, [kept.event_id, due.event_id])
         await repository.confirm([due.event_id], timedelta(0))
 
