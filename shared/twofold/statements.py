@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from bson.timestamp import Timestamp
 from pymongo import ASCENDING, DESCENDING
 
-from twofold.mongo import Database, Document, Session, driver_errors
+from twofold.mongo import CODEC, Database, Document, Session, driver_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Statements:
                 await self._statements.insert_one(entry, session=session)
 
     async def _document(self, session: Session) -> Document:
-        hello = await self._database.client.admin.command("hello", session=session)
+        hello = await self._database.client.admin.command("hello", session=session, codec_options=CODEC)
         now: Timestamp = hello["operationTime"]
         # From here on, every read of the session is from a majority snapshot at `now` or later.
         oldest = await self._oldest_pending(session)
