@@ -169,6 +169,7 @@ class Reconciled:
     marked: int = 0
     """Not in the log: marked again, so that the relay sends them."""
     conflicting: int = 0
+    """The log has other content under their ids: marked again too, so that they stay, and are stated."""
 
 
 async def reconcile(
@@ -191,8 +192,9 @@ async def reconcile(
         }
         in_log = await event_store.known(list(confirmed))
         lost = [event_id for event_id in confirmed if event_id not in in_log]
+        conflicting = [event_id for event_id, digest in in_log.items() if digest != confirmed[event_id]]
         done.marked += await events.mark(lost) if lost else 0
-        done.conflicting += sum(digest != confirmed[event_id] for event_id, digest in in_log.items())
+        done.conflicting += await events.mark(conflicting) if conflicting else 0
         done.looked_at += len(piece)
         progress(done.looked_at)
     statements = Statements(database, timedelta(seconds=settings.mongodb_timeout_s))
