@@ -57,7 +57,7 @@ def main() -> None:
     try:
         app()
     except (TwofoldError, ValidationError) as error:
-        Console(stderr=True).print(f"[red]{error}")
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
@@ -209,7 +209,12 @@ def _filter(state: str | None, reason: str | None) -> dict[str, Any]:
 
 @app.command()
 def publish(
-    file: Annotated[Path, typer.Argument(help="CloudEvents in JSON, one a line; - is standard input.")] = Path("-"),
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, allow_dash=True, help="CloudEvents in JSON, one a line; - is standard input."
+        ),
+    ] = Path("-"),
     as_json: Json = False,
 ) -> None:
     """Publish CloudEvents, by the same path as the function `publish`. Safe to repeat.
