@@ -11,18 +11,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from queue import SimpleQueue
+from typing import Annotated, Literal, NamedTuple, Self
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from dev.mutants_list import MUTANTS, Mutant
 from dev.paths import ROOT
 
 LONGEST_S = 240
+AT_ONCE = 2
+"""How many are tried at once, each in a copy of its own: a test mostly waits for servers to start."""
 _KILLER = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 _TESTS_FAILED = 1
 """pytest's exit status: https://docs.pytest.org/en/stable/reference/exit-codes.html"""
@@ -38,10 +42,18 @@ class Result(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Copy:
+class Copy:
     """A copy of the tree in which things may be broken."""
 
     root: Path
+
+    @classmethod
+    def of_the_tree(cls, root: Path) -> Self:
+        """A copy, at `root`, of what git knows of this tree, as it is now."""
+        for name in _tree():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+        return cls(root)
 
     def apply(self, mutant: Mutant) -> bool:
         """Replace the mutant's text, which must be there exactly once."""
@@ -69,7 +81,7 @@ class _Copy:
         )
 
 
-def try_mutant(copy: _Copy, mutant: Mutant) -> Result:
+def try_mutant(copy: Copy, mutant: Mutant) -> Result:
     """Apply `mutant`, run its tests, and put the original back."""
     if not copy.apply(mutant):
         return Result("NOT FOUND", f"its text is not, or not once, in {mutant.file}")
@@ -107,17 +119,25 @@ def _tree() -> Iterator[Path]:
 def mutants(names: Annotated[list[str] | None, typer.Argument(help="Only these.")] = None) -> None:
     """Apply each named mutant in a copy, and show which test killed it."""
     console = Console()
-    table = Table("mutant", "fate", "by")
-    failed = 0
-    with tempfile.TemporaryDirectory(prefix="twofold-mutants-") as folder:
-        copy = _Copy(Path(folder))
-        for name in _tree():
-            (copy.root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, copy.root / name)
-        for mutant in _chosen(names or []):
-            result = try_mutant(copy, mutant)
-            failed += result.fate != "killed"
-            console.print(f"{mutant.name}: {result.fate} ({result.by})", highlight=False, markup=False)
-            table.add_row(mutant.name, result.fate, result.by)
-    console.print(table)
-    raise typer.Exit(bool(failed))
+    chosen = _chosen(names or [])
+    fates: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="twofold-mutants-") as folder, ThreadPoolExecutor(AT_ONCE) as workers:
+        copies: SimpleQueue[Copy] = SimpleQueue()
+        for number in range(AT_ONCE):
+            copies.put(Copy.of_the_tree(Path(folder) / str(number)))
+        for mutant, result in zip(chosen, workers.map(partial(_try_in_one_of, copies), chosen), strict=True):
+            fates.append(result.fate)
+            console.print(
+                f"{result.fate:9} {mutant.name}  ({result.by})", highlight=False, markup=False, soft_wrap=True
+            )
+    killed = fates.count("killed")
+    console.print(f"{killed} of {len(fates)} mutants killed", highlight=False)
+    raise typer.Exit(killed != len(fates))
+
+
+def _try_in_one_of(copies: "SimpleQueue[Copy]", mutant: Mutant) -> Result:
+    copy = copies.get()
+    try:
+        return try_mutant(copy, mutant)
+    finally:
+        copies.put(copy)

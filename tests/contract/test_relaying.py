@@ -1,6 +1,7 @@
 """The relay on real servers: marks, the clock of retention, and what is sent again."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from dev.processes import free_port
-from tests.helpers import altered, an_event, delivered, eventually, failing, some_events
+from tests.helpers import altered, an_event, delivered, eventually, failing, listened, some_events
 from twofold import mongo
 from twofold.cloudevents import Received
 from twofold.dead_letters import DeadLetter, DeadLetters
@@ -130,6 +131,25 @@ class TestConfirmed:
         started = found["expires_at"].replace(tzinfo=UTC) - timedelta(days=settings.retention_days)
         assert before <= started <= await mongo.server_time(database)
         assert settings.retention_days == 3.0
+
+    async def test_the_expiry_is_computed_by_the_server(self, settings: Settings, database: Database) -> None:
+        """What is sent is an expression: no client's clock, however wrong, can let an event go too soon."""
+        event = an_event()
+        await publish(database, [event])
+        async with listened(settings) as (own, commands):
+            assert await EventRepository(own).confirm([event.event_id], timedelta(days=3)) == 1
+        (update,) = [sent.command for sent in commands.sent if sent.command_name == "update"]
+        stages = update["updates"][0]["u"]
+        assert stages[0] == {"$set": {"expires_at": {"$add": ["$$NOW", 3 * 86_400_000]}}}
+
+    async def test_confirming_twice_does_not_move_the_expiry(self, database: Database) -> None:
+        """Two runs may meet, when a lock has run out: the second finds no mark."""
+        event, events = an_event(), EventRepository(database)
+        await publish(database, [event])
+        assert await events.confirm([event.event_id], timedelta(days=3)) == 1
+        before = await document(database, event)
+        assert await events.confirm([event.event_id], timedelta(days=9)) == 0
+        assert await document(database, event) == before
 
     async def test_without_its_event_in_the_log_a_mark_stays(self, relay: Relay, database: Database) -> None:
         """Kafka's acknowledgement is none: the event has been sent, and that is all."""
@@ -273,6 +293,28 @@ class TestSentAgain:
             waits.append(round((mark["next_try"].replace(tzinfo=UTC) - now) / MINUTE))
             await make_due(database)
         assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+
+    async def test_its_next_try_is_set_before_it_is_sent(self, database: Database, settings: Settings) -> None:
+        """Killed behind the sending, a relay that notes it later would send it again with every run."""
+        event, asked = an_event(), threading.Event()
+
+        def no_producer() -> Any:
+            asked.wait(20)
+            raise OSError
+
+        await publish(database, [event])
+        sender = Sender(settings.kafka_topic, 10, 10_000_000, no_producer)
+        running = asyncio.create_task(ran(a_relay(database, sender, settings)))
+
+        async def noted() -> bool:
+            return bool((await document(database, event))["outbox"]["tries"] == 1)
+
+        try:
+            await eventually(noted, within=5)
+        finally:
+            asked.set()
+        assert await running == Run(unsent=1)
+        await asyncio.to_thread(sender.close, 0.0)
 
     async def test_it_is_not_sent_again_before_its_time(self, relay: Relay, database: Database) -> None:
         await publish(database, [an_event()])

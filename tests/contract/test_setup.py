@@ -290,6 +290,13 @@ class TestRights:
         for grants in ROLES.values():
             assert set(grants.get("event_store", ())) <= {"find", "insert"}
 
+    @pytest.mark.guarantee("G1", "G5")
+    def test_no_role_may_remove_anything(self) -> None:
+        """An event that isn't in the log must not be deleted, and one that is goes by the server's own monitor."""
+        for function, grants in ROLES.items():
+            for collection, actions in grants.items():
+                assert set(actions) <= {"find", "insert", "update"}, (function, collection)
+
     @pytest.mark.guarantee("G3")
     def test_publish_cannot_take_back_what_it_published(self, stack: Stack) -> None:
         """Not even in `events`: it may insert and look."""
