@@ -27,7 +27,7 @@ from dev.paths import ROOT
 LONGEST_S = 240
 AT_ONCE = 2
 """How many are tried at once, each in a copy of its own: a test mostly waits for servers to start."""
-_KILLER = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_KILLER = re.compile(r"^FAILED (\S+)", re.MULTILINE)
 _TESTS_FAILED = 1
 """pytest's exit status: https://docs.pytest.org/en/stable/reference/exit-codes.html"""
 

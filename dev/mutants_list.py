@@ -86,7 +86,7 @@ MUTANTS = (
         "shared/twofold/cloudevents.py",
         "if reserved := sorted(RESERVED & attributes.keys()):",
         "if reserved := sorted(set()):",
-        ("tests/unit/test_cloudevents.py",),
+        ("tests/unit/test_bad_input.py",),
     ),
     # identity
     Mutant(
@@ -177,7 +177,7 @@ MUTANTS = (
     ),
     # sending again
     Mutant(
-        "the back-off never ends",
+        "the back-off never resends",
         _EVENTS,
         '"next_try": {"$add": ["$$NOW", {"$min": [LONGEST_BACK_OFF * self._back_off_ms, doubled]}]},',
         '"next_try": None,',

@@ -68,7 +68,7 @@ def test_the_copys_own_product_is_tested(copy: Copy) -> None:
     ("status", "output", "fate"),
     [
         (1, "FAILED tests/a.py::test_b - assert", "killed"),
-        (1, "ERROR tests/a.py::test_b - StartFailed", "killed"),
+        (1, "ERROR tests/a.py::test_b - StartFailed", "BROKEN"),
         (1, "something else", "BROKEN"),
         (0, "1 passed", "LIVES"),
         (2, "ERROR tests/a.py - ImportError", "BROKEN"),
