@@ -15,7 +15,7 @@ OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $
 
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-all check bench format
+.PHONY: help demo dev test test-all mutants check bench format
 
 help: ## print this list
 	@echo 'Usage: make COMMAND [NAME=VALUE...]'
@@ -39,6 +39,9 @@ else
 	@$(PYTEST) tests -m 'not java and not apache'
 	@echo 'Left out, since java or mvn is not here: the tests on Apache Kafka (apt-get install openjdk-17-jdk-headless maven).'
 endif
+
+mutants: .venv/made ## break each promise in a copy, and show which test notices (NAMES="'...' '...'" for some)
+	@$(RUN) dev mutants $(NAMES)
 
 check: .venv/made ## lint, format, types, import direction, and a test for every guarantee
 	@.venv/bin/ruff check $(CODE)
@@ -66,5 +69,5 @@ format: .venv/made ## put the code into the one format and mend what ruff can
 	@echo 'Making .venv from pyproject.toml and constraints.txt (a minute or two the first time) ...'
 	@$(PYTHON) -m venv .venv
 	@$(RUN) pip install --quiet --disable-pip-version-check pip==$(PIP)
-	@$(RUN) pip install --quiet --disable-pip-version-check -e '.[kafka]' --group dev -c constraints.txt
+	@$(RUN) pip install --quiet --disable-pip-version-check -e '.[kafka,cli]' --group dev -c constraints.txt
 	@touch $@

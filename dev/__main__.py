@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dev import demo as the_demo
+from dev.mutants import mutants
 from dev.preflight import Unfit
 from dev.processes import StartFailed
 from dev.running import Running, Steps, command_line_options, here, hold, kept
@@ -31,6 +32,8 @@ complain = Console(stderr=True, style="red")
 Broker = Annotated[str, typer.Option(help="tansu, apache or testcontainers")]
 Workers = Annotated[int, typer.Option(help="worker processes of each function")]
 SHOWN_WITHIN_S = 10.0
+
+app.command()(mutants)
 
 
 @app.command()

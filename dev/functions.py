@@ -13,18 +13,19 @@ from dev.paths import ROOT
 from dev.proc import processes
 from dev.processes import Child
 
-FUNCTIONS = ("publish", "store", "relay")
+FUNCTIONS = ("publish", "store", "dead_letters", "relay")
 """What a stack starts unless told otherwise; each has a folder in `functions/`."""
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 def plain_environment() -> dict[str, str]:
-    """This process's environment without anything that could be taken for a setting of ours."""
-    return {name: os.environ[name] for name in _KEPT if name in os.environ} | {
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": str(ROOT / "shared"),
-    }
+    """This process's environment without anything that could be taken for a setting of ours.
+
+    `twofold` comes from this tree, as a function's image has it beside the function: a copy of the tree runs its own.
+    """
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return kept | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT / "shared")}
 
 
 class FunctionProcess:

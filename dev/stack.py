@@ -20,6 +20,7 @@ from dev.paths import ROOT
 from dev.processes import Child, StartFailed, free_port
 from dev.remote_kafka import ExternalBroker
 from dev.signals import signals_ignored, sigterm_exits
+from twofold.setup import ROLES
 
 SETUP_WITHIN_S = 90.0
 
@@ -83,7 +84,7 @@ class Stack:
         self.source: Child | None = None
         self.ping: Child | None = None
         self.logs: Path
-        self._passwords = {name: secrets.token_hex(12) for name in {*FUNCTIONS, *self.options.with_functions}}
+        self._passwords = {name: secrets.token_hex(12) for name in {*ROLES, *self.options.with_functions}}
 
     def __enter__(self) -> Self:
         try:
@@ -256,10 +257,15 @@ class Stack:
             *("--sink", self.store_url, "--name", "store", "--ordering", self.options.ordering),
             *("--initial-offset", "earliest", "--session-timeout-ms", "6000", "--commit-every", "5"),
             *("--retry", "300", "--backoff-policy", "linear", "--backoff-delay", "0.2", "--timeout", "30"),
+            *self._dead_letter_sink(),
             *self.options.source_arguments,
             name="kafka_source",
             ready=lambda child: child.printed("ready"),
         )
+
+    def _dead_letter_sink(self) -> tuple[str, ...]:
+        sink = self.functions.get("dead_letters")
+        return ("--dead-letter-sink", sink.url) if sink else ()
 
     def _start_timer(self) -> None:
         if self.options.relay_every_s is not None and "relay" in self.functions:

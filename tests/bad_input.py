@@ -227,6 +227,7 @@ _ATTRIBUTES = [
     Bad("a header with an underscore", _binary(b"{}", ("ce-a_b", "1")), Invalid, "a_b", "1 to 40 lower-case letters"),
     Bad("the extension digest", _binary(digest=_DIGEST), Invalid, "digest", "is reserved"),
     Bad("the extension timeassigned", _structured(timeassigned="true"), Invalid, "timeassigned", "is reserved"),
+    Bad("the extension redriveof", _binary(redriveof=ID), Invalid, "redriveof", "is reserved"),
     Bad("an extension called data", _binary(data="1"), Invalid, "data", "can't be an extension"),
     Bad("a header twice", _binary(b"{}", ("ce-id", "2")), Malformed, "ce-id", "more than once"),
     Bad("a header twice, with the same value", _binary(b"{}", ("ce-id", ID)), Malformed, "ce-id", "more than once"),

@@ -21,6 +21,7 @@ from dev.stack import Stack
 from twofold import mongo
 from twofold.cloudevents import to_http, to_kafka
 from twofold.event import Event
+from twofold.events import EventRepository
 from twofold.mongo import Database, Document
 from twofold.settings import Settings
 
@@ -165,13 +166,17 @@ class View:
         headers, body = request
         return self.http.post(url or self.stack.store_url, headers=headers, content=body)
 
-    def relay(self, due: Iterable[Event] = ()) -> dict[str, int]:
+    def accept(self, event: Event) -> None:
+        """Put the event into `events` as `publish` does, and send nothing: a process that died behind its answer."""
+        self.database.events.insert_one(EventRepository.encode(event, datetime.now(UTC)))
+
+    def relay(self, due: Iterable[Event] = ()) -> dict[str, Any]:
         """Wake the relay after the time of the marks of `due` has come, and return what it did."""
-        now = {"$set": {"outbox.next_try": datetime.now(UTC)}}
-        self.database.events.update_many({"_id": ids(due), "outbox.next_try": {"$exists": True}}, now)
+        now = {"$set": {"outbox.state": "pending", "outbox.next_try": datetime.now(UTC)}}
+        self.database.events.update_many({"_id": ids(due), "outbox.state": {"$in": ["new", "pending"]}}, now)
         answer = self.http.post(self.stack.relay_url)
         assert answer.status_code == 200, answer.text
-        run: dict[str, int] = answer.json()
+        run: dict[str, Any] = answer.json()
         return run
 
     def document(self, collection: str, event: Event) -> Document | None:

@@ -1,18 +1,20 @@
-"""`relay`: woken by a PingSource; takes the marks off what is in the log, and sends again what isn't."""
+"""`relay`: woken by a PingSource; takes the marks off what is in the log, and sends again what isn't.
 
-import time
+GET answers the last statement of completeness.
+"""
+
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 
 import functions_framework.aio
+from pydantic_core import to_jsonable_python
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from twofold import mongo
 from twofold.http import Function, allow
 from twofold.kafka import new_sender
-from twofold.relaying import Relay
+from twofold.relaying import Relay, open_relay
 from twofold.settings import Settings
 
 settings = Settings()
@@ -21,16 +23,17 @@ settings = Settings()
 @asynccontextmanager
 async def open_service() -> AsyncIterator[Relay]:
     """What one worker process works with."""
-    sender = new_sender(settings)
     async with mongo.connect(settings, "relay") as database:
-        yield Relay(database, sender, settings, time.monotonic)
+        yield open_relay(database, new_sender(settings), settings)
 
 
 async def handle(service: Relay, request: Request) -> Response:
-    """Run once, and answer what the run did. Raises `Unavailable`."""
-    allow(request, "POST")
+    """Run once, and answer what the run did; or answer the last statement. Raises `Unavailable`."""
+    allow(request, "GET", "POST")
+    if request.method == "GET":
+        return JSONResponse(to_jsonable_python(await service.last_statement()))
     run = await service.run()
-    return JSONResponse(asdict(run) if run else {"busy": "another relay is at it"})
+    return JSONResponse(to_jsonable_python(run) if run else {"busy": "another relay is at it"})
 
 
 function = Function(open_service, handle)

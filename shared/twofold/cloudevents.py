@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, unquote_to_bytes
+from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
@@ -42,14 +43,16 @@ _METADATA_OF_ATTRIBUTE = {
 }
 _ATTRIBUTE_OF_METADATA = {field: name for name, field in _METADATA_OF_ATTRIBUTE.items()}
 _FIELD_OF_ATTRIBUTE = {"type": "event_type", "eventversion": "event_version", "subject": "aggregate_id"}
-_NO_CONTENT = {"specversion", "knativekafkapartition", "knativekafkaoffset"}
-"""Neither stored nor part of the digest: the last two say where a record lay on one hop."""
-RESERVED = {"digest", "timeassigned", "replayid"}
+_TRANSPORT = {"knativekafkapartition", "knativekafkaoffset", "redriveof"}
+"""About one hop: where a record lay, and whose redrive it is. No content, so neither stored nor part of the digest."""
+_NO_CONTENT = _TRANSPORT | {"specversion"}
+RESERVED = {"digest", "timeassigned", "replayid", "redriveof"}
 """Twofold's own: only its own events carry them."""
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _COORDINATE = re.compile(rb"[0-9]{1,18}")  # 18 digits: what fits into 64 bits, whatever they are
 _DIGEST = re.compile("[0-9a-f]{64}")
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
@@ -60,6 +63,8 @@ class Received(NamedTuple):
     replay_id: str | None = None
     partition: int | None = None
     offset: int | None = None
+    redrive_of: UUID | None = None
+    """The dead letter that was redriven."""
 
 
 # --- in: HTTP, from producers ---------------------------------------------------------------------------------------
@@ -170,7 +175,8 @@ def from_kafka_source(headers: Headers, body: bytes) -> Received:
     if content_type:
         attributes["datacontenttype"] = content_type
     partition, offset = kafka_coordinates(headers)
-    return _own(attributes, _json(body), body)._replace(partition=partition, offset=offset)
+    redrive_of = _letter(attributes.get("redriveof", ""))
+    return _own(attributes, _json(body), body)._replace(partition=partition, offset=offset, redrive_of=redrive_of)
 
 
 def kafka_coordinates(headers: Headers) -> tuple[int | None, int | None]:
@@ -181,6 +187,15 @@ def kafka_coordinates(headers: Headers) -> tuple[int | None, int | None]:
 
 def _coordinate(value: bytes | None) -> int | None:
     return int(value) if value and _COORDINATE.fullmatch(value) else None
+
+
+def letter_of(headers: Headers) -> UUID | None:
+    """The dead letter that a redriven record names."""
+    return _letter(dict(headers).get(b"ce-redriveof", b"").decode("latin-1"))
+
+
+def _letter(value: str) -> UUID | None:
+    return UUID(value) if _UUID.fullmatch(value) else None
 
 
 def _raw_value(raw: bytes) -> str:
@@ -363,6 +378,15 @@ def attributes_of(event: Event) -> dict[str, str]:
         attributes["timeassigned"] = "true"
     attributes["digest"] = event.digest.hex()
     return attributes
+
+
+def record_of_letter(letter: Mapping[str, Any]) -> Record:
+    """The record that brings a dead letter's original to `store` again, with the letter's name on it."""
+    headers = {header["name"].replace("ce-", "ce_", 1): header["value"] for header in letter["headers"]}
+    for name in _TRANSPORT:
+        headers.pop(f"ce_{name}", None)
+    key = headers.get("ce_subject") or headers.get("ce_id") or b""
+    return Record(key, letter["body"], [*headers.items(), ("ce_redriveof", str(letter["_id"]).encode())])
 
 
 def _content_type(event: Event) -> str:

@@ -83,6 +83,13 @@ class UnknownReplay(Rejected):
     title = "unknown-replay"
 
 
+class Undelivered(Rejected):
+    """The source gave up: the event itself may be sound, and the relay goes on sending it if it is one of ours."""
+
+    status = 422
+    title = "undelivered"
+
+
 class Unavailable(TwofoldError):
     """A part that is needed is away, full or shutting down: the same request can succeed later."""
 

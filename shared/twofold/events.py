@@ -1,10 +1,15 @@
 """`EventRepository`: the collection `events`, the operational projection, and its outbox.
 
 An event that isn't known to be in `event_store` carries its mark, `outbox`: the document is its own outbox row, so one
-atomic insert makes both. `expires_at` is there only once the mark is gone.
+atomic insert makes both. `expires_at` is there only once the mark is gone. A mark's `state` is
+
+- `new`: not looked for yet. It is due by the event's `seq`, which the server gave: no publisher's clock matters.
+- `pending`: looked for and sent again, `tries` times, last at `sent_at`; due at `next_try`.
+- `dead`, `conflicting`, `unreadable`: tried no more. Somebody must look.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,25 +20,39 @@ from twofold.errors import Rejected, TwofoldError
 from twofold.event import Event
 from twofold.mongo import Database, Document, Encoded, driver_errors, encode, event_of, insert_once, known, raw
 
-FIRST_BACK_OFF_MS = 60_000
-LONGEST_BACK_OFF_MS = 3_600_000
+BACK_OFF = timedelta(minutes=1)
+"""How long after its first resending an event is looked for again."""
+LONGEST_BACK_OFF = 60
+"""How much longer than the first a back-off may become."""
+
+_MARK = {"digest": 1, "seq": 1, "outbox": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A marked event: which, and when it was last sent, by the server's clock."""
+
+    event_id: UUID
+    digest: bytes
+    sent_at: datetime
 
 
 class EventRepository:
     """Events of the last days, as people query them. Every method raises `Unavailable` when MongoDB is away."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, back_off: timedelta = BACK_OFF) -> None:
         self._events = database["events"]
+        self._back_off_ms = round(back_off.total_seconds() * 1000)
 
     @staticmethod
-    def encode(event: Event, stored_at: datetime, first_look: timedelta) -> Encoded:
-        """The document of a new event, marked to be looked for `first_look` from now. Raises `Invalid`."""
+    def encode(event: Event, stored_at: datetime) -> Encoded:
+        """The document of a new event, with its mark. Raises `Invalid`."""
         return encode(
             event.document()
             | {
                 "stored_at": stored_at,
                 "seq": Timestamp(0, 0),  # the server fills it in at insert
-                "outbox": {"next_try": stored_at + first_look, "tries": 0},
+                "outbox": {"state": "new", "tries": 0},
             }
         )
 
@@ -51,12 +70,25 @@ class EventRepository:
             document = await raw(self._events).find_one({"_id": event_id})
         return event_of(document) if document else None
 
-    async def due(self, now: datetime, limit: int) -> dict[UUID, bytes]:
-        """The digests of up to `limit` events whose marks are due, the longest due first."""
+    async def due(self, now: datetime, first_look: timedelta, limit: int) -> list[Mark]:
+        """Up to `limit` marks that are due at `now`, the server's time: first those tried before, then the new ones.
+
+        A new one is due `first_look` after its insert.
+        """
+        tried = self._events.find({"outbox.next_try": {"$lte": now}}, _MARK).sort("outbox.next_try", 1).limit(limit)
+        until = Timestamp(int((now - first_look).timestamp()), 0)
+        new = self._events.find({"outbox.state": "new", "seq": {"$lt": until}}, _MARK).sort("seq", 1)
         with driver_errors():
-            marked = self._events.find({"outbox.next_try": {"$lte": now}}, {"digest": 1})
-            longest_due = marked.sort("outbox.next_try", 1).limit(limit)
-            return {document["_id"]: document["digest"] async for document in longest_due}
+            marks = [_mark(document) async for document in tried]
+            if len(marks) < limit:
+                marks += [_mark(document) async for document in new.limit(limit - len(marks))]
+        return marks
+
+    async def after(self, event_id: UUID | None, limit: int) -> list[Document]:
+        """The next `limit` documents by `_id`: their `digest`, `seq` and `outbox`. For going through all in pieces."""
+        with driver_errors():
+            beyond = self._events.find({"_id": {"$gt": event_id}} if event_id else {}, _MARK)
+            return [document async for document in beyond.sort("_id", 1).limit(limit)]
 
     async def load(self, ids: Sequence[UUID]) -> dict[UUID, Event | Rejected]:
         """Those events that are there; for one that somebody made unreadable, what is wrong with it."""
@@ -70,15 +102,42 @@ class EventRepository:
         return await self._change_marks(ids, [{"$set": {"expires_at": expires_at}}, {"$unset": "outbox"}])
 
     async def postpone(self, ids: Sequence[UUID]) -> int:
-        """Note one more try, and let the next wait twice as long: from a minute to an hour, by the server's time."""
-        doubled = {"$multiply": [FIRST_BACK_OFF_MS, {"$pow": [2, {"$min": ["$outbox.tries", 10]}]}]}
-        next_try = {"$add": ["$$NOW", {"$min": [LONGEST_BACK_OFF_MS, doubled]}]}
-        tries = {"$add": ["$outbox.tries", 1]}
-        return await self._change_marks(ids, [{"$set": {"outbox": {"next_try": next_try, "tries": tries}}}])
+        """Note one more try; each wait is twice the one before, up to 60 times the first, by the server's time."""
+        doubled = {"$multiply": [self._back_off_ms, {"$pow": [2, {"$min": ["$outbox.tries", 10]}]}]}
+        mark = {
+            "state": "pending",
+            "tries": {"$add": ["$outbox.tries", 1]},
+            "sent_at": "$$NOW",
+            "next_try": {"$add": ["$$NOW", {"$min": [LONGEST_BACK_OFF * self._back_off_ms, doubled]}]},
+        }
+        return await self._change_marks(ids, [{"$set": {"outbox": mark}}])
+
+    async def hold(self, ids: Sequence[UUID]) -> int:
+        """Look again after the first back-off, without having tried: they may still be on their way."""
+        later = {"state": "pending", "next_try": {"$add": ["$$NOW", self._back_off_ms]}}
+        return await self._change_marks(ids, [{"$set": {"outbox": later}}])
 
     async def give_up(self, ids: Sequence[UUID], state: str) -> int:
         """Keep the marks, since these are not in the log, but try no more, because of `state`."""
         return await self._change_marks(ids, [{"$set": {"outbox.state": state}}, {"$unset": "outbox.next_try"}])
+
+    async def retry(self, ids: Sequence[UUID]) -> int:
+        """Make marks that were given up due again, after the first back-off."""
+        given_up = {"_id": {"$in": list(ids)}, "outbox.state": {"$in": ["dead", "conflicting", "unreadable"]}}
+        again = {"state": "pending", "next_try": {"$add": ["$$NOW", self._back_off_ms]}}
+        with driver_errors():
+            result = await self._events.update_many(given_up, [{"$set": {"outbox": again}}])
+        return result.modified_count
+
+    async def mark(self, ids: Sequence[UUID]) -> int:
+        """Mark events as not known to be in the log, due now: they expire no more, and the relay sees to them."""
+        due: list[Document] = [
+            {"$set": {"outbox": {"state": "pending", "tries": 0, "next_try": "$$NOW"}}},
+            {"$unset": "expires_at"},
+        ]
+        with driver_errors():
+            result = await self._events.update_many({"_id": {"$in": list(ids)}}, due)
+        return result.modified_count
 
     async def _change_marks(self, ids: Sequence[UUID], pipeline: list[Document]) -> int:
         if not ids:
@@ -94,3 +153,8 @@ def _readable(document: Encoded) -> Event | Rejected:
         return event_of(document)
     except Rejected as refusal:
         return refusal
+
+
+def _mark(document: Document) -> Mark:
+    sent_at = document["outbox"].get("sent_at") or document["seq"].as_datetime()
+    return Mark(document["_id"], document["digest"], sent_at)

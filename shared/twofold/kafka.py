@@ -12,13 +12,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
 from kafka.errors import (
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAlreadyExistsError,
@@ -243,6 +246,67 @@ def _close(producer: KafkaProducer) -> None:
         logger.warning("a producer did not close as it should", exc_info=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What the consumer group has not yet committed."""
+
+    lag: dict[int, int]
+    """Records by partition."""
+    waiting_since: datetime | None
+    """The time on the oldest of those records, by its producer's clock; None if there is none."""
+
+    def may_hold(self, sent_at: datetime) -> bool:
+        """Whether a record that was sent at `sent_at` can be among them."""
+        return self.waiting_since is not None and sent_at >= self.waiting_since
+
+
+def consumer_backlog(settings: Settings) -> Backlog:
+    """The backlog of the group that feeds `store`. Blocks. Raises `Unavailable` when Kafka is away."""
+    try:
+        with contextlib.closing(
+            KafkaConsumer(
+                **_connection(settings),
+                group_id=settings.kafka_consumer_group,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_wait_ms=100,
+                max_poll_records=1,
+                request_timeout_ms=10_000,
+                allow_auto_create_topics=False,
+            )
+        ) as consumer:
+            partitions = consumer.partitions_for_topic(settings.kafka_topic) or set()
+            return _backlog(consumer, [TopicPartition(settings.kafka_topic, number) for number in partitions])
+    except (KafkaError, OSError, ValueError) as error:
+        raise Unavailable(f"Kafka did not say what the consumer group has before it: {type(error).__name__}") from error
+
+
+def _backlog(consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> Backlog:
+    """Read the next record of each partition, and the high watermark that a fetch brings with it.
+
+    Not by ListOffsets: Tansu answers that with the last batch's first offset. Raises `KafkaTimeoutError` after 10 s.
+    """
+    next_ = {partition: consumer.committed(partition) or 0 for partition in partitions}
+    consumer.assign(list(partitions))
+    for partition, offset in next_.items():
+        consumer.seek(partition, offset)
+    times: dict[TopicPartition, int] = {}
+    until = time.monotonic() + 10
+    while not all(partition in times or consumer.highwater(partition) == next_[partition] for partition in partitions):
+        if time.monotonic() > until:
+            raise KafkaTimeoutError("the partitions could not be read")
+        for partition, records in consumer.poll(200).items():
+            next_[partition], times[partition] = records[0].offset, records[0].timestamp
+            consumer.pause(partition)
+        for partition in partitions:
+            if (consumer.highwater(partition) or 0) < next_[partition] and consumer.highwater(partition) is not None:
+                next_[partition] = 0  # what was committed is of a log that was lost: the group begins anew
+                consumer.seek(partition, 0)
+    lag = {partition.partition: consumer.highwater(partition) - next_[partition] for partition in partitions}
+    oldest = min(times.values(), default=None)
+    return Backlog(lag, datetime.fromtimestamp(oldest / 1000, UTC) if oldest is not None else None)
+
+
 def ensure_topic(settings: Settings) -> None:
     """Make the topic, or bring its partitions (never fewer) and settings to what they should be. Blocks.
 
@@ -260,11 +324,17 @@ def ensure_topic(settings: Settings) -> None:
         try:
             admin.create_topics({name: topic})
         except TopicAlreadyExistsError:
-            settings_of_topic = ConfigResource("TOPIC", name, configs=config)
-            admin.alter_configs([settings_of_topic], raise_on_unknown=False)  # the broker is the judge of them
+            _alter(admin, ConfigResource("TOPIC", name, configs=config))
             if len(admin.describe_topics([name])[0]["partitions"]) < partitions:
                 admin.create_partitions({name: partitions})
         finally:
             admin.close()
     except KafkaError as error:
         raise Unavailable(f"Kafka did not make the topic {name}: {error}") from error
+
+
+def _alter(admin: KafkaAdminClient, topic: ConfigResource) -> None:
+    """Unchecked beforehand, since a broker may not list the settings of a topic that it made by itself (Tansu)."""
+    (outcome,) = admin.alter_configs([topic], raise_on_unknown=False)["topic"].values()
+    if outcome != "OK":
+        raise KafkaError(outcome)

@@ -15,6 +15,7 @@ from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, PyMongoError
@@ -29,6 +30,7 @@ Client = AsyncMongoClient[Document]
 Encoded = RawBSONDocument
 Collection = AsyncCollection[Document]
 Database = AsyncDatabase[Document]
+Session = AsyncClientSession
 
 CODEC: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, tz_aware=True)
 _RAW: CodecOptions[Encoded] = CODEC.with_options(document_class=Encoded)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
@@ -61,7 +61,6 @@ class Publisher:
         self._events = events
         self._event_store = event_store
         self._sender = sender
-        self._first_look = timedelta(seconds=settings.relay_first_look_s)
         self._max_record_bytes = settings.max_record_bytes
         self.clock = clock
         self._commit: GroupCommit[_Entry, bytes | TwofoldError | None] = GroupCommit(
@@ -139,7 +138,7 @@ class Publisher:
         if record.size > self._max_record_bytes:
             return TooLarge(f"the event takes {record.size} bytes in Kafka: at most {self._max_record_bytes} are taken")
         try:
-            return _Entry(event, EventRepository.encode(event, self.clock(), self._first_look), record)
+            return _Entry(event, EventRepository.encode(event, self.clock()), record)
         except TwofoldError as error:
             return error
 

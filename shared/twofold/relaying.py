@@ -4,88 +4,205 @@ Relay, reconciliation and retention are this one mechanism: an event's clock of 
 from the log with an equal digest, never because Kafka acknowledged it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from twofold import mongo
-from twofold.cloudevents import to_kafka
-from twofold.dead_letters import DeadLetters
+from twofold.cloudevents import Received, Record, to_kafka
+from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.errors import Rejected, Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Sender
+from twofold.events import EventRepository, Mark
+from twofold.kafka import Backlog, Sender, consumer_backlog
 from twofold.locks import locked
 from twofold.mongo import Database
 from twofold.settings import Settings
+from twofold.statements import Statement, Statements
+
+logger = logging.getLogger(__name__)
+
+LONGEST_HOLD = timedelta(hours=1)
+"""After this, an event is sent again even if the consumer group might still come to it."""
+CLOCKS = timedelta(seconds=30)
+"""How far the clocks that stamp records and marks may be apart without an event being sent twice."""
 
 
 @dataclass(slots=True)
 class Run:
-    """What one run did, in events."""
+    """What one run did, in events, and the statement that it ended with."""
 
     confirmed: int = 0
     conflicting: int = 0
     dead: int = 0
     unreadable: int = 0
+    held: int = 0
     resent: int = 0
     unsent: int = 0
+    statement: Statement | None = None
 
 
 class Relay:
-    """Looks at due marks, in bulk, one relay at a time. `seconds` is a monotonic clock."""
+    """Looks at due marks, in bulk, one relay at a time.
 
-    def __init__(self, database: Database, sender: Sender, settings: Settings, seconds: Callable[[], float]) -> None:
+    `seconds` is a monotonic clock; `backlog` says what the consumer group has before it, and raises `Unavailable` when
+    Kafka is away.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sender: Sender,
+        settings: Settings,
+        seconds: Callable[[], float],
+        backlog: Callable[[], Awaitable[Backlog]],
+    ) -> None:
         self._database = database
-        self._events = EventRepository(database)
+        self._events = EventRepository(database, timedelta(seconds=settings.relay_back_off_s))
         self._event_store = EventStore(database)
         self._dead_letters = DeadLetters(database)
+        self._statements = Statements(database, timedelta(seconds=settings.mongodb_timeout_s))
         self._sender = sender
         self._batch = settings.relay_batch
         self._budget_s = settings.relay_budget_s
+        self._first_look = timedelta(seconds=settings.relay_first_look_s)
         self._retention = timedelta(days=settings.retention_days)
         self._seconds = seconds
+        self._backlog = backlog
 
     async def run(self) -> Run | None:
         """Work through the due marks until none is left or the budget is spent; None if another relay is at it.
 
-        Raises `Unavailable` when MongoDB is away; whatever was done by then is done.
+        Ends with a statement. Raises `Unavailable` when MongoDB is away; whatever was done by then is done.
         """
-        async with locked(self._database, "relay", timedelta(seconds=self._budget_s + 10)) as mine:
+        async with locked(self._database, "relay", timedelta(seconds=self._budget_s + 30)) as mine:
             return await self._run() if mine else None
+
+    async def last_statement(self) -> Statement | None:
+        """What the last run stated."""
+        return await self._statements.last()
 
     async def _run(self) -> Run:
         run = Run()
         until = self._seconds() + self._budget_s
-        while self._seconds() < until:
-            due = await self._events.due(await mongo.server_time(self._database), self._batch)
+        backlog = await self._backlog_or_none()
+        more = True
+        while more and self._seconds() < until:
+            now = await mongo.server_time(self._database)
+            due = await self._events.due(now, self._first_look, self._batch)
             if due:
-                await self._settle(due, run)
-            if len(due) < self._batch:
-                break
+                await self._settle(due, now, backlog, run)
+            more = len(due) == self._batch and backlog is not None and not run.unsent
+        await self._dead_letters.expire_redrives()
+        run.statement = await self._statements.record()
         return run
 
-    async def _settle(self, due: Mapping[UUID, bytes], run: Run) -> None:
-        in_log = await self._event_store.known(list(due))
-        confirmed = [event_id for event_id, digest in in_log.items() if digest == due[event_id]]
-        conflicting = [event_id for event_id, digest in in_log.items() if digest != due[event_id]]
-        missing = [event_id for event_id in due if event_id not in in_log]
-        run.confirmed += await self._events.confirm(confirmed, self._retention)
-        run.conflicting += await self._events.give_up(conflicting, "conflict")
-        if missing:
-            dead = await self._dead_letters.dead(missing)
-            buried = [event_id for event_id in missing if (event_id, due[event_id]) in dead]
-            run.dead += await self._events.give_up(buried, "dead")
-            await self._send_again([event_id for event_id in missing if event_id not in set(buried)], run)
+    async def _backlog_or_none(self) -> Backlog | None:
+        """None if Kafka is away: then marks are taken off, but nothing is sent, and no try is counted."""
+        try:
+            return await self._backlog()
+        except Unavailable as error:
+            logger.warning("nothing is sent again in this run: %s", error)
+            return None
 
-    async def _send_again(self, missing: Sequence[UUID], run: Run) -> None:
+    async def _settle(self, due: Sequence[Mark], now: datetime, backlog: Backlog | None, run: Run) -> None:
+        in_log = await self._event_store.known([mark.event_id for mark in due])
+        found = [mark for mark in due if mark.event_id in in_log]
+        missing = [mark for mark in due if mark.event_id not in in_log]
+        confirmed = [mark.event_id for mark in found if in_log[mark.event_id] == mark.digest]
+        conflicting = [mark.event_id for mark in found if in_log[mark.event_id] != mark.digest]
+        await self._dead_letters.events_stored(confirmed)
+        run.confirmed += await self._events.confirm(confirmed, self._retention)
+        run.conflicting += await self._events.give_up(conflicting, "conflicting")
+        if missing and backlog is not None:
+            await self._see_to(missing, now, backlog, run)
+
+    async def _see_to(self, missing: Sequence[Mark], now: datetime, backlog: Backlog, run: Run) -> None:
+        """Give up the dead, hold what the consumer group may still come to, and send the rest again."""
+        dead = await self._dead_letters.dead([mark.event_id for mark in missing])
+        buried = {mark.event_id for mark in missing if (mark.event_id, mark.digest) in dead}
+        held = {
+            mark.event_id
+            for mark in missing
+            if now - mark.sent_at < LONGEST_HOLD and backlog.may_hold(mark.sent_at - CLOCKS)
+        } - buried
+        run.dead += await self._events.give_up(list(buried), "dead")
+        run.held += await self._events.hold(list(held))
+        await self._send_again([mark.event_id for mark in missing if mark.event_id not in buried | held], run)
+
+    async def _send_again(self, ids: Sequence[UUID], run: Run) -> None:
         """The next try is set before sending, so that dying in between costs time and no event."""
-        loaded = await self._events.load(missing)
-        unreadable = [event_id for event_id, event in loaded.items() if not isinstance(event, Event)]
+        if not ids:
+            return
+        loaded = await self._events.load(ids)
+        unreadable = [event_id for event_id, event in loaded.items() if isinstance(event, Rejected)]
         run.unreadable += await self._events.give_up(unreadable, "unreadable")
-        await self._events.postpone([event_id for event_id in missing if event_id not in set(unreadable)])
-        in_order = (loaded.get(event_id) for event_id in missing)
-        outcomes = await self._sender.send([to_kafka(event) for event in in_order if isinstance(event, Event)])
-        run.resent += outcomes.count(None)
-        run.unsent += len(outcomes) - outcomes.count(None)
+        events = [event for event_id in ids if isinstance(event := loaded.get(event_id), Event)]
+        await self._events.postpone([event.event_id for event in events])
+        records = [to_kafka(event) for event in events]
+        for event, record, outcome in zip(events, records, await self._sender.send(records), strict=True):
+            if isinstance(outcome, Rejected):
+                await self._bury(event, record, outcome, run)
+            elif outcome is not None:
+                run.unsent += 1
+            else:
+                run.resent += 1
+
+    async def _bury(self, event: Event, record: Record, reason: Rejected, run: Run) -> None:
+        """Kafka refuses the record for good: a dead letter, and the run goes on."""
+        headers = [(name.replace("ce_", "ce-", 1).encode(), value) for name, value in record.headers]
+        await self._dead_letters.keep(DeadLetter(headers, record.value, reason, None, None, Received(event)))
+        run.dead += await self._events.give_up([event.event_id], "dead")
+
+
+@dataclass(slots=True)
+class Reconciled:
+    """What `reconcile` found in `events`."""
+
+    looked_at: int = 0
+    marked: int = 0
+    """Not in the log: marked again, so that the relay sends them."""
+    conflicting: int = 0
+    """The log has other content under their ids: marked again too, so that they stay, and are stated."""
+
+
+async def reconcile(
+    database: Database, settings: Settings, since: datetime, progress: Callable[[int], None] = lambda _: None
+) -> Reconciled:
+    """Put the marks back on what came into `events` at `since` (by the server's clock) or later and isn't in the log.
+
+    For the day on which `event_store` was restored from a backup: `since` is when the backup was made, or earlier. Goes
+    through all of `events` in pieces, in the order of `_id`; `progress` hears how many it has looked at. Stopped
+    half-way, it is run again. Raises `Unavailable` when MongoDB is away.
+    """
+    events, event_store = EventRepository(database), EventStore(database)
+    done, last = Reconciled(), None
+    while piece := await events.after(last, settings.relay_batch):
+        last = piece[-1]["_id"]
+        confirmed = {
+            document["_id"]: document["digest"]
+            for document in piece
+            if "outbox" not in document and document["seq"].as_datetime() >= since
+        }
+        in_log = await event_store.known(list(confirmed))
+        lost = [event_id for event_id in confirmed if event_id not in in_log]
+        conflicting = [event_id for event_id, digest in in_log.items() if digest != confirmed[event_id]]
+        done.marked += await events.mark(lost) if lost else 0
+        done.conflicting += await events.mark(conflicting) if conflicting else 0
+        done.looked_at += len(piece)
+        progress(done.looked_at)
+    statements = Statements(database, timedelta(seconds=settings.mongodb_timeout_s))
+    await statements.record_reconciliation({"since": since, **asdict(done)})
+    return done
+
+
+def open_relay(database: Database, sender: Sender, settings: Settings) -> Relay:
+    """A relay with the real clock, and the consumer group's backlog from Kafka."""
+    backlog = partial(asyncio.to_thread, consumer_backlog, settings)
+    return Relay(database, sender, settings, time.monotonic, backlog)

@@ -52,6 +52,8 @@ class Settings(BaseSettings):
 
     relay_first_look_s: Seconds = 30.0
     """How long after its insert an event is first looked for in `event_store`."""
+    relay_back_off_s: Seconds = 60.0
+    """How long after its first resending an event is looked for again. Each wait doubles, up to 60 times the first."""
     relay_batch: Count = 1000
     relay_budget_s: Seconds = 50.0
     """How long one run may go on: less than the minute between two runs."""

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
 from twofold import mongo
@@ -24,19 +24,27 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "event_store": _ZSTD,
     "dead_letters": {},
     "locks": {},
+    "statements": {},
 }
 
 INDEXES: dict[str, list[IndexModel]] = {
     "events": [
         IndexModel("expires_at", name="retention", expireAfterSeconds=0, sparse=True),
         IndexModel("outbox.next_try", name="due", sparse=True),
+        IndexModel(
+            [("outbox.state", ASCENDING), ("seq", ASCENDING)],
+            name="marks",
+            partialFilterExpression={"outbox.state": {"$exists": True}},
+        ),
     ],
     "event_store": [
-        IndexModel([("aggregate_id", ASCENDING), ("timestamp", ASCENDING)], name="history"),
-        IndexModel([("event_type", ASCENDING), ("timestamp", DESCENDING)], name="by_type"),
         IndexModel("seq", name="feed"),
     ],
-    "dead_letters": [IndexModel([("event_id", ASCENDING), ("state", ASCENDING)], name="by_event", sparse=True)],
+    "dead_letters": [
+        IndexModel([("event_id", ASCENDING), ("state", ASCENDING)], name="by_event"),
+        IndexModel([("state", ASCENDING), ("reason", ASCENDING), ("first_at", ASCENDING)], name="by_reason"),
+    ],
+    "statements": [IndexModel("seq", name="newest")],
 }
 """Each for a query that needs it. `_id` has its own in every collection."""
 
@@ -47,9 +55,23 @@ CHANGE = ("find", "insert", "update")
 ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "publish": {"events": APPEND, "event_store": READ},
     "store": {"event_store": APPEND, "dead_letters": CHANGE},
-    "relay": {"events": ("find", "update"), "event_store": READ, "dead_letters": READ, "locks": CHANGE},
+    "relay": {
+        "events": ("find", "update"),
+        "event_store": READ,
+        "dead_letters": CHANGE,
+        "locks": CHANGE,
+        "statements": APPEND,
+    },
+    "dead_letters": {"dead_letters": CHANGE},
+    "operator": {
+        "events": ("find", "insert", "update"),
+        "event_store": READ,
+        "dead_letters": CHANGE,
+        "locks": CHANGE,
+        "statements": APPEND,
+    },
 }
-"""What the database lets each function do, and nothing else. Nobody may update, remove or drop in `event_store`."""
+"""What the database lets each function do, and an operator with the CLI. Nobody may change `event_store`."""
 
 _NAMESPACE_EXISTS = 48
 _ROLE_EXISTS = 51002

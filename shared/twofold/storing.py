@@ -1,12 +1,12 @@
 """The way into the log: what `store` does with what KafkaSource delivers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 from twofold.cloudevents import Received, from_kafka_source, kafka_coordinates
-from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.dead_letters import DeadLetter, DeadLetters, undelivered
 from twofold.errors import Conflict, Rejected, TwofoldError, UnknownReplay
 from twofold.event_store import EventStore
 from twofold.group_commit import GroupCommit
@@ -20,6 +20,17 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 class _Entry:
     event_id: UUID
     document: Encoded
+
+
+async def keep_undelivered(dead_letters: DeadLetters, headers: RawHeaders, body: bytes) -> None:
+    """Keep what a source gave up on, as it was before the source said why. Raises `Unavailable`."""
+    partition, offset = kafka_coordinates(headers)
+    letter = DeadLetter(headers, body, undelivered(headers), partition, offset)
+    try:
+        received = from_kafka_source(letter.kept_headers, body)
+    except Rejected:
+        received = None
+    await dead_letters.keep(replace(letter, received=received))
 
 
 class Store:
@@ -47,6 +58,8 @@ class Store:
         try:
             received = from_kafka_source(headers, body)
             await self._append(received)
+            if received.redrive_of is not None:
+                await self._dead_letters.stored(received.redrive_of)
         except Rejected as reason:
             partition, offset = kafka_coordinates(headers)
             await self._dead_letters.keep(DeadLetter(headers, body, reason, partition, offset, received))

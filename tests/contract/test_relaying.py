@@ -1,8 +1,10 @@
 """The relay on real servers: marks, the clock of retention, and what is sent again."""
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from dev.processes import free_port
-from tests.helpers import altered, an_event, delivered, eventually, failing, some_events
+from tests.helpers import altered, an_event, delivered, eventually, failing, listened, some_events
 from twofold import mongo
 from twofold.cloudevents import Received
 from twofold.dead_letters import DeadLetter, DeadLetters
@@ -18,9 +20,9 @@ from twofold.errors import Conflict, Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
-from twofold.kafka import Sender, new_sender
+from twofold.kafka import Backlog, Sender, new_sender
 from twofold.mongo import Database
-from twofold.relaying import Relay, Run
+from twofold.relaying import LONGEST_HOLD, Relay, Run, open_relay
 from twofold.settings import Settings
 
 pytestmark = pytest.mark.guarantee("G5", "R9")
@@ -36,14 +38,41 @@ async def sender(settings: Settings) -> AsyncIterator[Sender]:
 
 
 @pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """With a first look that never has to be waited for: a new mark is due by the server's whole seconds."""
+    return settings.model_copy(update={"relay_first_look_s": -2.0})
+
+
+async def nothing_waits() -> Backlog:
+    """What a consumer group has before it that has read everything."""
+    return Backlog({}, None)
+
+
+def a_relay(
+    database: Database,
+    sender: Sender,
+    settings: Settings,
+    seconds: Callable[[], float] = time.monotonic,
+    backlog: Callable[[], Awaitable[Backlog]] = nothing_waits,
+) -> Relay:
+    return Relay(database, sender, settings, seconds, backlog)
+
+
+@pytest.fixture
 def relay(database: Database, sender: Sender, settings: Settings) -> Relay:
-    return Relay(database, sender, settings, time.monotonic)
+    return a_relay(database, sender, settings)
 
 
-async def publish(database: Database, events: Iterable[Event], first_look: timedelta = timedelta(0)) -> None:
-    """Put the events into `events` as `publish` does, with marks that are due."""
+async def ran(relay: Relay) -> Run | None:
+    """What a run did, without the statement that it ended with: that has tests of its own."""
+    run = await relay.run()
+    return run and replace(run, statement=None)
+
+
+async def publish(database: Database, events: Iterable[Event]) -> None:
+    """Put the events into `events` as `publish` does."""
     listed = list(events)
-    documents = [EventRepository.encode(event, datetime.now(UTC), first_look) for event in listed]
+    documents = [EventRepository.encode(event, datetime.now(UTC)) for event in listed]
     await EventRepository(database).insert(documents, [event.event_id for event in listed])
 
 
@@ -96,28 +125,51 @@ class TestConfirmed:
         await publish(database, [event])
         await log(database, [event])
         before = await mongo.server_time(database)
-        assert await relay.run() == Run(confirmed=1)
+        assert await ran(relay) == Run(confirmed=1)
         found = await document(database, event)
         assert "outbox" not in found
         started = found["expires_at"].replace(tzinfo=UTC) - timedelta(days=settings.retention_days)
         assert before <= started <= await mongo.server_time(database)
         assert settings.retention_days == 3.0
 
+    async def test_the_expiry_is_computed_by_the_server(self, settings: Settings, database: Database) -> None:
+        """What is sent is an expression: no client's clock, however wrong, can let an event go too soon."""
+        event = an_event()
+        await publish(database, [event])
+        async with listened(settings) as (own, commands):
+            assert await EventRepository(own).confirm([event.event_id], timedelta(days=3)) == 1
+        (update,) = [sent.command for sent in commands.sent if sent.command_name == "update"]
+        stages = update["updates"][0]["u"]
+        assert stages[0] == {"$set": {"expires_at": {"$add": ["$$NOW", 3 * 86_400_000]}}}
+
+    async def test_confirming_twice_does_not_move_the_expiry(self, database: Database) -> None:
+        """Two runs may meet, when a lock has run out: the second finds no mark."""
+        event, events = an_event(), EventRepository(database)
+        await publish(database, [event])
+        assert await events.confirm([event.event_id], timedelta(days=3)) == 1
+        before = await document(database, event)
+        assert await events.confirm([event.event_id], timedelta(days=9)) == 0
+        assert await document(database, event) == before
+
     async def test_without_its_event_in_the_log_a_mark_stays(self, relay: Relay, database: Database) -> None:
         """Kafka's acknowledgement is none: the event has been sent, and that is all."""
         event = an_event()
         await publish(database, [event])
-        assert await relay.run() == Run(resent=1)
+        assert await ran(relay) == Run(resent=1)
         found = await document(database, event)
         assert "outbox" in found
         assert "expires_at" not in found
 
-    async def test_a_mark_that_is_not_due_is_let_alone(self, relay: Relay, database: Database) -> None:
+    async def test_a_mark_that_is_not_due_is_let_alone(
+        self, database: Database, sender: Sender, settings: Settings
+    ) -> None:
+        """Its first look is yet to come, by the server's clock from its insert on."""
         event = an_event()
-        await publish(database, [event], first_look=MINUTE)
+        await publish(database, [event])
         await log(database, [event])
-        assert await relay.run() == Run()
-        assert (await document(database, event))["outbox"]["tries"] == 0
+        relay = a_relay(database, sender, settings.model_copy(update={"relay_first_look_s": 60.0}))
+        assert await ran(relay) == Run()
+        assert (await document(database, event))["outbox"] == {"state": "new", "tries": 0}
 
     async def test_what_was_confirmed_is_not_looked_at_again(self, relay: Relay, database: Database) -> None:
         """Its clock must not start anew with each run."""
@@ -126,7 +178,7 @@ class TestConfirmed:
         await log(database, [event])
         await relay.run()
         before = await document(database, event)
-        assert await relay.run() == Run()
+        assert await ran(relay) == Run()
         assert await document(database, event) == before
 
     async def test_it_goes_on_until_nothing_is_due(
@@ -136,7 +188,7 @@ class TestConfirmed:
         events = some_events(50)
         await publish(database, events)
         await log(database, events)
-        assert await Relay(database, sender, small, time.monotonic).run() == Run(confirmed=50)
+        assert await ran(a_relay(database, sender, small)) == Run(confirmed=50)
 
     async def test_it_ends_when_its_budget_is_spent(
         self, database: Database, sender: Sender, settings: Settings
@@ -147,7 +199,7 @@ class TestConfirmed:
         await log(database, events)
         small = settings.model_copy(update={"relay_batch": 7, "relay_budget_s": 2.5})
         ticks = iter(range(100))
-        assert await Relay(database, sender, small, lambda: next(ticks)).run() == Run(confirmed=14)
+        assert await ran(a_relay(database, sender, small, lambda: next(ticks))) == Run(confirmed=14)
 
     async def test_all_kinds_at_once_are_each_treated_as_their_own(self, relay: Relay, database: Database) -> None:
         confirmed, missing = some_events(5), some_events(4)
@@ -156,7 +208,7 @@ class TestConfirmed:
         await log(database, [*confirmed, *map(altered, conflicting)])
         for event in dead:
             await bury(database, event)
-        assert await relay.run() == Run(confirmed=5, resent=4, conflicting=3, dead=2)
+        assert await ran(relay) == Run(confirmed=5, resent=4, conflicting=3, dead=2)
 
 
 @pytest.mark.guarantee("G10")
@@ -168,35 +220,35 @@ class TestGivenUp:
         event = an_event()
         await publish(database, [event])
         await log(database, [altered(event)])
-        assert await relay.run() == Run(conflicting=1)
+        assert await ran(relay) == Run(conflicting=1)
         found = await document(database, event)
-        assert found["outbox"] == {"tries": 0, "state": "conflict"}
+        assert found["outbox"] == {"tries": 0, "state": "conflicting"}
         assert "expires_at" not in found
-        assert await relay.run() == Run()
+        assert await ran(relay) == Run()
 
     async def test_a_dead_event_keeps_its_mark_and_is_tried_no_more(self, relay: Relay, database: Database) -> None:
         event = an_event()
         await publish(database, [event])
         await bury(database, event)
-        assert await relay.run() == Run(dead=1)
+        assert await ran(relay) == Run(dead=1)
         found = await document(database, event)
         assert found["outbox"] == {"tries": 0, "state": "dead"}
         assert "expires_at" not in found
-        assert await relay.run() == Run()
+        assert await ran(relay) == Run()
 
     async def test_another_dead_event_under_its_id_does_not_stop_it(self, relay: Relay, database: Database) -> None:
         """Somebody's forgery among the dead letters is not this event."""
         event = an_event()
         await publish(database, [event])
         await bury(database, altered(event))
-        assert await relay.run() == Run(resent=1)
+        assert await ran(relay) == Run(resent=1)
 
     async def test_an_unreadable_document_does_not_stop_the_others(self, relay: Relay, database: Database) -> None:
         """Somebody with more rights than ours may have changed it by hand."""
         broken, event = some_events(2)
         await publish(database, [broken, event])
         await database["events"].update_one({"_id": broken.event_id}, {"$set": {"event_type": "no type"}})
-        assert await relay.run() == Run(unreadable=1, resent=1)
+        assert await ran(relay) == Run(unreadable=1, resent=1)
         assert (await document(database, broken))["outbox"]["state"] == "unreadable"
 
 
@@ -209,7 +261,7 @@ class TestSentAgain:
         for event in events:
             await publish(database, [event])
             await asyncio.sleep(0.002)
-        assert await relay.run() == Run(resent=20)
+        assert await ran(relay) == Run(resent=20)
         assert sent(settings, 20) == [str(event.event_id) for event in events]
 
     @pytest.mark.guarantee("R5", "R26")
@@ -235,17 +287,39 @@ class TestSentAgain:
         waits = []
         for tries in range(1, 9):
             now = await mongo.server_time(database)
-            assert await relay.run() == Run(resent=1)
+            assert await ran(relay) == Run(resent=1)
             mark = (await document(database, event))["outbox"]
             assert mark["tries"] == tries
             waits.append(round((mark["next_try"].replace(tzinfo=UTC) - now) / MINUTE))
             await make_due(database)
         assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
 
+    async def test_its_next_try_is_set_before_it_is_sent(self, database: Database, settings: Settings) -> None:
+        """Killed behind the sending, a relay that notes it later would send it again with every run."""
+        event, asked = an_event(), threading.Event()
+
+        def no_producer() -> Any:
+            asked.wait(20)
+            raise OSError
+
+        await publish(database, [event])
+        sender = Sender(settings.kafka_topic, 10, 10_000_000, no_producer)
+        running = asyncio.create_task(ran(a_relay(database, sender, settings)))
+
+        async def noted() -> bool:
+            return bool((await document(database, event))["outbox"]["tries"] == 1)
+
+        try:
+            await eventually(noted, within=5)
+        finally:
+            asked.set()
+        assert await running == Run(unsent=1)
+        await asyncio.to_thread(sender.close, 0.0)
+
     async def test_it_is_not_sent_again_before_its_time(self, relay: Relay, database: Database) -> None:
         await publish(database, [an_event()])
-        assert await relay.run() == Run(resent=1)
-        assert await relay.run() == Run()
+        assert await ran(relay) == Run(resent=1)
+        assert await ran(relay) == Run()
 
     async def test_once_it_arrives_it_is_confirmed(self, relay: Relay, database: Database) -> None:
         event = an_event()
@@ -253,20 +327,106 @@ class TestSentAgain:
         await relay.run()
         await log(database, [event])
         await make_due(database)
-        assert await relay.run() == Run(confirmed=1)
+        assert await ran(relay) == Run(confirmed=1)
 
     @pytest.mark.guarantee("G7")
-    async def test_without_kafka_the_try_counts_and_the_mark_stays(
+    async def test_a_broker_that_goes_away_meanwhile_costs_a_try_and_no_mark(
         self, database: Database, settings: Settings
     ) -> None:
         away = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
         events = some_events(5)
         await publish(database, events)
         sender = new_sender(away)
-        assert await Relay(database, sender, away, time.monotonic).run() == Run(unsent=5)
+        assert await ran(a_relay(database, sender, away)) == Run(unsent=5)
         await asyncio.to_thread(sender.close, 0.0)
         for event in events:
             assert (await document(database, event))["outbox"]["tries"] == 1
+
+    @pytest.mark.guarantee("G7")
+    async def test_without_kafka_marks_are_taken_off_and_no_try_is_counted(
+        self, database: Database, settings: Settings
+    ) -> None:
+        """The back-off must not grow over an outage: the first run after it sends everything."""
+        away = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
+        there, missing = some_events(2)
+        await publish(database, [there, missing])
+        await log(database, [there])
+        assert await ran(open_relay(database, new_sender(away), away)) == Run(confirmed=1)
+        assert (await document(database, missing))["outbox"] == {"state": "new", "tries": 0}
+
+    @pytest.mark.guarantee("G4")
+    async def test_a_record_that_kafka_refuses_for_good_is_a_dead_letter_and_the_run_goes_on(
+        self, database: Database, settings: Settings
+    ) -> None:
+        """As when the topic's limit was lowered after it was accepted: its letter holds all of it."""
+        events, large = some_events(5), an_event(payload={"text": "x" * 20_000})
+        await publish(database, [events[0], large, *events[1:]])
+        sender = new_sender(settings.model_copy(update={"max_record_bytes": 10_000}))
+        assert await ran(a_relay(database, sender, settings)) == Run(resent=5, dead=1)
+        await asyncio.to_thread(sender.close, 0.0)
+        (letter,) = [found async for found in database["dead_letters"].find()]
+        assert (letter["reason"], letter["body"], letter["event_id"]) == (
+            "too-large",
+            large.payload_json,
+            large.event_id,
+        )
+        assert (await document(database, large))["outbox"]["state"] == "dead"
+        again = DeadLetter(*delivered(large), Conflict("other content"), 0, 0, Received(large))
+        assert again.letter_id == letter["_id"], "wherever the event fails, it is the same letter"
+
+
+@pytest.mark.guarantee("R9")
+class TestHeld:
+    """What the consumer group has yet to come to isn't sent a second time."""
+
+    async def test_what_may_still_be_on_its_way_is_held_without_counting_a_try(
+        self, database: Database, sender: Sender, settings: Settings
+    ) -> None:
+        event = an_event()
+        await publish(database, [event])
+        behind = waiting(datetime.now(UTC) - MINUTE)
+        assert await ran(a_relay(database, sender, settings, backlog=behind)) == Run(held=1)
+        mark = (await document(database, event))["outbox"]
+        assert (mark["state"], mark["tries"]) == ("pending", 0)
+        assert "sent_at" not in mark
+
+    async def test_what_the_group_has_passed_is_sent_again(
+        self, database: Database, sender: Sender, settings: Settings
+    ) -> None:
+        """The oldest record that waits was sent well after it."""
+        await publish(database, [an_event()])
+        behind = waiting(datetime.now(UTC) + MINUTE)
+        assert await ran(a_relay(database, sender, settings, backlog=behind)) == Run(resent=1)
+
+    async def test_it_is_sent_all_the_same_after_an_hour(
+        self, database: Database, sender: Sender, settings: Settings
+    ) -> None:
+        """However far behind the group is: what it says may be wrong."""
+        event = an_event()
+        await publish(database, [event])
+        long_ago = datetime.now(UTC) - LONGEST_HOLD - MINUTE
+        sent_at = {"outbox": {"state": "pending", "tries": 1, "sent_at": long_ago, "next_try": long_ago}}
+        await database["events"].update_one({"_id": event.event_id}, {"$set": sent_at})
+        behind = waiting(long_ago - MINUTE)
+        assert await ran(a_relay(database, sender, settings, backlog=behind)) == Run(resent=1)
+
+    async def test_what_is_in_the_log_is_confirmed_whatever_waits(
+        self, database: Database, sender: Sender, settings: Settings
+    ) -> None:
+        event = an_event()
+        await publish(database, [event])
+        await log(database, [event])
+        behind = waiting(datetime.now(UTC) - MINUTE)
+        assert await ran(a_relay(database, sender, settings, backlog=behind)) == Run(confirmed=1)
+
+
+def waiting(since: datetime) -> Callable[[], Awaitable[Backlog]]:
+    """A consumer group with one record before it, of that time."""
+
+    async def backlog() -> Backlog:
+        return Backlog({0: 1}, since)
+
+    return backlog
 
 
 class TestOneAtATime:
@@ -279,19 +439,19 @@ class TestOneAtATime:
         async def locked() -> bool:
             return await database["locks"].find_one({"_id": "relay"}) is not None
 
-        slow = failing(database, name, failCommands=["find"], blockConnection=True, blockTimeMS=3000)
+        slow = failing(database, name, failCommands=["find"], blockConnection=True, blockTimeMS=1000)
         async with mongo.connect(settings, name) as own, slow:
-            running = asyncio.create_task(Relay(own, sender, settings, time.monotonic).run())
+            running = asyncio.create_task(ran(a_relay(own, sender, settings)))
             await eventually(locked)
             assert await relay.run() is None
             assert await running == Run(resent=1)
-        assert await relay.run() == Run()
+        assert await ran(relay) == Run()
 
     async def test_many_at_once_send_each_event_once(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
         await publish(database, some_events(30))
-        relays = [Relay(database, sender, settings, time.monotonic) for _ in range(5)]
+        relays = [a_relay(database, sender, settings) for _ in range(5)]
         runs = await asyncio.gather(*(each.run() for each in relays))
         assert sum(run.resent for run in runs if run) == 30
         assert len(sent(settings, 30)) == 30
@@ -301,8 +461,8 @@ class TestOneAtATime:
         name = settings.mongodb_database
         await publish(database, [an_event()])
         async with mongo.connect(settings, name) as own:
-            once = Relay(own, sender, settings, time.monotonic)
+            once = a_relay(own, sender, settings)
             async with failing(database, name, failCommands=["find"], times=5, errorCode=13):
                 with pytest.raises(Unavailable):
                     await once.run()
-            assert await once.run() == Run(resent=1), "and the lock is free again"
+            assert await ran(once) == Run(resent=1), "and the lock is free again"

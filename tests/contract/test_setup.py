@@ -190,7 +190,7 @@ class TestRetention:
     async def test_only_an_event_with_an_expiry_is_removed(self, database: Database) -> None:
         """The server's own monitor removes what is due, and lets alone whatever has a mark in place of a date."""
         repository, kept, due = EventRepository(database), an_event(), an_event()
-        documents = [EventRepository.encode(event, datetime.now(UTC), timedelta(0)) for event in (kept, due)]
+        documents = [EventRepository.encode(event, datetime.now(UTC)) for event in (kept, due)]
         await repository.insert(documents, [kept.event_id, due.event_id])
         await repository.confirm([due.event_id], timedelta(0))
 
@@ -289,6 +289,13 @@ class TestRights:
     def test_no_role_gives_more_than_insert_and_find_in_the_log(self) -> None:
         for grants in ROLES.values():
             assert set(grants.get("event_store", ())) <= {"find", "insert"}
+
+    @pytest.mark.guarantee("G1", "G5")
+    def test_no_role_may_remove_anything(self) -> None:
+        """An event that isn't in the log must not be deleted, and one that is goes by the server's own monitor."""
+        for function, grants in ROLES.items():
+            for collection, actions in grants.items():
+                assert set(actions) <= {"find", "insert", "update"}, (function, collection)
 
     @pytest.mark.guarantee("G3")
     def test_publish_cannot_take_back_what_it_published(self, stack: Stack) -> None:

@@ -3,17 +3,24 @@
 import asyncio
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pymongo import WriteConcern
 
 from dev.functions import FunctionProcess
 from dev.mongod import ReplicaSet
 from dev.paths import ROOT
 from dev.processes import free_port
 from dev.stack import Options, Stack
-from tests.helpers import Load, View, an_event, callers, eventually, ids, load, view
+from tests.helpers import Load, View, an_event, callers, eventually, ids, load, settings_of, view
+from twofold import mongo
 from twofold.cloudevents import to_http
+from twofold.errors import Unavailable
+from twofold.events import EventRepository
+from twofold.statements import Statements
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +127,36 @@ async def test_a_duplicate_of_what_is_not_yet_durable_is_not_acknowledged(three:
 
         await eventually(taken)
     assert three.relayed([event])
+
+
+@pytest.mark.guarantee("G10")
+async def test_without_a_majority_nothing_new_is_stated(three: View, members: ReplicaSet) -> None:
+    """The primary alone may know things that never will have been: it says nothing, rather than something untrue."""
+    settings = settings_of(three.stack, mongodb_timeout_s=2.0)
+    primary = members.primary()
+    others = [index for index in range(3) if index != primary]
+    event = an_event()
+    async with mongo.connect(settings, "tests") as database:
+        statements = Statements(database, timedelta(seconds=2))
+        before = await statements.record()
+        alone = database["events"].with_options(write_concern=WriteConcern(1))
+        for index in others:
+            await asyncio.to_thread(members.pause, index)
+        try:
+            await alone.insert_one(EventRepository.encode(event, datetime.now(UTC)))
+            with pytest.raises(Unavailable):
+                await statements.find_out()
+            with pytest.raises(Unavailable):
+                await statements.record()
+        finally:
+            for index in others:
+                members.resume(index)
+        await asyncio.to_thread(members.wait_primary)
+
+        async def stated() -> bool:
+            with suppress(Unavailable):
+                return await statements.last() == before
+            return False
+
+        await eventually(stated)
+        three.database.events.delete_one({"_id": event.event_id})

@@ -1,0 +1,337 @@
+"""The mutants: each a promise broken by a few characters, and the tests that must notice."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A replacement in `file` of the text `before`, which is there exactly once; `tests` are pytest's node ids."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+
+
+_MONGO = "shared/twofold/mongo.py"
+_EVENTS = "shared/twofold/events.py"
+_PUBLISHING = "shared/twofold/publishing.py"
+_STORING = "shared/twofold/storing.py"
+_RELAYING = "shared/twofold/relaying.py"
+_STATEMENTS = "shared/twofold/statements.py"
+_LETTERS = "shared/twofold/dead_letters.py"
+_KAFKA = "shared/twofold/kafka.py"
+_TEST_MONGO = "tests/contract/test_mongo.py"
+_TEST_PUBLISHING = "tests/contract/test_publishing.py"
+_TEST_STORING = "tests/contract/test_storing.py"
+_TEST_RELAYING = "tests/contract/test_relaying.py"
+_TEST_STATEMENTS = "tests/contract/test_statements.py"
+_TEST_REDRIVING = "tests/contract/test_redriving.py"
+
+MUTANTS = (
+    # what an answer is worth
+    Mutant(
+        "a write that one member took is enough",
+        _MONGO,
+        'write_concern=WriteConcern("majority")',
+        "write_concern=WriteConcern(1)",
+        (f"{_TEST_MONGO}::test_the_uri_cannot_weaken_the_concerns",),
+    ),
+    Mutant(
+        "publish answers before the write",
+        _PUBLISHING,
+        "            results = await self._commit.submit(list(entries.values()))\n",
+        "            asyncio.ensure_future(self._commit.submit(list(entries.values())))\n"
+        "            results = [None] * len(entries)\n",
+        (f"{_TEST_PUBLISHING}::TestGroupCommit::test_a_write_concern_error_acknowledges_nobody",),
+    ),
+    Mutant(
+        "store answers before the write",
+        _STORING,
+        "            (there,) = await self._commit.submit([entry])\n",
+        '            __import__("asyncio").ensure_future(self._commit.submit([entry]))\n            there = None\n',
+        (f"{_TEST_STORING}::TestTrouble::test_a_write_concern_error_acknowledges_nobody",),
+    ),
+    Mutant(
+        "write-concern errors are ignored",
+        _MONGO,
+        'if error.details["writeConcernErrors"]:',
+        "if False:",
+        (f"{_TEST_STORING}::TestTrouble::test_a_write_concern_error_acknowledges_nobody",),
+    ),
+    Mutant(
+        "inserts are ordered",
+        _MONGO,
+        "ordered=False",
+        "ordered=True",
+        (f"{_TEST_STORING}::TestPoison::test_poison_among_500_affects_itself_alone",),
+    ),
+    Mutant(
+        "a duplicate is answered without a majority read",
+        _MONGO,
+        'read_concern=ReadConcern("majority")',
+        'read_concern=ReadConcern("local")',
+        (f"{_TEST_MONGO}::test_the_uri_cannot_weaken_the_concerns",),
+    ),
+    Mutant(
+        "an event that Kafka can't carry is accepted",
+        _PUBLISHING,
+        "if record.size > self._max_record_bytes:",
+        "if False:",
+        (f"{_TEST_PUBLISHING}::TestLibrary::test_an_event_too_large_for_kafka_is_refused_before_it_is_stored",),
+    ),
+    Mutant(
+        "reserved names are accepted",
+        "shared/twofold/cloudevents.py",
+        "if reserved := sorted(RESERVED & attributes.keys()):",
+        "if reserved := sorted(set()):",
+        ("tests/unit/test_bad_input.py",),
+    ),
+    # identity
+    Mutant(
+        "publish compares ids without digests",
+        _PUBLISHING,
+        "if result is not None and result != event.digest:",
+        "if False:",
+        (f"{_TEST_PUBLISHING}::TestLibrary::test_the_same_id_with_other_content_is_a_conflict",),
+    ),
+    Mutant(
+        "store compares ids without digests",
+        _STORING,
+        "if there is not None and there != event.digest:",
+        "if False:",
+        (f"{_TEST_STORING}::TestPoison::test_another_event_under_a_known_id_is_a_dead_letter",),
+    ),
+    Mutant(
+        "relay compares ids without digests",
+        _RELAYING,
+        "if in_log[mark.event_id] == mark.digest]",
+        "]",
+        (f"{_TEST_RELAYING}::TestGivenUp::test_a_conflict_keeps_its_mark_and_is_tried_no_more",),
+    ),
+    Mutant(
+        "store does not check the digest",
+        "shared/twofold/cloudevents.py",
+        "if event.digest.hex() != digest:",
+        "if False:",
+        (f"{_TEST_STORING}::TestPoison::test_an_altered_event_is_a_dead_letter",),
+    ),
+    Mutant(
+        "a replay makes new events",
+        _STORING,
+        '                raise UnknownReplay("a replayed event must be known", "replayid")',
+        "                return",
+        (f"{_TEST_STORING}::TestReplay::test_an_unknown_event_is_a_dead_letter",),
+    ),
+    # the mark and the clock of retention
+    Mutant(
+        "the mark goes with Kafka's acknowledgement",
+        _RELAYING,
+        "                run.resent += 1\n",
+        "                run.resent += 1\n"
+        "                await self._events.confirm([event.event_id], self._retention)\n",
+        (f"{_TEST_RELAYING}::TestConfirmed::test_without_its_event_in_the_log_a_mark_stays",),
+    ),
+    Mutant(
+        "the expiry comes from the client's clock",
+        _EVENTS,
+        'expires_at = {"$add": ["$$NOW", round(retention.total_seconds() * 1000)]}',
+        "expires_at = datetime.now().astimezone() + retention",
+        (f"{_TEST_RELAYING}::TestConfirmed::test_the_expiry_is_computed_by_the_server",),
+    ),
+    Mutant(
+        "a marked event expires",
+        _EVENTS,
+        '"outbox": {"state": "new", "tries": 0},',
+        '"outbox": {"state": "new", "tries": 0}, "expires_at": stored_at,',
+        (f"{_TEST_PUBLISHING}::TestMarks::test_an_event_is_stored_with_its_mark_and_without_an_expiry",),
+    ),
+    Mutant(
+        "an event that is marked again keeps its expiry",
+        _EVENTS,
+        '            {"$unset": "expires_at"},\n',
+        "",
+        ("tests/contract/test_reconciling.py::test_what_the_log_lacks_is_marked_and_expires_no_more",),
+    ),
+    Mutant(
+        "a confirmed event's clock starts anew with each look",
+        _EVENTS,
+        '"_id": {"$in": list(ids)}, "outbox": {"$exists": True}}',
+        '"_id": {"$in": list(ids)}}',
+        (f"{_TEST_RELAYING}::TestConfirmed::test_confirming_twice_does_not_move_the_expiry",),
+    ),
+    Mutant(
+        "a function may delete marked events",
+        "shared/twofold/setup.py",
+        '"events": ("find", "update"),',
+        '"events": ("find", "update", "remove"),',
+        ("tests/contract/test_setup.py::TestRights::test_no_role_may_remove_anything",),
+    ),
+    Mutant(
+        "store may change the log",
+        "shared/twofold/setup.py",
+        '"store": {"event_store": APPEND,',
+        '"store": {"event_store": CHANGE,',
+        ("tests/contract/test_setup.py::TestRights::test_no_role_gives_more_than_insert_and_find_in_the_log",),
+    ),
+    # sending again
+    Mutant(
+        "the back-off never resends",
+        _EVENTS,
+        '"next_try": {"$add": ["$$NOW", {"$min": [LONGEST_BACK_OFF * self._back_off_ms, doubled]}]},',
+        '"next_try": None,',
+        (f"{_TEST_RELAYING}::TestSentAgain::test_the_wait_grows_with_each_try",),
+    ),
+    Mutant(
+        "the next try is set only after sending",
+        _RELAYING,
+        "        await self._events.postpone([event.event_id for event in events])\n"
+        "        records = [to_kafka(event) for event in events]\n"
+        "        for event, record, outcome in zip(events, records, await self._sender.send(records), strict=True):\n",
+        "        records = [to_kafka(event) for event in events]\n"
+        "        outcomes = await self._sender.send(records)\n"
+        "        await self._events.postpone([event.event_id for event in events])\n"
+        "        for event, record, outcome in zip(events, records, outcomes, strict=True):\n",
+        (f"{_TEST_RELAYING}::TestSentAgain::test_its_next_try_is_set_before_it_is_sent",),
+    ),
+    Mutant(
+        "what the consumer group has before it is sent again",
+        _RELAYING,
+        "and backlog.may_hold(mark.sent_at - CLOCKS)",
+        "and False",
+        (f"{_TEST_RELAYING}::TestHeld::test_what_may_still_be_on_its_way_is_held_without_counting_a_try",),
+    ),
+    Mutant(
+        "what the consumer group has before it is held for ever",
+        _RELAYING,
+        "if now - mark.sent_at < LONGEST_HOLD and backlog",
+        "if backlog",
+        (f"{_TEST_RELAYING}::TestHeld::test_it_is_sent_all_the_same_after_an_hour",),
+    ),
+    Mutant(
+        "an unreadable event stops the run",
+        _EVENTS,
+        "    except Rejected as refusal:\n        return refusal\n",
+        "    except Rejected:\n        raise\n",
+        (f"{_TEST_RELAYING}::TestGivenUp::test_an_unreadable_document_does_not_stop_the_others",),
+    ),
+    Mutant(
+        "a record that Kafka refuses stops its event silently",
+        _RELAYING,
+        "                await self._bury(event, record, outcome, run)\n",
+        "                run.unsent += 1\n",
+        (
+            f"{_TEST_RELAYING}::TestSentAgain"
+            "::test_a_record_that_kafka_refuses_for_good_is_a_dead_letter_and_the_run_goes_on",
+        ),
+    ),
+    Mutant(
+        "an outage of Kafka makes the back-off grow",
+        _RELAYING,
+        "if missing and backlog is not None:",
+        "if missing and (backlog := backlog or Backlog({}, None)):",
+        (f"{_TEST_RELAYING}::TestSentAgain::test_without_kafka_marks_are_taken_off_and_no_try_is_counted",),
+    ),
+    Mutant(
+        "two relays work at once",
+        "shared/twofold/locks.py",
+        "            yield False\n",
+        "            yield True\n",
+        ("tests/contract/test_locks.py::test_only_one_holds_it",),
+    ),
+    Mutant(
+        "offsets of a lost log are believed",
+        _KAFKA,
+        "                next_[partition] = 0  # what was committed is of a log that was lost: the group begins anew\n",
+        "                next_[partition] = consumer.highwater(partition)\n",
+        ("tests/contract/test_backlog.py::test_what_was_committed_of_a_log_that_was_lost_counts_for_nothing",),
+    ),
+    # dead letters
+    Mutant(
+        "a dead letter is acknowledged before it is durable",
+        _STORING,
+        "            await self._dead_letters.keep(DeadLetter(headers, body, reason, partition, offset, received))\n",
+        "            letter = DeadLetter(headers, body, reason, partition, offset, received)\n"
+        '            __import__("asyncio").ensure_future(self._dead_letters.keep(letter))\n',
+        (f"{_TEST_STORING}::TestTrouble::test_a_letter_that_is_not_durable_is_not_acknowledged",),
+    ),
+    Mutant(
+        "poison is answered with 503",
+        _STORING,
+        "        except Rejected as reason:\n            partition, offset",
+        "        except Rejected as reason:\n            raise\n            partition, offset",
+        (f"{_TEST_STORING}::TestPoison::test_an_altered_event_is_a_dead_letter",),
+    ),
+    Mutant(
+        "a redrive is not conditional",
+        _LETTERS,
+        '{"_id": letter_id, "state": before}, change)',
+        '{"_id": letter_id}, change)',
+        (f"{_TEST_REDRIVING}::test_two_redrives_at_once_send_it_once",),
+    ),
+    Mutant(
+        "a redriven record loses its letter's name",
+        _LETTERS,
+        "if (letter_id := letter_of(self.headers)) is not None:",
+        "if (letter_id := letter_of([])) is not None:",
+        (f"{_TEST_REDRIVING}::test_raw_poison_comes_back_as_the_same_letter",),
+    ),
+    Mutant(
+        "a redrive that died stays on its way for ever",
+        _RELAYING,
+        "        await self._dead_letters.expire_redrives()\n",
+        "",
+        (f"{_TEST_REDRIVING}::test_one_that_dies_half_way_leaves_a_letter_that_is_dead_again_in_time",),
+    ),
+    Mutant(
+        "what a source gave up on is tried no more",
+        _LETTERS,
+        'if document["reason"] != Undelivered.title',
+        "if document",
+        (f"{_TEST_REDRIVING}::TestUndelivered",),
+    ),
+    # what is stated
+    Mutant(
+        "a statement comes from the client's clock",
+        _STATEMENTS,
+        "Timestamp(max(now.time - self._margin_s, 0), 0)",
+        "Timestamp(max(int(datetime.now().timestamp()) - self._margin_s, 0), 0)",
+        (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_the_clock_of_who_states_it_changes_nothing",),
+    ),
+    Mutant(
+        "a statement leaves no room for an insert under way",
+        _STATEMENTS,
+        "Timestamp(max(now.time - self._margin_s, 0), 0)",
+        "Timestamp(now.time, 0)",
+        (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_it_stays_below_what_an_insert_under_way_may_add",),
+    ),
+    Mutant(
+        "a statement looks past what is pending",
+        _STATEMENTS,
+        "min(up_to, oldest or up_to)",
+        "up_to",
+        (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_it_is_never_beyond_the_oldest_pending_event",),
+    ),
+    Mutant(
+        "a statement forgets events that were not looked for yet",
+        _STATEMENTS,
+        'for state in ("new", "pending"):',
+        'for state in ("pending",):',
+        (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_it_is_never_beyond_the_oldest_pending_event",),
+    ),
+    Mutant(
+        "a log that was set back is trusted",
+        _STATEMENTS,
+        "        return there is None\n",
+        "        return False\n",
+        (f"{_TEST_STATEMENTS}::TestSetBack",),
+    ),
+    Mutant(
+        "reconcile lets a conflict expire",
+        _RELAYING,
+        "await events.mark(conflicting) if conflicting else 0",
+        "len(conflicting)",
+        ("tests/contract/test_reconciling.py::test_a_conflict_that_it_found_is_stated",),
+    ),
+)

@@ -1,0 +1,155 @@
+"""Completeness: what can be said, at any time, of how far the log holds everything that was accepted.
+
+A statement must never say more than is true, so it stands on no function's clock. Time is the server's cluster time,
+and an event's `seq` is given by the server at insert. Whatever was accepted with a `seq` below the statement's has been
+read back from `event_store`, for three reasons:
+
+- the marks are read from a majority snapshot that is causally after the moment that it speaks of;
+- an insert gets its `seq` when it is carried out, and can commit only within its `maxTimeMS`; the statement stays that
+  much below the snapshot, so no insert from before it can still appear;
+- the newest document that the last statement saw in the log must still be there. If it isn't, the log was set back (a
+  backup was restored), and nothing is stated until `reconcile` has run.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from bson.timestamp import Timestamp
+from pymongo import ASCENDING, DESCENDING
+
+from twofold.mongo import CODEC, Database, Document, Session, driver_errors
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What holds at `at` (the server's clock)."""
+
+    at: datetime
+    complete_up_to: datetime | None
+    """Every event that was accepted before this moment, by the server's clock, is in the log, but for those counted as
+    dead, conflicting or unreadable. None if the log was set back."""
+    stored: int
+    """Events that came into the log since the last statement."""
+    pending: int
+    """Accepted events that are not known to be in the log, and will be tried again."""
+    dead: int
+    conflicting: int
+    unreadable: int
+    oldest_pending: datetime | None
+    """When the oldest pending event was accepted, by the server's clock."""
+    set_back: bool
+    """The log lacks what it had at the last statement: run `twofold reconcile`."""
+
+
+_NOTHING = Timestamp(0, 0)
+
+
+class Statements:
+    """The append-only collection `statements`. Every method raises `Unavailable` when MongoDB is away."""
+
+    def __init__(self, database: Database, longest_insert: timedelta) -> None:
+        self._database = database
+        self._statements = database["statements"]
+        self._margin_s = round(longest_insert.total_seconds()) + 1
+
+    async def last(self) -> Statement | None:
+        """The newest statement."""
+        document = await self._newest({"kind": "statement"})
+        return _statement(document) if document else None
+
+    async def list(self, limit: int) -> list[Statement]:
+        """The newest statements, newest first."""
+        with driver_errors():
+            newest = self._statements.find({"kind": "statement"}).sort("seq", DESCENDING).limit(limit)
+            return [_statement(document) async for document in newest]
+
+    async def find_out(self) -> Statement:
+        """Find out what holds, without writing it down."""
+        with driver_errors():
+            async with self._database.client.start_session(causal_consistency=True) as session:
+                return _statement(await self._document(session))
+
+    async def record(self) -> Statement:
+        """Find out what holds, write it down, and return it."""
+        with driver_errors():
+            async with self._database.client.start_session(causal_consistency=True) as session:
+                document = await self._document(session)
+                await self._statements.insert_one({"seq": _NOTHING, "kind": "statement", **document}, session=session)
+        return _statement(document)
+
+    async def record_reconciliation(self, done: Document) -> None:
+        """Write down that the log was compared with `events`: statements may trust the log again as it is."""
+        with driver_errors():
+            async with self._database.client.start_session(causal_consistency=True) as session:
+                head = await self._log_head(session)
+                entry = {"seq": _NOTHING, "kind": "reconciliation", "log_head": head, **done}
+                await self._statements.insert_one(entry, session=session)
+
+    async def _document(self, session: Session) -> Document:
+        hello = await self._database.client.admin.command("hello", session=session, codec_options=CODEC)
+        now: Timestamp = hello["operationTime"]
+        # From here on, every read of the session is from a majority snapshot at `now` or later.
+        oldest = await self._oldest_pending(session)
+        last = await self._newest({}, session)
+        before = last["log_head"] if last else None
+        set_back = await self._is_set_back(last, session)
+        head = await self._log_head(session)
+        up_to = Timestamp(max(now.time - self._margin_s, 0), 0)
+        return {
+            "at": hello["localTime"],
+            "complete_up_to": None if set_back else min(up_to, oldest or up_to),
+            "stored": await self._stored_since(before, session),
+            **await self._counts(session),
+            "oldest_pending": oldest,
+            "set_back": set_back,
+            "log_head": before if set_back else head,
+        }
+
+    async def _oldest_pending(self, session: Session) -> Timestamp | None:
+        """The `seq` of the oldest event whose mark will be tried again."""
+        oldest: list[Timestamp] = []
+        for state in ("new", "pending"):
+            marked = self._database["events"].find({"outbox.state": state}, {"seq": 1}, session=session)
+            oldest += [document["seq"] async for document in marked.hint("marks").sort("seq", ASCENDING).limit(1)]
+        return min(oldest, default=None)
+
+    async def _counts(self, session: Session) -> Document:
+        marks = self._database["events"]
+        count = {
+            state: await marks.count_documents({"outbox.state": state}, hint="marks", session=session)
+            for state in ("new", "pending", "dead", "conflicting", "unreadable")
+        }
+        count["pending"] += count.pop("new")
+        return count
+
+    async def _log_head(self, session: Session) -> Document | None:
+        newest = self._database["event_store"].find({}, {"seq": 1}, session=session).sort("seq", DESCENDING).limit(1)
+        async for document in newest:
+            return document
+        return None
+
+    async def _is_set_back(self, last: Document | None, session: Session) -> bool:
+        if last is None or last["log_head"] is None:
+            return False
+        there = await self._database["event_store"].find_one(
+            {"_id": last["log_head"]["_id"]}, {"_id": 1}, session=session
+        )
+        return there is None
+
+    async def _stored_since(self, head: Document | None, session: Session) -> int:
+        since = {"seq": {"$gt": head["seq"] if head else _NOTHING}}
+        return await self._database["event_store"].count_documents(since, hint="feed", session=session)
+
+    async def _newest(self, filter_: Document, session: Session | None = None) -> Document | None:
+        with driver_errors():
+            async for document in self._statements.find(filter_, session=session).sort("seq", DESCENDING).limit(1):
+                return document
+        return None
+
+
+def _statement(document: Document) -> Statement:
+    fields = {name: document[name] for name in Statement.__dataclass_fields__}
+    for name in ("complete_up_to", "oldest_pending"):
+        if fields[name] is not None:
+            fields[name] = fields[name].as_datetime()
+    return Statement(**fields)

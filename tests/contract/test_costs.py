@@ -1,0 +1,96 @@
+"""What a run of the relay costs, as the server's own profiler tells it: not more for a larger collection."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from bson.timestamp import Timestamp
+
+from tests.helpers import an_event, some_events
+from twofold.cloudevents import Received
+from twofold.event import Event
+from twofold.event_store import EventStore
+from twofold.events import EventRepository
+from twofold.kafka import Backlog, new_sender
+from twofold.mongo import Database, Document
+from twofold.relaying import Relay
+from twofold.settings import Settings
+
+pytestmark = pytest.mark.guarantee("G5", "G10")
+
+CONFIRMED, DUE = 3000, 10
+
+
+@asynccontextmanager
+async def profiled(database: Database) -> AsyncIterator[list[Document]]:
+    """The operations on Twofold's collections while the block lasts; there once it has ended."""
+    operations: list[Document] = []
+    await database.command("profile", 2)
+    try:
+        yield operations
+    finally:
+        await database.command("profile", 0)
+    ours = {"ns": {"$in": [f"{database.name}.{name}" for name in ("events", "event_store", "dead_letters")]}}
+    operations += [operation async for operation in database["system.profile"].find(ours)]
+
+
+async def fill(database: Database) -> None:
+    """Documents that the relay is done with, in both collections."""
+    ids = [uuid4() for _ in range(CONFIRMED)]
+    expires_at = datetime.now(UTC) + timedelta(days=1)
+    await database["events"].insert_many(
+        [{"_id": id_, "seq": Timestamp(1, 1), "digest": b"x" * 32, "expires_at": expires_at} for id_ in ids]
+    )
+    await database["event_store"].insert_many(
+        [{"_id": id_, "seq": Timestamp(1, n), "digest": b"x" * 32} for n, id_ in enumerate(ids)]
+    )
+    await database["dead_letters"].insert_many(
+        [{"_id": id_, "state": "stored", "reason": "undelivered", "event_id": id_, "history": []} for id_ in ids]
+    )
+
+
+async def accept(database: Database, events: list[Event]) -> None:
+    documents = [EventRepository.encode(event, datetime.now(UTC)) for event in events]
+    await EventRepository(database).insert(documents, [event.event_id for event in events])
+
+
+async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, settings: Settings) -> None:
+    """Ten events are due, half of them in the log; each query goes by an index, and examines these ten at most."""
+
+    async def nothing_waits() -> Backlog:
+        return Backlog({}, None)
+
+    eager = settings.model_copy(update={"relay_first_look_s": -2.0})
+    sender = new_sender(eager)
+    relay = Relay(database, sender, eager, time.monotonic, nothing_waits)
+    await fill(database)
+    await relay.run()  # its statement counts what is stored; the next one counts from there
+    events = some_events(DUE)
+    await accept(database, [*events[5:], *events[:5]])
+    there = [EventStore.encode(Received(event), datetime.now(UTC)) for event in events[:5]]
+    await EventStore(database).append(there, [event.event_id for event in events[:5]])
+    async with profiled(database) as operations:
+        run = await relay.run()
+    sender.close(0.0)
+    assert run is not None
+    assert (run.confirmed, run.resent) == (5, 5)
+    looked = [operation for operation in operations if operation["op"] in ("query", "command", "update", "getmore")]
+    assert {operation["ns"].rpartition(".")[2] for operation in looked} == {"events", "event_store", "dead_letters"}
+    assert len(looked) > 10
+    for operation in looked:
+        said = f"{operation['ns']} {operation.get('command')} {operation.get('planSummary')}"
+        assert "COLLSCAN" not in operation.get("planSummary", ""), said
+        assert operation.get("docsExamined", 0) <= DUE, said
+        assert operation.get("keysExamined", 0) <= 3 * DUE, said
+
+
+async def test_looking_for_due_marks_stops_at_the_limit(database: Database) -> None:
+    """A long outage leaves many marks: each piece costs what it takes."""
+    await accept(database, [an_event() for _ in range(500)])
+    far = datetime.now(UTC) + timedelta(seconds=5)
+    async with profiled(database) as operations:
+        assert len(await EventRepository(database).due(far, timedelta(0), DUE)) == DUE
+    assert max(operation.get("docsExamined", 0) for operation in operations) <= DUE

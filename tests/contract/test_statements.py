@@ -1,0 +1,235 @@
+"""Statements of completeness on the real server: never more than is true."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from bson.timestamp import Timestamp
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+
+from dev.stack import Stack
+from tests.helpers import an_event, some_events
+from twofold import mongo
+from twofold.cloudevents import Received
+from twofold.event import Event
+from twofold.event_store import EventStore
+from twofold.events import EventRepository
+from twofold.kafka import new_sender
+from twofold.mongo import Database, Document
+from twofold.publishing import Publisher
+from twofold.relaying import reconcile
+from twofold.settings import Settings
+from twofold.statements import Statements
+
+pytestmark = pytest.mark.guarantee("G10")
+
+LONGEST_INSERT = timedelta(seconds=4)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def statements(database: Database) -> Statements:
+    return Statements(database, LONGEST_INSERT)
+
+
+async def mark(database: Database, state: str, seconds_ago: int = 0) -> datetime:
+    """Put an event into `events` with a mark of that state, accepted that long ago by the server's clock."""
+    accepted = Timestamp(int((await mongo.server_time(database)).timestamp()) - seconds_ago, 1)
+    event = an_event()
+    await database["events"].insert_one({**event.document(), "seq": accepted, "outbox": {"state": state, "tries": 0}})
+    return accepted.as_datetime()
+
+
+async def log(database: Database, events: Iterable[Event]) -> None:
+    listed = list(events)
+    documents = [EventStore.encode(Received(event), datetime.now(UTC)) for event in listed]
+    await EventStore(database).append(documents, [event.event_id for event in listed])
+
+
+class TestCompleteUpTo:
+    @pytest.mark.parametrize("state", ["new", "pending"])
+    async def test_it_is_never_beyond_the_oldest_pending_event(
+        self, statements: Statements, database: Database, state: str
+    ) -> None:
+        """However long it has been waiting, and however much came after it."""
+        oldest = await mark(database, state, seconds_ago=1000)
+        await mark(database, "new", seconds_ago=500)
+        await mark(database, "pending", seconds_ago=600)
+        stated = await statements.find_out()
+        assert stated.complete_up_to == stated.oldest_pending == oldest
+
+    async def test_without_pending_events_it_follows_the_servers_time(
+        self, statements: Statements, database: Database
+    ) -> None:
+        before = await mongo.server_time(database)
+        stated = await statements.find_out()
+        assert stated.complete_up_to is not None
+        assert before - timedelta(seconds=8) < stated.complete_up_to < before - LONGEST_INSERT
+        assert before <= stated.at <= await mongo.server_time(database)
+        assert stated.oldest_pending is None
+
+    async def test_it_stays_below_what_an_insert_under_way_may_add(
+        self, statements: Statements, database: Database
+    ) -> None:
+        """An event gets its `seq` before it can be seen: what is stated meanwhile must not speak of its moment."""
+        event = an_event()
+        async with database.client.start_session() as session:
+            await session.start_transaction()
+            await database["events"].insert_one(EventRepository.encode(event, datetime.now(UTC)), session=session)
+            await asyncio.sleep(1.5)
+            stated = await statements.find_out()
+            await session.commit_transaction()
+        document = await database["events"].find_one({"_id": event.event_id})
+        assert document is not None
+        assert stated.pending == 0, "it could not be seen then"
+        assert stated.complete_up_to is not None
+        assert stated.complete_up_to < document["seq"].as_datetime()
+
+    @pytest.mark.parametrize("off", [HOUR, -HOUR], ids=["ahead", "behind"])
+    async def test_a_publishers_clock_changes_nothing(
+        self, statements: Statements, database: Database, settings: Settings, off: timedelta
+    ) -> None:
+        """Not when an event was accepted, and not how far the log is complete."""
+        publisher = Publisher(
+            EventRepository(database),
+            EventStore(database),
+            new_sender(settings),
+            settings,
+            clock=lambda: datetime.now(UTC) + off,
+        )
+        before = await mongo.server_time(database)
+        await publisher.publish_event("order.created", {}, source="/shop")
+        await publisher.close()
+        stated = await statements.find_out()
+        assert stated.pending == 1
+        assert stated.oldest_pending is not None
+        assert abs(stated.oldest_pending - before) < timedelta(seconds=3)
+        assert stated.complete_up_to is not None
+        assert before - timedelta(seconds=8) < stated.complete_up_to <= stated.oldest_pending
+
+    @pytest.mark.parametrize("off_s", [3600, -3600], ids=["ahead", "behind"])
+    async def test_the_clock_of_who_states_it_changes_nothing(
+        self, settings: Settings, database: Database, off_s: int
+    ) -> None:
+        """A process whose clock is an hour off says what any other says."""
+        before = await mongo.server_time(database)
+        stated = await asyncio.to_thread(status_by_a_clock_that_is_off, settings, off_s)
+        at = datetime.fromisoformat(stated["at"])
+        assert before <= at <= await mongo.server_time(database)
+        assert before - timedelta(seconds=8) < datetime.fromisoformat(stated["complete_up_to"]) < at - LONGEST_INSERT
+
+
+OFF_CLOCK = """
+import datetime, sys, time
+shift, real, real_time = float(sys.argv.pop(1)), datetime.datetime, time.time
+class Instances(type):
+    def __instancecheck__(cls, value):
+        return isinstance(value, real)
+class Off(real, metaclass=Instances):
+    @classmethod
+    def now(cls, tz=None):
+        return real.now(tz) + datetime.timedelta(seconds=shift)
+datetime.datetime, time.time = Off, lambda: real_time() + shift
+from twofold.cli import main
+main()
+"""
+
+
+def status_by_a_clock_that_is_off(settings: Settings, off_s: int) -> Any:
+    env = os.environ | {
+        "MONGODB_URI": settings.mongodb_uri.get_secret_value(),
+        "MONGODB_DATABASE": settings.mongodb_database,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_TOPIC": settings.kafka_topic,
+    }
+    command = [sys.executable, "-c", OFF_CLOCK, str(off_s), "status", "--json"]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+class TestCounts:
+    async def test_each_state_is_counted_as_its_own(self, statements: Statements, database: Database) -> None:
+        """Those that are given up hold nothing back, but are never left unsaid."""
+        states = {"new": 5, "pending": 4, "dead": 3, "conflicting": 2, "unreadable": 1}
+        for state, number in states.items():
+            for _ in range(number):
+                await mark(database, state, seconds_ago=1000 if state == "dead" else 0)
+        stated = await statements.find_out()
+        assert (stated.pending, stated.dead, stated.conflicting, stated.unreadable) == (9, 3, 2, 1)
+        assert stated.oldest_pending is not None
+        assert stated.oldest_pending > stated.at - timedelta(seconds=60)
+
+    async def test_stored_are_those_since_the_last_statement(self, statements: Statements, database: Database) -> None:
+        await log(database, some_events(3))
+        assert (await statements.record()).stored == 3
+        assert (await statements.record()).stored == 0
+        await log(database, some_events(2))
+        assert (await statements.find_out()).stored == 2
+        assert (await statements.record()).stored == 2
+
+
+@pytest.mark.guarantee("R9")
+class TestSetBack:
+    async def test_nothing_is_stated_of_a_log_that_lacks_what_it_had_until_it_is_compared(
+        self, statements: Statements, database: Database, settings: Settings
+    ) -> None:
+        """Somebody restored a backup, whose marks are long gone: then `reconcile` finds what is missing."""
+        await log(database, some_events(3))
+        last = an_event()
+        await log(database, [last])
+        await EventRepository(database).insert([EventRepository.encode(last, datetime.now(UTC))], [last.event_id])
+        await EventRepository(database).confirm([last.event_id], timedelta(days=1))
+        assert not (await statements.record()).set_back
+        await database["event_store"].delete_one({"_id": last.event_id})
+        for _ in range(2):
+            stated = await statements.record()
+            assert (stated.set_back, stated.complete_up_to) == (True, None)
+        await log(database, some_events(2))
+        assert (await statements.record()).complete_up_to is None, "what came later doesn't fill the gap"
+        await reconcile(database, settings, datetime.now(UTC) - HOUR)
+        pending = await statements.record()
+        assert (pending.set_back, pending.pending) == (False, 1)
+        await log(database, [last])
+        await EventRepository(database).confirm([last.event_id], timedelta(days=1))
+        complete = await statements.record()
+        assert (complete.set_back, complete.pending) == (False, 0)
+        assert complete.complete_up_to is not None
+
+
+class TestKept:
+    async def test_each_is_added_and_none_is_changed(self, statements: Statements, database: Database) -> None:
+        async def kept() -> list[Document]:
+            return [document async for document in database["statements"].find().sort("seq", 1)]
+
+        assert await statements.last() is None
+        first = await statements.record()
+        before = await kept()
+        await mark(database, "new")
+        second = await statements.record()
+        assert (await kept())[:1] == before
+        assert await statements.list(10) == [second, first]
+        assert await statements.last() == second
+
+    async def test_finding_out_writes_nothing(self, statements: Statements, database: Database) -> None:
+        await statements.find_out()
+        assert await database["statements"].count_documents({}) == 0
+
+    @pytest.mark.parametrize("function", ["relay", "operator"])
+    def test_the_server_refuses_to_change_them(self, stack: Stack, function: str) -> None:
+        """To those who may add to them."""
+        with MongoClient[Document](stack.function_environment(function)["MONGODB_URI"]) as client:
+            kept = client[stack.database]["statements"]
+            kept.insert_one({"_id": uuid4().hex, "seq": Timestamp(1, 1), "kind": "test"})
+            for change in (lambda: kept.update_many({}, {"$set": {"dead": 0}}), lambda: kept.delete_many({})):
+                with pytest.raises(OperationFailure) as refused:
+                    change()
+                assert refused.value.code == 13

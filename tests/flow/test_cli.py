@@ -1,0 +1,165 @@
+"""The operator's command line on the whole stack, with the operator's own rights."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dev.processes import wait_until
+from tests.helpers import View, altered, an_event, plain_record, some_events, structured
+from twofold.cli import app
+from twofold.event import Event
+
+pytestmark = pytest.mark.guarantee("G10")
+
+Twofold = Callable[..., Result]
+
+
+@pytest.fixture
+def twofold(flow: View) -> Twofold:
+    """Run a command in this process, with the settings of the user `operator`."""
+    env = flow.stack.function_environment("operator") | {"COLUMNS": "200", "NO_COLOR": "1"}
+
+    def run(*arguments: str, exit_code: int = 0, **more: Any) -> Result:
+        result = CliRunner().invoke(app, arguments, env=env, **more)
+        assert result.exit_code == exit_code, (result.output, result.exception)
+        return result
+
+    return run
+
+
+def said(result: Result) -> Any:
+    """What it printed as JSON."""
+    return json.loads(result.stdout)
+
+
+def poison(flow: View) -> dict[str, Any]:
+    """A new letter."""
+    body = b"\x00 poison " + uuid4().bytes
+    assert flow.store(plain_record(body, 72, 1)).status_code == 200
+    letter: dict[str, Any] = flow.database.dead_letters.find_one({"body": body})
+    return letter
+
+
+def in_lines(*events: Event) -> str:
+    return "".join(json.dumps(structured(event)) + "\n" for event in events)
+
+
+class TestStatus:
+    def test_status_says_how_far_the_log_is_complete(self, twofold: Twofold) -> None:
+        status = said(twofold("status", "--json"))
+        assert status.keys() == {
+            *("at", "complete_up_to", "stored", "pending", "dead", "conflicting", "unreadable", "oldest_pending"),
+            *("set_back", "lag"),
+        }
+        assert status["lag"].keys() == {"0", "1", "2", "3"}
+        assert status["at"].endswith("Z")
+        assert status["complete_up_to"] <= status["at"]
+
+    def test_people_get_a_table(self, twofold: Twofold) -> None:
+        output = twofold("status").stdout
+        assert "complete_up_to" in output
+        assert "{" in output, "the lag, by partition"
+
+    def test_a_run_of_the_relay_ends_with_a_statement_that_is_listed(self, twofold: Twofold, flow: View) -> None:
+        """The same that the function `relay` then answers to a GET."""
+        run = said(twofold("relay", "run", "--json"))
+        listed = said(twofold("statements", "--limit", "1", "--json"))
+        assert listed == [run["statement"]]
+        assert flow.http.get(flow.stack.relay_url).json() == run["statement"]
+
+    def test_setup_says_what_there_is(self, twofold: Twofold, flow: View) -> None:
+        """With the rights of who may do that."""
+        output = twofold("setup", exit_code=1).output
+        assert "Traceback" not in output
+        result = CliRunner().invoke(app, ["setup"], env=flow.stack.environment)
+        assert result.exit_code == 0
+        assert "collection events" in result.stdout
+        assert f"topic {flow.stack.topic}" in result.stdout
+
+    @pytest.mark.guarantee("R9")
+    def test_reconcile_says_what_it_did(self, twofold: Twofold, flow: View) -> None:
+        event = an_event()
+        flow.publish(event)
+        assert flow.arrive([event])
+        assert flow.relayed([event])
+        flow.database.event_store.delete_one({"_id": event.event_id})  # root's right, and a restored backup's effect
+        done = said(twofold("reconcile", "--from", "2020-01-01", "--json"))
+        assert done["marked"] == 1
+        assert done["looked_at"] >= 1
+        assert flow.relayed([event])
+        assert flow.held("event_store", [event])
+
+
+class TestDeadLetters:
+    def test_they_are_counted_listed_and_shown(self, twofold: Twofold, flow: View) -> None:
+        """Whole, with the bytes in base64."""
+        letter = poison(flow)
+        counted = said(twofold("dead-letters", "count", "--json"))
+        assert {"state": "dead", "reason": "malformed"} in [
+            {name: line[name] for name in ("state", "reason")} for line in counted
+        ]
+        listed = said(twofold("dead-letters", "list", "--reason", "malformed", "--limit", "100000", "--json"))
+        assert str(letter["_id"]) in [line["_id"] for line in listed]
+        shown = said(twofold("dead-letters", "show", str(letter["_id"])))
+        assert shown["_id"] == str(letter["_id"])
+        assert shown["reason"] == "malformed"
+        assert shown["body"]
+
+    def test_one_that_is_not_there_is_told(self, twofold: Twofold) -> None:
+        assert "no letter" in twofold("dead-letters", "show", str(uuid4()), exit_code=2).output
+
+    @pytest.mark.guarantee("R12")
+    def test_redrive_sends_letters_again(self, twofold: Twofold, flow: View) -> None:
+        """Named, or by their reason."""
+        letter = poison(flow)
+        done = said(twofold("dead-letters", "redrive", str(letter["_id"]), "--by", "Ada", "--json"))
+        assert done == {"sent": 1, "not_dead": 0, "not_sent": 0}
+
+        def failed_again() -> bool:
+            history = flow.database.dead_letters.find_one({"_id": letter["_id"]})["history"]
+            return [line["what"] for line in history] == ["redriven", "failed again"]
+
+        assert wait_until(failed_again, within=40)
+        assert said(twofold("dead-letters", "redrive", "--reason", "no-such", "--by", "Ada", "--json"))["sent"] == 0
+
+    def test_discard_takes_a_reason_and_a_name(self, twofold: Twofold, flow: View) -> None:
+        letter = poison(flow)
+        twofold("dead-letters", "discard", str(letter["_id"]), "--why", "a test", "--by", "Ada")
+        kept = flow.database.dead_letters.find_one({"_id": letter["_id"]})
+        assert (kept["state"], kept["history"][0]["by"], kept["history"][0]["why"]) == ("discarded", "Ada", "a test")
+        again = twofold("dead-letters", "discard", str(letter["_id"]), "--why", "again", "--by", "Ada", exit_code=2)
+        assert "not dead" in again.output
+
+
+@pytest.mark.guarantee("R4")
+class TestPublish:
+    def test_lines_of_standard_input_are_published(self, twofold: Twofold, flow: View) -> None:
+        """By the same path as the function's, and safe to repeat."""
+        events = some_events(25)
+        first = said(twofold("publish", "--json", input=in_lines(*events)))
+        again = said(twofold("publish", "-", "--json", input=in_lines(*events)))
+        assert first == {"accepted": 25, "duplicate": 0, "refused": 0}
+        assert again == {"accepted": 0, "duplicate": 25, "refused": 0}
+        assert flow.arrive(events)
+
+    @pytest.mark.guarantee("R3")
+    def test_lines_that_are_refused_are_told_by_number_and_stop_nothing(self, twofold: Twofold, flow: View) -> None:
+        there, good, last = some_events(3)
+        flow.publish(there)
+        lines = f"{in_lines(good)}no json\n{in_lines(altered(there))}{in_lines(last)}"
+        result = twofold("publish", "--json", input=lines, exit_code=1)
+        assert said(result) == {"accepted": 2, "duplicate": 0, "refused": 2}
+        told = [line for line in result.stderr.splitlines() if line.startswith("line ")]
+        assert [line.split(":")[0] for line in told] == ["line 2", "line 3"]
+        assert flow.held("events", [good, last]) == {good.event_id, last.event_id}
+
+    def test_a_file_is_published(self, twofold: Twofold, flow: View, tmp_path: Any) -> None:
+        event = an_event()
+        file = tmp_path / "events.ndjson"
+        file.write_text(in_lines(event))
+        assert said(twofold("publish", str(file), "--json"))["accepted"] == 1
+        assert flow.held("events", [event])

@@ -1,0 +1,130 @@
+"""The dead-letter sink of the KafkaSource, and the way back into the log, through all processes."""
+
+import asyncio
+import base64
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from dev.functions import FunctionProcess
+from dev.processes import free_port, wait_until
+from tests.conftest import Spawner
+from tests.helpers import Raw, View, an_event, delivered, plain_record, settings_of
+from twofold import mongo
+from twofold.dead_letters import DeadLetters
+from twofold.events import EventRepository
+from twofold.kafka import new_sender
+from twofold.redriving import Redrive, Redriven
+
+pytestmark = pytest.mark.guarantee("G4")
+
+TROUBLE = {
+    "ce-knativeerrorcode": "503",
+    "ce-knativeerrordest": "http://store.local/",
+    "ce-knativeerrordata": base64.b64encode(b'{"title":"unavailable"}').decode(),
+}
+"""What KafkaSource adds to a dead letter: https://knative.dev/docs/eventing/event-delivery/"""
+
+
+def given_up(request: tuple[Raw, bytes]) -> tuple[Raw, bytes]:
+    headers, body = request
+    return [*headers, *((name.encode(), value.encode()) for name, value in TROUBLE.items())], body
+
+
+def sink(flow: View) -> str:
+    return flow.stack.functions["dead_letters"].url
+
+
+def kept(flow: View, body: bytes) -> list[dict[str, Any]]:
+    return list(flow.database.dead_letters.find({"body": body}))
+
+
+@pytest.mark.guarantee("R11")
+class TestSink:
+    def test_it_starts_and_keeps_what_a_source_gave_up_on(self, flow: View) -> None:
+        """To the byte, as it was before the source said why; with its words as the letter's."""
+        body = b"\x00\xff not ours " + uuid4().bytes
+        headers, _ = request = plain_record(body, partition=2, offset=5)
+        assert flow.store(given_up(request), sink(flow)).status_code == 200
+        (letter,) = kept(flow, body)
+        assert (letter["reason"], letter["state"], letter["event_id"]) == ("undelivered", "dead", None)
+        assert letter["log"] == {"partition": 2, "offset": 5}
+        assert letter["detail"] == 'http://store.local/ answered 503: {"title":"unavailable"}'
+        names = {header["name"]: header["value"] for header in letter["headers"]}
+        assert names == {name.decode(): value for name, value in headers}
+
+    def test_a_redelivery_is_the_same_letter(self, flow: View) -> None:
+        body = uuid4().bytes
+        for _ in range(3):
+            assert flow.store(given_up(plain_record(body)), sink(flow)).status_code == 200
+        (letter,) = kept(flow, body)
+        assert letter["times"] == 3
+
+    def test_a_sound_event_is_known_as_what_it_is(self, flow: View) -> None:
+        """The source's extensions are no part of it, nor of its digest."""
+        event = an_event()
+        assert flow.store(given_up(delivered(event)), sink(flow)).status_code == 200
+        (letter,) = flow.letters(event)
+        assert (letter["event_id"], letter["digest"]) == (event.event_id, event.digest)
+
+    def test_without_the_sources_words_it_is_kept_all_the_same(self, flow: View) -> None:
+        body = uuid4().bytes
+        headers, _ = plain_record(body)
+        broken = [*headers, (b"ce-knativeerrordata", b"no base64!")]
+        assert flow.store((broken, body), sink(flow)).status_code == 200
+        assert len(kept(flow, body)) == 1
+
+    def test_without_mongodb_it_answers_503(self, spawn: Spawner) -> None:
+        """Then the source keeps it, and tries again."""
+        away = spawn("dead_letters", MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}", MONGODB_TIMEOUT_S="0.5")
+        answer = posted(away, given_up(plain_record(b"poison")))
+        assert answer == 503
+
+    def test_it_has_no_rights_but_those_it_needs(self, flow: View) -> None:
+        users = flow.database.command("usersInfo", "dead_letters", showPrivileges=True)["users"]
+        granted = {grant["resource"].get("collection") for grant in users[0]["inheritedPrivileges"]}
+        assert granted == {"dead_letters"}
+
+
+def posted(function: FunctionProcess, request: tuple[Raw, bytes]) -> int:
+    import httpx
+
+    headers, body = request
+    return httpx.post(function.url, headers=headers, content=body, timeout=30).status_code
+
+
+@pytest.mark.guarantee("R12")
+class TestRedriven:
+    def test_it_goes_to_the_right_topic_in_the_right_form_and_into_the_log(self, flow: View) -> None:
+        """Through Kafka, KafkaSource and `store`; it isn't even in `events`, so nothing else could bring it."""
+        event = an_event()
+        assert flow.store(given_up(delivered(event, 1, 2)), sink(flow)).status_code == 200
+        (letter,) = flow.letters(event)
+        assert asyncio.run(redriven(flow, letter["_id"])) == Redriven(sent=1)
+        assert flow.arrive([event])
+        assert wait_until(lambda: flow.letters(event)[0]["state"] == "stored", within=10)
+        (letter,) = flow.letters(event)
+        assert [line["what"] for line in letter["history"]] == ["redriven", "stored"]
+        logged = flow.document("event_store", event)
+        assert logged is not None
+        assert "redriveof" not in str(logged), "how it came is no part of it"
+
+    def test_poison_comes_back_as_the_same_letter(self, flow: View) -> None:
+        body = uuid4().bytes
+        assert flow.store(plain_record(body, 71, 1)).status_code == 200
+        (letter,) = kept(flow, body)
+        assert asyncio.run(redriven(flow, letter["_id"])) == Redriven(sent=1)
+        assert wait_until(lambda: kept(flow, body)[0]["state"] == "dead", within=40)
+        (again,) = kept(flow, body)
+        assert (again["_id"], again["times"]) == (letter["_id"], 2)
+        assert [line["what"] for line in again["history"]] == ["redriven", "failed again"]
+
+
+async def redriven(flow: View, letter_id: Any) -> Redriven:
+    settings = settings_of(flow.stack)
+    sender = new_sender(settings)
+    async with mongo.connect(settings, "tests") as database:
+        done = await Redrive(DeadLetters(database), EventRepository(database), sender).redrive([letter_id], "Ada")
+    await asyncio.to_thread(sender.close, 0.0)
+    return done
