@@ -31,7 +31,7 @@ _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-
 _ATTRIBUTE = re.compile(r"[!-~](?:[ -~]{0,1022}[!-~])?")
 _WORD = re.compile(r"[!-~]{1,1024}")
 _EXTENSION_NAME = re.compile(r"[a-z0-9]{1,40}")
-_INT64 = range(-(2**63), 2**63)
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1  # no `range`: it counts up to the Int64 that BSON gives back
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -133,7 +133,7 @@ def check_payload(value: object, where: str = "data", depth: int = 1) -> None:
     elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int):
-        if value not in _INT64:
+        if not _INT64_MIN <= value <= _INT64_MAX:
             raise Invalid("an integer must fit into 64 bits", where)
     elif isinstance(value, float):
         if value - value != 0.0:  # only NaN and the infinities differ from themselves

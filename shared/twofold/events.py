@@ -102,7 +102,7 @@ class EventRepository:
         return await self._change_marks(ids, [{"$set": {"expires_at": expires_at}}, {"$unset": "outbox"}])
 
     async def postpone(self, ids: Sequence[UUID]) -> int:
-        """Note one more try, and let each wait be twice the one before, up to 60 times the first, by the server's time."""
+        """Note one more try; each wait is twice the one before, up to 60 times the first, by the server's time."""
         doubled = {"$multiply": [self._back_off_ms, {"$pow": [2, {"$min": ["$outbox.tries", 10]}]}]}
         mark = {
             "state": "pending",
