@@ -1,6 +1,7 @@
 """`python -m dev`: the demo, and the stack to work with."""
 
 import json
+import secrets
 import signal
 import sys
 import time
@@ -19,9 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from dev import demo as the_demo
+from dev.faults import run as the_faults
 from dev.preflight import Unfit
 from dev.processes import StartFailed
-from dev.running import Running, Steps, command_line_options, here, hold, kept
+from dev.running import Running, Steps, command_line_options, here, hold, kept, new_logs
 from dev.stack import Stack
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -70,6 +72,33 @@ def _table(figures: dict[str, Any]) -> Table:
     for name, value in figures.items():
         table.add_row(name, "-" if value is None else str(value))
     return table
+
+
+@app.command()
+def faults(
+    broker: Annotated[str, typer.Option(help="tansu or apache")] = "tansu",
+    json_path: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    seed: Annotated[int | None, typer.Option(help="of an earlier run; else a new one, which is printed")] = None,
+    events: Annotated[int, typer.Option(min=1, help="how many must be acknowledged, at least")] = 20_000,
+    count: Annotated[int, typer.Option("--faults", min=0, help="how many faults")] = 25,
+) -> None:
+    """Publish under load, break everything at random moments, and prove that nothing was lost, doubled or changed."""
+    seed = secrets.randbits(32) if seed is None else seed
+    console.print(f"seed {seed}")
+    wanted = the_faults.Plan(seed, events, count, broker, logs=new_logs())
+    with _explained(), _steps() as on_step:
+        report = the_faults.run(wanted, on_step)
+    figures = report.as_json()
+    if json_path:
+        json_path.write_text(json.dumps(figures, indent=2) + "\n")
+    complaints = figures.pop("complaints")
+    console.print(_table(figures))
+    if complaints:
+        complain.print("\n".join([f"Seed {seed} failed:", *complaints, f"Logs: {wanted.logs}"]), markup=False)
+        raise typer.Exit(1)
+    console.print(
+        "Every accepted event is in the log, once and as it was sent; every poison is among the dead letters."
+    )
 
 
 @app.command()
