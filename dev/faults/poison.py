@@ -10,7 +10,7 @@ from uuid import UUID
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from dev.faults.producer import Sent, received_of, sent_of
+from dev.faults.producer import Sent, new_event, received_of, sent_of
 from twofold.cloudevents import Record, to_kafka
 
 PLAIN_HEADER = "marker"
@@ -92,9 +92,15 @@ def nameless(marker: str) -> Poison:
     return replace(base, headers=tuple((name, b"" if name == "ce_id" else value) for name, value in base.headers))
 
 
+def stranger(marker: str) -> Poison:
+    """An altered record of an event that was never published: its digest alone tells."""
+    return altered(sent_of(new_event("stranger", -1, random.Random(marker))), marker)
+
+
 SHAPES: Mapping[str, Callable[[str], Poison]] = {
     "foreign": foreign,
     "nameless": nameless,
+    "stranger": stranger,
     "bytes": lambda marker: plain(b"\x00\xff\xfe not text at all \x80", marker),
     "half": lambda marker: plain(b"{", marker, b"key"),
     "null": lambda marker: plain(b"null", marker),

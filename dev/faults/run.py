@@ -63,6 +63,8 @@ class Report:
     event_store: int
     retries: int
     expired: int
+    poison_gone: int
+    """Records that a broker lost with its log before they were kept; nobody may ever have seen them."""
     faults: Counter[str]
     run_s: float
     settle_s: float
@@ -88,6 +90,7 @@ class Report:
             "unexpected": verdict.unexpected,
             "poison_sent": verdict.poison_sent,
             "poison_kept": verdict.poison_kept,
+            "poison_gone": self.poison_gone,
             "redriven_twice": verdict.redriven_twice,
             "overclaimed": verdict.overclaimed,
             "statement_ok": verdict.statement_ok,
@@ -173,7 +176,7 @@ class _Run:
         self._on_step("reading the servers, and judging")
         evidence = self._evidence()
         self._keep(evidence)
-        ledger = self._load.ledger
+        ledger, poison = self._load.ledger, self._poisoner.sendings
         return Report(
             plan=self._wanted,
             verdict=judge(evidence),
@@ -183,6 +186,7 @@ class _Run:
             event_store=len(evidence.event_store),
             retries=ledger.retries,
             expired=len(self._watcher.expired),
+            poison_gone=len(poison.gone & poison.acknowledged - self._kept()),
             faults=faults,
             run_s=broken - began,
             settle_s=settle_s,
