@@ -76,16 +76,19 @@ def _table(figures: dict[str, Any]) -> Table:
 
 @app.command()
 def faults(
+    *,
     broker: Annotated[str, typer.Option(help="tansu or apache")] = "tansu",
     json_path: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
     seed: Annotated[int | None, typer.Option(help="of an earlier run; else a new one, which is printed")] = None,
-    events: Annotated[int, typer.Option(min=1, help="how many must be acknowledged, at least")] = 20_000,
-    count: Annotated[int, typer.Option("--faults", min=0, help="how many faults")] = 25,
+    events: Annotated[int | None, typer.Option(min=1, help="how many must be acknowledged, at least")] = None,
+    count: Annotated[int | None, typer.Option("--faults", min=1, help="how many faults")] = None,
+    short: Annotated[bool, typer.Option(help="2,000 events and 11 short faults; else 20,000 and 25")] = False,
 ) -> None:
     """Publish under load, break everything at random moments, and prove that nothing was lost, doubled or changed."""
     seed = secrets.randbits(32) if seed is None else seed
     console.print(f"seed {seed}")
-    wanted = the_faults.Plan(seed, events, count, broker, logs=new_logs())
+    form = the_faults.SHORT_FORM if short else the_faults.FULL_FORM
+    wanted = the_faults.Plan(seed, broker, form, events or form.events, count or form.faults, logs=new_logs())
     with _explained(), _steps() as on_step:
         report = the_faults.run(wanted, on_step)
     figures = report.as_json()

@@ -20,7 +20,7 @@ from pymongo.read_concern import ReadConcern
 from dev.faults.injector import Injector
 from dev.faults.kinds import Site, kinds_for
 from dev.faults.load import Load
-from dev.faults.plan import FULL, Pace, plan
+from dev.faults.plan import FULL, SHORT, Pace, plan
 from dev.faults.poison import Poisoner
 from dev.faults.producer import Sent
 from dev.faults.verdict import Evidence, Verdict, judge, marker_of
@@ -33,8 +33,21 @@ Document = dict[str, Any]
 
 SETTLED_WITHIN_S = 180.0
 DAY_S = 86_400
-SECONDS_A_FAULT = 5.0
-"""About what one takes, two at a time: the load is spread over all of them."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How large a run is by default, and how fast everything goes."""
+
+    events: int
+    faults: int
+    pace: Pace
+    seconds_a_fault: float
+    """About what one takes, two at a time: the load is spread over all of them."""
+
+
+FULL_FORM = Form(events=20_000, faults=25, pace=FULL, seconds_a_fault=5.0)
+SHORT_FORM = Form(events=2_000, faults=11, pace=SHORT, seconds_a_fault=2.0)
 
 
 @dataclass(frozen=True)
@@ -42,13 +55,12 @@ class Plan:
     """What a run shall be."""
 
     seed: int
-    events: int = 20_000
+    broker: str
+    form: Form
+    events: int
     """How many must be acknowledged, at least."""
-    faults: int = 25
-    broker: str = "tansu"
-    pace: Pace = FULL
-    seconds_a_fault: float = SECONDS_A_FAULT
-    logs: Path | None = None
+    faults: int
+    logs: Path
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,7 @@ class Report:
 
 def options_of(wanted: Plan) -> Options:
     """The stack, with everything that takes minutes in a cluster made to take seconds."""
-    pace = wanted.pace
+    pace = wanted.form.pace
     return Options(
         members=3,
         broker=wanted.broker,
@@ -115,7 +127,7 @@ def options_of(wanted: Plan) -> Options:
             "RETENTION_DAYS": f"{pace.retention_s / DAY_S:.9f}",
             "RELAY_FIRST_LOOK_S": str(pace.first_look_s),
             "RELAY_BACK_OFF_S": str(pace.back_off_s),
-            "RELAY_BUDGET_S": "5",
+            "RELAY_BUDGET_S": str(pace.relay_budget_s),
             "RELAY_BATCH": "200",
         },
         source_arguments=("--session-timeout-ms", "3000", "--commit-every", "2"),
@@ -152,7 +164,7 @@ class _Run:
             stack.publish_url,
             run=f"{wanted.seed:x}",
             seed=seeds.getrandbits(32),
-            rate=wanted.events / (wanted.faults * wanted.seconds_a_fault),
+            rate=wanted.events / (wanted.faults * wanted.form.seconds_a_fault),
             expired=self._watcher.recently_expired,
         )
         self._poisoner = Poisoner(
@@ -197,15 +209,16 @@ class _Run:
         if self._stack.mongo is None or self._stack.source is None:
             raise LookupError("faults need servers of our own")
         wanted = self._wanted
+        pace = wanted.form.pace
         site = Site(
-            self._stack, self._stack.mongo, self._stack.source, self._load, self._poisoner, self._database, wanted.pace
+            self._stack, self._stack.mongo, self._stack.source, self._load, self._poisoner, self._database, pace
         )
         kinds = kinds_for(wanted.broker)
         injector = Injector(kinds, site, self._on_step)
         self._load.start()
         self._poisoner.start()
         try:
-            injector.inject(plan(self._plan_seed, list(kinds), wanted.faults, wanted.pace))
+            injector.inject(plan(self._plan_seed, list(kinds), wanted.faults, pace))
             self._on_step(f"{wanted.faults} faults are over; {self._acknowledged()} events acknowledged")
             self._load.hurry(on=True)
             wait_until(lambda: self._acknowledged() >= wanted.events or not self._load.alive, within=SETTLED_WITHIN_S)
