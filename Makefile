@@ -13,9 +13,12 @@ JAVA := $(shell command -v java >/dev/null && command -v mvn >/dev/null && echo 
 
 OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(KEEP),--keep)
 
+FAULT_OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(SEED),--seed $(SEED)) \
+	$(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS))
+
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-all mutants check bench format
+.PHONY: help demo dev test test-all mutants check bench faults format
 
 help: ## print this list
 	@echo 'Usage: make COMMAND [NAME=VALUE...]'
@@ -52,6 +55,9 @@ check: .venv/made ## lint, format, types, import direction, and a test for every
 
 bench: .venv/made ## measure beside the naive way and the limit, in one run (JSON=FILE; needs wrk)
 	@$(RUN) benchmarks $(if $(JSON),--json $(JSON))
+
+faults: .venv/made ## lose nothing while everything breaks, at random moments (JSON=FILE, SEED=, EVENTS=, FAULTS=, BROKER=tansu|apache)
+	@$(RUN) dev faults $(FAULT_OPTIONS)
 
 format: .venv/made ## put the code into the one format and mend what ruff can
 	@.venv/bin/ruff check --fix $(CODE)

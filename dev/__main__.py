@@ -1,6 +1,7 @@
 """`python -m dev`: the demo, and the stack to work with."""
 
 import json
+import secrets
 import signal
 import sys
 import time
@@ -19,10 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dev import demo as the_demo
+from dev.faults import run as the_faults
 from dev.mutants import mutants
 from dev.preflight import Unfit
 from dev.processes import StartFailed
-from dev.running import Running, Steps, command_line_options, here, hold, kept
+from dev.running import Running, Steps, command_line_options, here, hold, kept, new_logs
 from dev.stack import Stack
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -73,6 +75,36 @@ def _table(figures: dict[str, Any]) -> Table:
     for name, value in figures.items():
         table.add_row(name, "-" if value is None else str(value))
     return table
+
+
+@app.command()
+def faults(
+    *,
+    broker: Annotated[str, typer.Option(help="tansu or apache")] = "tansu",
+    json_path: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    seed: Annotated[int | None, typer.Option(help="of an earlier run; else a new one, which is printed")] = None,
+    events: Annotated[int | None, typer.Option(min=1, help="how many must be acknowledged, at least")] = None,
+    count: Annotated[int | None, typer.Option("--faults", min=1, help="how many faults")] = None,
+    short: Annotated[bool, typer.Option(help="2,000 events and 11 short faults; else 20,000 and 25")] = False,
+) -> None:
+    """Publish under load, break everything at random moments, and prove that nothing was lost, doubled or changed."""
+    seed = secrets.randbits(32) if seed is None else seed
+    console.print(f"seed {seed}")
+    form = the_faults.SHORT_FORM if short else the_faults.FULL_FORM
+    wanted = the_faults.Plan(seed, broker, form, events or form.events, count or form.faults, logs=new_logs())
+    with _explained(), _steps() as on_step:
+        report = the_faults.run(wanted, on_step)
+    figures = report.as_json()
+    if json_path:
+        json_path.write_text(json.dumps(figures, indent=2) + "\n")
+    complaints = figures.pop("complaints")
+    console.print(_table(figures))
+    if complaints:
+        complain.print("\n".join([f"Seed {seed} failed:", *complaints, f"Logs: {wanted.logs}"]), markup=False)
+        raise typer.Exit(1)
+    console.print(
+        "Every accepted event is in the log, once and as it was sent; every poison is among the dead letters."
+    )
 
 
 @app.command()

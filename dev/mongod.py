@@ -137,7 +137,7 @@ class ReplicaSet:
         self.wait_primary()
         if self.auth:
             self._create_root()
-        if not wait_until(self._all_joined, within=30.0):
+        if not wait_until(self.all_joined, within=30.0):
             raise StartFailed("the replica set's members did not all join\n" + self.members[-1].log_tail())
 
     def start(self) -> None:
@@ -163,7 +163,8 @@ class ReplicaSet:
                 writeConcern={"w": len(self.members), "wtimeout": 20_000},
             )
 
-    def _all_joined(self) -> bool:
+    def all_joined(self) -> bool:
+        """Whether every member is the primary or a secondary now."""
         answers = [self._hello(index) or {} for index in range(len(self.members))]
         return all(answer.get("isWritablePrimary") or answer.get("secondary") for answer in answers)
 

@@ -81,8 +81,13 @@ def command_line_options(
         settings=QUICK,
         relay_every_s=RELAY_EVERY_S,
         ports=FIXED_PORTS if fixed_ports else {},
-        logs=SCRATCH / "logs" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}",
+        logs=new_logs(),
     )
+
+
+def new_logs() -> Path:
+    """A folder for the logs of a stack that the command line starts."""
+    return SCRATCH / "logs" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
 
 
 @contextmanager

@@ -171,6 +171,26 @@ class Stack:
         if not self.broker.keeps_log:
             self.setup()
 
+    def new_source(self, *arguments: str, name: str = "kafka_source", group: str | None = None) -> Child:
+        """The KafkaSource of knative/base, with retries for minutes, not days; it ends with the stack.
+
+        Not started. `arguments` win over the usual ones; `name` is its process's and its log's.
+        """
+        source = self._module(
+            "dev.kafka_source",
+            *("--bootstrap-servers", self.kafka, "--topic", self.topic, "--group", group or self.consumer_group),
+            *("--sink", self.store_url, "--name", "store", "--ordering", self.options.ordering),
+            *("--initial-offset", "earliest", "--session-timeout-ms", "6000", "--commit-every", "5"),
+            *("--retry", "300", "--backoff-policy", "linear", "--backoff-delay", "0.2", "--timeout", "30"),
+            *self._dead_letter_sink(),
+            *self.options.source_arguments,
+            *arguments,
+            name=name,
+            ready=lambda child: child.printed("ready"),
+        )
+        self._undo.callback(source.terminate, 5.0)
+        return source
+
     def _start(self) -> None:
         self._signals.enter_context(sigterm_exits())
         self.logs = self._make_logs()
@@ -232,8 +252,7 @@ class Stack:
         """All of them and the KafkaSource at once; then wait for each."""
         children = [self._spawn_function(name) for name in self.options.with_functions]
         if self.options.source and "store" in self.functions:
-            self.source = self._source()
-            self._undo.callback(self.source.terminate, 5.0)
+            self.source = self.new_source()
             self.source.spawn()
             children.append(self.source)
         for child in children:
@@ -248,20 +267,6 @@ class Stack:
         self._undo.callback(function.terminate, 5.0)
         function.child.spawn()
         return function.child
-
-    def _source(self) -> Child:
-        """The KafkaSource of knative/base, with retries for minutes, not days."""
-        return self._module(
-            "dev.kafka_source",
-            *("--bootstrap-servers", self.kafka, "--topic", self.topic, "--group", self.consumer_group),
-            *("--sink", self.store_url, "--name", "store", "--ordering", self.options.ordering),
-            *("--initial-offset", "earliest", "--session-timeout-ms", "6000", "--commit-every", "5"),
-            *("--retry", "300", "--backoff-policy", "linear", "--backoff-delay", "0.2", "--timeout", "30"),
-            *self._dead_letter_sink(),
-            *self.options.source_arguments,
-            name="kafka_source",
-            ready=lambda child: child.printed("ready"),
-        )
 
     def _dead_letter_sink(self) -> tuple[str, ...]:
         sink = self.functions.get("dead_letters")

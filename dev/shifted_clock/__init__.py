@@ -1,0 +1,1 @@
+"""A publisher whose machine's clock is wrong."""
