@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,18 +163,24 @@ def test_the_report_of_the_load_generator_is_its_last_line() -> None:
 async def test_the_own_generator_counts_what_was_answered() -> None:
     """Each request once, also those that are answered with an error; what is under way at the end is not counted."""
     seen: list[bytes] = []
+    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while request := await reader.read(100):
-            seen.append(request)
-            status = b"503 Service Unavailable" if request.endswith(b"5") else b"202 Accepted"
-            writer.write(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nok" % status)
-            await asyncio.sleep(0.01)
+        writers.append(writer)
+        with suppress(ConnectionError):
+            while request := await reader.read(100):
+                seen.append(request)
+                status = b"503 Service Unavailable" if request.endswith(b"5") else b"202 Accepted"
+                writer.write(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nok" % status)
+                await asyncio.sleep(0.01)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         made = await generate(server.sockets[0].getsockname()[1], [b"%d" % number for number in range(10**5)], 0.3)
+    for writer in writers:  # a socket that is left open is found by the garbage collector, in another test
+        with suppress(ConnectionError):
+            await writer.wait_closed()
     assert len(set(seen)) == len(seen)
     assert len(seen) - CONNECTIONS <= made.answered <= len(seen)
     assert abs(made.refused - made.answered / 10) <= CONNECTIONS
