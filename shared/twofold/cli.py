@@ -209,18 +209,15 @@ def _filter(state: str | None, reason: str | None) -> dict[str, Any]:
 
 @app.command()
 def publish(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            exists=True, dir_okay=False, allow_dash=True, help="CloudEvents in JSON, one a line; - is standard input."
-        ),
-    ] = Path("-"),
+    file: Annotated[Path, typer.Argument(help="CloudEvents in JSON, one a line; - is standard input.")] = Path("-"),
     as_json: Json = False,
 ) -> None:
     """Publish CloudEvents, by the same path as the function `publish`. Safe to repeat.
 
     What is refused is said line by line on standard error, and the exit status is 1.
     """
+    if str(file) != "-" and not file.is_file():
+        raise typer.BadParameter(f"there is no file {file}")
     with sys.stdin.buffer if str(file) == "-" else file.open("rb") as lines:
         counts = asyncio.run(_publish(lines))
     _print(counts, as_json, "events")

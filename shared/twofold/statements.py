@@ -42,6 +42,7 @@ class Statement:
 
 
 _NOTHING = Timestamp(0, 0)
+_ENTRY = {"kind": {"$in": ["statement", "reconciliation"]}}
 
 
 class Statements:
@@ -90,7 +91,7 @@ class Statements:
         now: Timestamp = hello["operationTime"]
         # From here on, every read of the session is from a majority snapshot at `now` or later.
         oldest = await self._oldest_pending(session)
-        last = await self._newest({}, session)
+        last = await self._newest(_ENTRY, session)
         before = last["log_head"] if last else None
         set_back = await self._is_set_back(last, session)
         head = await self._log_head(session)

@@ -5,7 +5,10 @@ import base64
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 
 from dev.functions import FunctionProcess
 from dev.processes import free_port, wait_until
@@ -87,9 +90,24 @@ class TestSink:
         assert granted == {"dead_letters"}
 
 
-def posted(function: FunctionProcess, request: tuple[Raw, bytes]) -> int:
-    import httpx
+@pytest.mark.guarantee("R32")
+class TestClosed:
+    """Letters may hold anything: only who works on them sees them."""
 
+    def test_no_function_shows_or_changes_a_letter_over_http(self, flow: View) -> None:
+        """The sink takes, and that is all; what an operator does goes through MongoDB, as a user with a name."""
+        for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
+            answer = flow.http.request(method, sink(flow))
+            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+    def test_the_database_hides_them_from_who_has_no_need_of_them(self, flow: View) -> None:
+        uri = flow.stack.function_environment("publish")["MONGODB_URI"]
+        with MongoClient[dict[str, Any]](uri) as client, pytest.raises(OperationFailure) as refused:
+            client[flow.stack.database]["dead_letters"].find_one()
+        assert refused.value.code == 13
+
+
+def posted(function: FunctionProcess, request: tuple[Raw, bytes]) -> int:
     headers, body = request
     return httpx.post(function.url, headers=headers, content=body, timeout=30).status_code
 
