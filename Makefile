@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 PIP := 26.3
 
 RUN := .venv/bin/python -m
-PYTEST := .venv/bin/pytest
+PYTEST := .venv/bin/pytest -n 2 --dist loadfile
 CODE := shared functions dev benchmarks tests
 
 # Apache Kafka is fetched by Maven and runs on a JDK; without them its tests are left out, and that is said.
