@@ -1,5 +1,6 @@
 """The servers that tests share: real ones, started as `make dev` starts them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from dev.processes import free_port
 from dev.stack import Options, Stack
 from tests.helpers import View, settings_of, view
 from twofold import mongo
+from twofold.kafka import Sender, new_sender
 from twofold.mongo import Database
 from twofold.settings import Settings
 from twofold.setup import set_up
@@ -95,3 +97,11 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
     """The test's own database."""
     async with mongo.connect(settings, "tests") as own:
         yield own
+
+
+@pytest.fixture
+async def sender(settings: Settings) -> AsyncIterator[Sender]:
+    """A sender to the test's own topic, closed without waiting for Kafka."""
+    made = new_sender(settings)
+    yield made
+    await asyncio.to_thread(made.close, 0.0)

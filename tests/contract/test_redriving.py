@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -31,13 +30,6 @@ def settings(settings: Settings) -> Settings:
     """With a group of its own, and a first look that never has to be waited for."""
     changes = {"kafka_consumer_group": settings.kafka_topic, "relay_first_look_s": -2.0}
     return settings.model_copy(update=changes)
-
-
-@pytest.fixture
-async def sender(settings: Settings) -> AsyncIterator[Sender]:
-    made = new_sender(settings)
-    yield made
-    await asyncio.to_thread(made.close, 0.0)
 
 
 @pytest.fixture

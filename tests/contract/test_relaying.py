@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,13 +28,6 @@ from twofold.settings import Settings
 pytestmark = pytest.mark.guarantee("G5", "R9")
 
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-async def sender(settings: Settings) -> AsyncIterator[Sender]:
-    made = new_sender(settings)
-    yield made
-    await asyncio.to_thread(made.close, 0.0)
 
 
 @pytest.fixture
