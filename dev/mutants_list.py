@@ -291,26 +291,34 @@ MUTANTS = (
         "if document",
         (f"{_TEST_REDRIVING}::TestUndelivered",),
     ),
+    # the feed
+    Mutant(
+        "the feed leaves no room for an insert under way",
+        "shared/twofold/feed.py",
+        '{"$gt": Timestamp(after.seconds, after.increment), "$lt": settled.up_to}',
+        '{"$gt": Timestamp(after.seconds, after.increment)}',
+        ("tests/contract/test_feed.py::test_an_event_that_commits_late_is_never_skipped",),
+    ),
     # what is stated
     Mutant(
         "a statement comes from the client's clock",
-        _STATEMENTS,
-        "Timestamp(max(now.time - self._margin_s, 0), 0)",
-        "Timestamp(max(int(datetime.now().timestamp()) - self._margin_s, 0), 0)",
+        _MONGO,
+        'max(hello["operationTime"].time, int(hello["localTime"].timestamp()))',
+        "int(datetime.now().timestamp())",
         (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_the_clock_of_who_states_it_changes_nothing",),
     ),
     Mutant(
         "a statement leaves no room for an insert under way",
-        _STATEMENTS,
-        "Timestamp(max(now.time - self._margin_s, 0), 0)",
-        "Timestamp(now.time, 0)",
+        _MONGO,
+        "Timestamp(max(now - margin_s, 0), 0)",
+        "Timestamp(now, 0)",
         (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_it_stays_below_what_an_insert_under_way_may_add",),
     ),
     Mutant(
         "a statement looks past what is pending",
         _STATEMENTS,
-        "min(up_to, oldest or up_to)",
-        "up_to",
+        "min(settled.up_to, oldest or settled.up_to)",
+        "settled.up_to",
         (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_it_is_never_beyond_the_oldest_pending_event",),
     ),
     Mutant(

@@ -5,7 +5,9 @@ Write concern, read concern and read preference are set here and never left to t
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +16,7 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
@@ -141,6 +144,30 @@ async def server_time(database: Database) -> datetime:
         answer = await database.client.admin.command("hello", codec_options=CODEC)
     now: datetime = answer["localTime"]
     return now
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a session's reads, from here on, can say of the past."""
+
+    at: datetime
+    """The server's clock."""
+    up_to: Timestamp
+    """Each insert whose `seq` is below this is seen, or never will be."""
+
+
+async def settled(session: Session, longest_insert: timedelta) -> Settled:
+    """How far the past is settled for the reads of a causally consistent `session` that follow.
+
+    It stands on the server's clocks alone. An insert gets its `seq`, which is never below the wall clock nor below what
+    the cluster has written, when it is carried out, and can commit only within its `maxTimeMS`; `up_to` stays that much
+    and a second below both, and the reads that follow are from majority snapshots at that moment or later. Raises the
+    driver's errors.
+    """
+    hello = await session.client.admin.command("hello", session=session, codec_options=CODEC)
+    now = max(hello["operationTime"].time, int(hello["localTime"].timestamp()))
+    margin_s = ceil(longest_insert.total_seconds()) + 1
+    return Settled(hello["localTime"], Timestamp(max(now - margin_s, 0), 0))
 
 
 def raw(collection: Collection) -> AsyncCollection[Encoded]:

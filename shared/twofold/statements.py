@@ -6,7 +6,7 @@ read back from `event_store`, for three reasons:
 
 - the marks are read from a majority snapshot that is causally after the moment that it speaks of;
 - an insert gets its `seq` when it is carried out, and can commit only within its `maxTimeMS`; the statement stays that
-  much below the snapshot, so no insert from before it can still appear;
+  much below the snapshot, so no insert from before it can still appear (`mongo.settled`);
 - the newest document that the last statement saw in the log must still be there. If it isn't, the log was set back (a
   backup was restored), and nothing is stated until `reconcile` has run.
 """
@@ -17,7 +17,8 @@ from datetime import datetime, timedelta
 from bson.timestamp import Timestamp
 from pymongo import ASCENDING, DESCENDING
 
-from twofold.mongo import CODEC, Database, Document, Session, driver_errors
+from twofold import mongo
+from twofold.mongo import Database, Document, Session, driver_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Statements:
     def __init__(self, database: Database, longest_insert: timedelta) -> None:
         self._database = database
         self._statements = database["statements"]
-        self._margin_s = round(longest_insert.total_seconds()) + 1
+        self._longest_insert = longest_insert
 
     async def last(self) -> Statement | None:
         """The newest statement."""
@@ -87,18 +88,15 @@ class Statements:
                 await self._statements.insert_one(entry, session=session)
 
     async def _document(self, session: Session) -> Document:
-        hello = await self._database.client.admin.command("hello", session=session, codec_options=CODEC)
-        now: Timestamp = hello["operationTime"]
-        # From here on, every read of the session is from a majority snapshot at `now` or later.
+        settled = await mongo.settled(session, self._longest_insert)
         oldest = await self._oldest_pending(session)
         last = await self._newest(_ENTRY, session)
         before = last["log_head"] if last else None
         set_back = await self._is_set_back(last, session)
         head = await self._log_head(session)
-        up_to = Timestamp(max(now.time - self._margin_s, 0), 0)
         return {
-            "at": hello["localTime"],
-            "complete_up_to": None if set_back else min(up_to, oldest or up_to),
+            "at": settled.at,
+            "complete_up_to": None if set_back else min(settled.up_to, oldest or settled.up_to),
             "stored": await self._stored_since(before, session),
             **await self._counts(session),
             "oldest_pending": oldest,

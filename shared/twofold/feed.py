@@ -1,0 +1,118 @@
+"""The feed of `event_store`: everything in the log, in the order of `seq`, for readers that catch up and go on.
+
+An event gets its `seq` a moment before it can be seen, so the newest ones may appear out of order: a reader that took
+what is there and went on behind it would skip one that commits late. The feed stays below what is settled
+(`mongo.settled`): before a place up to which it has read, nothing appears any more.
+"""
+
+import asyncio
+import base64
+import binascii
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from bson.timestamp import Timestamp
+from pymongo import ASCENDING
+
+from twofold import mongo
+from twofold.errors import Malformed
+from twofold.mongo import Database, Encoded, driver_errors, raw
+
+POLL_S = 0.5
+"""How often one who waits looks again."""
+_PLACE = struct.Struct(">cII")
+_KIND = b"f"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a reader has come: `seq` of the last event that it has, which no other event shares."""
+
+    seconds: int
+    increment: int
+
+    @classmethod
+    def start(cls) -> Self:
+        """Before the first event of all."""
+        return cls(0, 0)
+
+    @classmethod
+    def at(cls, moment: datetime) -> Self:
+        """Before the first event that came into the log at `moment`, by the server's clock, or later."""
+        return cls(max(int(moment.astimezone(UTC).timestamp()), 0), 0)
+
+    @classmethod
+    def of_cursor(cls, cursor: str) -> Self:
+        """The place that `cursor` was made for. Raises `Malformed` for what is no cursor of the feed."""
+        try:
+            kind, seconds, increment = _PLACE.unpack(base64.urlsafe_b64decode(cursor.encode("ascii")))
+        except (ValueError, binascii.Error, struct.error):
+            raise Malformed("is no cursor of the feed", "cursor") from None
+        place = cls(seconds, increment)
+        if kind != _KIND or place.cursor != cursor:
+            raise Malformed("is no cursor of the feed", "cursor")
+        return place
+
+    @property
+    def cursor(self) -> str:
+        """The place as readers keep it: opaque, and fit for a URL."""
+        return base64.urlsafe_b64encode(_PLACE.pack(_KIND, self.seconds, self.increment)).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Some events of the feed, undecoded, and the place behind them."""
+
+    documents: Sequence[Encoded]
+    place: Place
+    up_to: datetime
+    """No event that came into the log before this moment, by the server's clock, can still appear."""
+
+
+class Feed:
+    """Reads the log in the order of `seq`: each event exactly once, if each call begins where the last one ended.
+
+    `longest_insert` is how long an insert may take at most: `mongodb_timeout_s`, which goes with each as `maxTimeMS`.
+    `seconds` is a monotonic clock. Every method raises `Unavailable` when MongoDB is away.
+    """
+
+    def __init__(
+        self, database: Database, longest_insert: timedelta, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._database = database
+        self._event_store = raw(database["event_store"])
+        self._longest_insert = longest_insert
+        self._seconds = seconds
+
+    async def read(self, after: Place, limit: int, max_bytes: int) -> Stretch:
+        """The next events behind `after`: up to `limit` of them, and no more once `max_bytes` are reached."""
+        documents: list[Encoded] = []
+        size = 0
+        with driver_errors():
+            async with self._database.client.start_session(causal_consistency=True) as session:
+                settled = await mongo.settled(session, self._longest_insert)
+                there = {"seq": {"$gt": Timestamp(after.seconds, after.increment), "$lt": settled.up_to}}
+                found = self._event_store.find(there, session=session, batch_size=min(limit, 100))
+                async for document in found.sort("seq", ASCENDING).limit(limit):
+                    documents.append(document)
+                    size += len(document.raw)
+                    if size >= max_bytes:
+                        await found.close()
+                        break
+        last = documents[-1]["seq"] if documents else None
+        place = Place(last.time, last.inc) if last else after
+        return Stretch(documents, place, settled.up_to.as_datetime())
+
+    async def wait(self, after: Place, limit: int, max_bytes: int, longest: timedelta) -> Stretch:
+        """The same, but if there is nothing yet, wait for it, up to `longest`; an empty stretch when that is over."""
+        until = self._seconds() + longest.total_seconds()
+        while True:
+            stretch = await self.read(after, limit, max_bytes)
+            left = until - self._seconds()
+            if stretch.documents or left <= 0:
+                return stretch
+            await asyncio.sleep(min(POLL_S, left))
