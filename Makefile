@@ -31,13 +31,13 @@ dev: .venv/made ## run the whole stack on this machine until Ctrl-C (BROKER=tans
 	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER))
 
 test: .venv/made ## the tests that need nothing but Python and PyPI, in under 5 minutes
-	@$(PYTEST) tests -m 'not java and not apache'
+	@$(PYTEST) tests -m 'not java and not apache and not slow'
 
 test-all: .venv/made ## every test, and the contract and flow tests once more on Apache Kafka (needs a JDK 17 and Maven)
 ifeq ($(JAVA),found)
 	@$(PYTEST) tests
 	@echo 'Once more, on Apache Kafka:'
-	@$(PYTEST) tests/contract tests/flow --broker apache
+	@$(PYTEST) tests/contract tests/flow -m 'not slow' --broker apache
 else
 	@$(PYTEST) tests -m 'not java and not apache'
 	@echo 'Left out, since java or mvn is not here: the tests on Apache Kafka (apt-get install openjdk-17-jdk-headless maven).'
