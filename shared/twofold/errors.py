@@ -97,3 +97,9 @@ class Unavailable(TwofoldError):
     title = "unavailable"
     retriable = True
     retry_after_s: ClassVar[int] = 1
+
+
+class Unreadable(Unavailable):
+    """Somebody changed a stored event in the database so that it can't be shown: the others can."""
+
+    title = "unreadable"

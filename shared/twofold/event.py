@@ -34,7 +34,8 @@ _WORD = re.compile(r"[!-~]{1,1024}")
 _EXTENSION_NAME = re.compile(r"[a-z0-9]{1,40}")
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1  # no `range`: it counts up to the Int64 that BSON gives back
 _MAX_WHERE = 200
-_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+"""No event is older: BSON's and Kafka's clocks begin here."""
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
@@ -139,7 +140,7 @@ def _utc_milliseconds(value: datetime) -> datetime:
         value = value.astimezone(UTC)
     except OverflowError:
         raise PydanticCustomError("time", "must be from 1970 to 9999, in UTC") from None
-    if value < _EARLIEST:
+    if value < EARLIEST:
         raise PydanticCustomError("time", "must be from 1970 to 9999, in UTC")
     return value.replace(microsecond=value.microsecond // 1000 * 1000)
 

@@ -10,10 +10,15 @@ from twofold.cloudevents import Received
 from twofold.errors import TwofoldError
 from twofold.event import Event
 from twofold.mongo import Database, Encoded, driver_errors, encode, event_of, insert_once, known, raw
+from twofold.reading import EventReader
+from twofold.settings import Settings
 
 
 class EventStore:
     """The append-only log. Every method raises `Unavailable` when MongoDB is away."""
+
+    INDEXED = ("aggregate", "correlation", "user", "types")
+    """The filters that have an index: few, since each one costs every insert for ever. No reader asks by service."""
 
     def __init__(self, database: Database) -> None:
         self._event_store = database["event_store"]
@@ -38,6 +43,10 @@ class EventStore:
     async def known(self, ids: Sequence[UUID]) -> dict[UUID, bytes]:
         """The digests of those events that are in the log."""
         return await known(self._event_store, ids)
+
+    def reader(self, settings: Settings) -> EventReader:
+        """Pages of it, by filters."""
+        return EventReader(self._event_store, self.INDEXED, settings.query_timeout_s, settings.search_s)
 
     async def get(self, event_id: UUID) -> Event | None:
         """The event, or None."""

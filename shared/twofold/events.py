@@ -18,7 +18,10 @@ from bson.timestamp import Timestamp
 
 from twofold.errors import Rejected, TwofoldError
 from twofold.event import Event
+from twofold.filters import FIELDS
 from twofold.mongo import Database, Document, Encoded, driver_errors, encode, event_of, insert_once, known, raw
+from twofold.reading import EventReader
+from twofold.settings import Settings
 
 BACK_OFF = timedelta(minutes=1)
 """How long after its first resending an event is looked for again."""
@@ -39,6 +42,9 @@ class Mark:
 
 class EventRepository:
     """Events of the last days, as people query them. Every method raises `Unavailable` when MongoDB is away."""
+
+    INDEXED = tuple(FIELDS)
+    """The filters that have an index."""
 
     def __init__(self, database: Database, back_off: timedelta = BACK_OFF) -> None:
         self._events = database["events"]
@@ -69,6 +75,10 @@ class EventRepository:
         with driver_errors():
             document = await raw(self._events).find_one({"_id": event_id})
         return event_of(document) if document else None
+
+    def reader(self, settings: Settings) -> EventReader:
+        """Pages of it, by filters."""
+        return EventReader(self._events, self.INDEXED, settings.query_timeout_s, settings.search_s)
 
     async def due(self, now: datetime, first_look: timedelta, limit: int) -> list[Mark]:
         """Up to `limit` marks that are due at `now`, the server's time: first those tried before, then the new ones.

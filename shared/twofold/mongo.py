@@ -4,7 +4,7 @@ Write concern, read concern and read preference are set here and never left to t
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import bson
+import pymongo
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
@@ -82,6 +83,11 @@ def driver_errors() -> Iterator[None]:
         yield
     except PyMongoError as error:
         raise Unavailable(f"MongoDB did not answer as it should: {type(error).__name__}") from error
+
+
+def within(seconds: float) -> AbstractContextManager[object]:
+    """Bound all operations of the block together, in the server too (`maxTimeMS`)."""
+    return pymongo.timeout(seconds)
 
 
 def encode(document: Mapping[str, Any]) -> Encoded:
@@ -176,16 +182,23 @@ def raw(collection: Collection) -> AsyncCollection[Encoded]:
 
 
 def event_of(document: Encoded) -> Event:
-    """The event that a stored document, read undecoded, holds.
+    """The event that a stored document, read undecoded, holds."""
+    return Event.from_document(plain(document))
 
-    Decoded, a payload's sub-document with `$ref` and `$id` would be a DBRef, which forgets that its `$db` was null.
+
+def plain(document: Encoded) -> Document:
+    """A stored document, read undecoded, as dicts and lists.
+
+    Decoded, a sub-document with `$ref` and `$id` would be a DBRef, which forgets that its `$db` was null.
     """
-    return Event.from_document(_plain(document))
+    if b"$ref" not in document.raw:
+        return bson.decode(document.raw, codec_options=CODEC)
+    return {name: _plain(member) for name, member in document.items()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Encoded):
-        return {name: _plain(member) for name, member in value.items()}
+        return plain(value)
     if isinstance(value, list):
         return [_plain(member) for member in value]
     return value

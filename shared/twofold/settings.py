@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     send_capacity_bytes: Count = 64 * 1024 * 1024
     """How much may wait for Kafka's acknowledgement; beyond that, events are left to the relay."""
 
+    query_timeout_s: Seconds = 3.0
+    """How long one query of a reader may take, in the server too."""
+    search_s: Seconds = 1.0
+    """How long one request may search for text, at most half of `query_timeout_s`; the answer says where it stopped."""
+
     relay_first_look_s: Seconds = 30.0
     """How long after its insert an event is first looked for in `event_store`."""
     relay_back_off_s: Seconds = 60.0

@@ -13,8 +13,11 @@ from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
 from twofold import mongo
+from twofold.event_store import EventStore
+from twofold.events import EventRepository
 from twofold.kafka import ensure_topic
 from twofold.mongo import Database, driver_errors
+from twofold.reading import filter_indexes
 from twofold.settings import Settings
 
 _ZSTD = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
@@ -36,9 +39,11 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="marks",
             partialFilterExpression={"outbox.state": {"$exists": True}},
         ),
+        *filter_indexes(EventRepository.INDEXED),
     ],
     "event_store": [
         IndexModel("seq", name="feed"),
+        *filter_indexes(EventStore.INDEXED),
     ],
     "dead_letters": [
         IndexModel([("event_id", ASCENDING), ("state", ASCENDING)], name="by_event"),

@@ -1,0 +1,180 @@
+"""Reading events as people ask for them: pages of `events` and of `event_store`, by the same filters.
+
+No query runs without an index, and none for longer than it may. What is shown is `EventOut`, whatever the collection.
+"""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pymongo import ASCENDING, IndexModel
+
+from twofold.errors import Unreadable
+from twofold.filters import FIELDS, Filter, Position
+from twofold.mongo import Collection, Document, Encoded, driver_errors, plain, raw, within
+
+SEARCH_BATCH = 500
+"""How many events a search looks into before others have their turn."""
+
+_TAIL = [("timestamp", ASCENDING), ("_id", ASCENDING)]
+_OPTIONAL = {
+    "aggregate": {"aggregate_id": {"$gt": ""}},  # it is stored as null where it is absent
+    "correlation": {"metadata.correlation_id": {"$exists": True}},
+    "user": {"metadata.user_id": {"$exists": True}},
+}
+"""Only events that have the field are in its index: it costs the others nothing."""
+
+
+def filter_indexes(filters: Iterable[str]) -> list[IndexModel]:
+    """The indexes that pages by `filters` need, each in the order of pages, and the one for all other pages."""
+    wanted = set(filters)
+    by_filter = [
+        IndexModel(
+            [(field, ASCENDING), *_TAIL],
+            name=f"by_{name}",
+            **({"partialFilterExpression": _OPTIONAL[name]} if name in _OPTIONAL else {}),
+        )
+        for name, field in FIELDS.items()
+        if name in wanted
+    ]
+    return [IndexModel(_TAIL, name="by_time"), *by_filter]
+
+
+class MetadataOut(BaseModel):
+    """Who and what an event came from. What the producer did not give is absent."""
+
+    model_config = ConfigDict(extra="allow")
+
+    service_name: Annotated[str, Field(description="CloudEvents' source")]
+    service_version: str | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    user_id: str | None = None
+    environment: str | None = None
+    ip_address: str | None = None
+    user_agent: str | None = None
+    traceparent: str | None = None
+    source_event_id: Annotated[str | None, Field(description="the id as it was given, if it is no UUID")] = None
+    time_assigned: Annotated[bool | None, Field(description="the producer gave no time, so publish did")] = None
+    extensions: dict[str, str] | None = None
+
+
+class EventOut(BaseModel):
+    """An event as every reader shows it."""
+
+    event_id: UUID
+    event_type: str
+    event_version: str
+    timestamp: datetime
+    aggregate_id: str | None
+    metadata: MetadataOut
+    payload: dict[str, Any]
+    digest: Annotated[str, Field(description="SHA-256 of what the producer said, in hexadecimal digits")]
+    stored_at: datetime
+
+    @classmethod
+    def of(cls, document: Encoded) -> Self:
+        """The event of a stored document that was read undecoded. Raises `Unreadable`."""
+        return cls.of_plain(plain(document))
+
+    @classmethod
+    def of_plain(cls, document: Document) -> Self:
+        """The same, of a document that `mongo.plain` decoded."""
+        fields = {name: document.get(name) for name in cls.model_fields if name != "event_id"}
+        try:
+            fields["digest"] = bytes(document["digest"]).hex()
+            return cls.model_validate(fields | {"event_id": document["_id"]})
+        except (KeyError, TypeError, ValidationError) as error:
+            raise Unreadable(f"event {document['_id']} was made unreadable in the database") from error
+
+    @property
+    def position(self) -> Position:
+        """Its place in the order of pages."""
+        return Position(self.timestamp, self.event_id)
+
+
+class Page(BaseModel):
+    """Some of the events that a filter selects."""
+
+    events: list[EventOut]
+    next: Annotated[str | None, Field(description="the cursor of the next page; null: there is none")] = None
+    cut: Annotated[
+        bool, Field(description="a search for text ran out of time before the page was full: `next` goes on from there")
+    ] = False
+    unreadable: Annotated[
+        list[str], Field(description="ids of events in this page that somebody made unreadable in the database")
+    ] = []
+    searched_to: Annotated[datetime | None, Field(description="the time of the last event that a cut search saw")] = (
+        None
+    )
+
+
+class EventReader:
+    """Pages of one collection that has `filter_indexes(indexed)`. Every method raises `Unavailable`.
+
+    `timeout_s` bounds each query, in the server too; `search_s`, below it, bounds a search for text.
+    """
+
+    def __init__(self, collection: Collection, indexed: Iterable[str], timeout_s: float, search_s: float) -> None:
+        self._collection = raw(collection)
+        self._indexed = frozenset(indexed)
+        self._timeout_s = timeout_s
+        self._search_s = min(search_s, timeout_s / 2)
+
+    async def get(self, event_id: UUID, user: str | None = None) -> EventOut | None:
+        """The event; None if there is none, or if it isn't that of `user`, where one is given."""
+        query: Document = {"_id": event_id} | ({FIELDS["user"]: user} if user is not None else {})
+        with driver_errors(), within(self._timeout_s):
+            document = await self._collection.find_one(query)
+        return EventOut.of(document) if document else None
+
+    async def page(self, wanted: Filter) -> Page:
+        """The page that `wanted` describes."""
+        events: list[EventOut] = []
+        unreadable: list[str] = []
+        deadline = time.monotonic() + self._search_s
+        with driver_errors(), within(self._timeout_s):
+            async with aclosing(self._documents(wanted)) as documents:
+                async for document in documents:
+                    if len(events) == wanted.limit:
+                        cursor = wanted.cursor_at(events[-1].position)
+                        return Page(events=events, unreadable=unreadable, next=cursor)
+                    try:
+                        event = EventOut.of_plain(document)
+                    except Unreadable:
+                        unreadable.append(str(document["_id"]))
+                        continue
+                    if wanted.has_text(document):
+                        events.append(event)
+                    elif time.monotonic() > deadline:
+                        cursor = wanted.cursor_at(event.position)
+                        searched_to = event.timestamp
+                        return Page(
+                            events=events, unreadable=unreadable, next=cursor, cut=True, searched_to=searched_to
+                        )
+        return Page(events=events, unreadable=unreadable)
+
+    async def walk(self, wanted: Filter) -> AsyncIterator[EventOut]:
+        """Every event that `wanted` selects, from its cursor on, however many: read page by page of its `limit`."""
+        page = await self.page(wanted)
+        while True:
+            for event in page.events:
+                yield event
+            if page.next is None:
+                return
+            page = await self.page(wanted.model_copy(update={"cursor": page.next}))
+
+    def hint(self, wanted: Filter) -> str:
+        """The index that serves `wanted`: that of the filter that leaves the fewest events."""
+        return next((f"by_{name}" for name in FIELDS if name in self._indexed and getattr(wanted, name)), "by_time")
+
+    async def _documents(self, wanted: Filter) -> AsyncGenerator[Document]:
+        found = self._collection.find(wanted.query(), hint=self.hint(wanted)).sort(wanted.sort)
+        found = found.limit(wanted.limit + 1) if wanted.text is None else found.batch_size(SEARCH_BATCH)
+        async with found:
+            async for document in found:
+                yield plain(document)

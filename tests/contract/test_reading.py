@@ -1,0 +1,297 @@
+"""Pages of a real MongoDB: exactly what a plain Python filter gives, by an index, whoever writes meanwhile."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from dev.stack import Stack
+from tests.helpers import an_event, settings_of, some_events
+from twofold import mongo
+from twofold.cloudevents import Received
+from twofold.errors import Unavailable
+from twofold.event import Event
+from twofold.event_store import EventStore
+from twofold.events import EventRepository
+from twofold.filters import FIELDS, Filter, Position
+from twofold.mongo import Database
+from twofold.reading import EventOut, EventReader
+from twofold.settings import Settings
+from twofold.setup import set_up
+
+MONDAY = datetime(2026, 7, 6, tzinfo=UTC)
+TYPES = ("order.created", "order.paid", "Order.Paid", "order", "$ne", "order.creat.d")
+AGGREGATES = ("order-1", "order-2", "ORDER-1", "$where", ".*")
+USERS = ("ann", "bob", "Ann", "$ne", "ann.*")
+CORRELATIONS = ("c-1", "c-2", "C-1")
+SERVICES = ("/shop", "/shop/", "/pay")
+WORDS = ("blue", "Blue whale", "größe", "47.11", "", "true", "a.b", "$set", "x\u2028y")
+
+
+def a_lot(seed: int = 7, number: int = 160) -> list[Event]:
+    """Events of few values and few times, so that filters, and their combinations, match some and not others."""
+    rng = random.Random(seed)
+    events = []
+    for _ in range(number):
+        metadata: dict[str, Any] = {"service_name": rng.choice(SERVICES)}
+        for name, values in (("user_id", USERS), ("correlation_id", CORRELATIONS)):
+            if rng.random() < 0.8:
+                metadata[name] = rng.choice(values)
+        if rng.random() < 0.2:
+            metadata["extensions"] = {"tenant": rng.choice(("Blue", "red"))}
+        events.append(
+            an_event(
+                event_type=rng.choice(TYPES),
+                aggregate_id=rng.choice((*AGGREGATES, None)),
+                timestamp=MONDAY + timedelta(hours=rng.randrange(6), milliseconds=rng.choice((0, 0, 1))),
+                metadata=metadata,
+                payload={"note": rng.choice(WORDS), "n": [rng.randrange(3), {"ref": rng.choice(WORDS)}], "$ref": 1},
+            )
+        )
+    return events
+
+
+EVENTS = a_lot()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def filled(stack: Stack) -> AsyncIterator[dict[str, EventReader]]:
+    """A reader of either collection, which hold `EVENTS`."""
+    own = settings_of(stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}", search_s=1.5)
+    await set_up(own, {})
+    async with mongo.connect(own, "tests") as database:
+        yield await both(database, own, EVENTS)
+        await database.client.drop_database(database.name)
+
+
+async def both(database: Database, settings: Settings, events: list[Event]) -> dict[str, EventReader]:
+    """Put `events` into both collections; a reader of each."""
+    repository, log, now = EventRepository(database), EventStore(database), datetime.now(UTC)
+    ids = [event.event_id for event in events]
+    await repository.insert([repository.encode(event, now) for event in events], ids)
+    await log.append([log.encode(Received(event), now) for event in events], ids)
+    return {"events": repository.reader(settings), "event_store": log.reader(settings)}
+
+
+def matches(event: Event, asked: dict[str, Any]) -> bool:
+    """The plain filter: no MongoDB, and none of the product's code."""
+    if "type" in asked and event.event_type not in asked["type"]:
+        return False
+    if "aggregate" in asked and event.aggregate_id != asked["aggregate"]:
+        return False
+    if "correlation" in asked and event.metadata.correlation_id != asked["correlation"]:
+        return False
+    if "user" in asked and event.metadata.user_id != asked["user"]:
+        return False
+    if "service" in asked and event.metadata.service_name != asked["service"]:
+        return False
+    if "from" in asked and event.timestamp < asked["from"]:
+        return False
+    if "to" in asked and event.timestamp >= asked["to"]:
+        return False
+    return "text" not in asked or any(asked["text"].casefold() in word.casefold() for word in words_of(event))
+
+
+def words_of(event: Event) -> list[str]:
+    metadata, note = event.metadata, event.payload
+    strings = [str(event.event_id), event.event_type, event.event_version, event.aggregate_id, metadata.service_name]
+    strings += [metadata.user_id, metadata.correlation_id, *metadata.extensions, *metadata.extensions.values()]
+    number, inner = note["n"]
+    strings += ["note", "n", "$ref", "ref", note["note"], str(number), inner["ref"], "1"]
+    return [string for string in strings if string is not None]
+
+
+async def walked(reader: EventReader, asked: dict[str, Any]) -> list[EventOut]:
+    return [event async for event in reader.walk(Filter.model_validate(asked))]
+
+
+def is_forward(asked: Any) -> bool:
+    return not ("from" in asked and "to" in asked and asked["from"] > asked["to"])
+
+
+times = st.integers(-1, 7).flatmap(
+    lambda hour: st.sampled_from([0, 1]).map(lambda ms: MONDAY + timedelta(hours=hour, milliseconds=ms))
+)
+questions: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"order": st.sampled_from(["newest", "oldest"]), "limit": st.sampled_from([1, 2, 3, 7, 50, 1000])},
+    optional={
+        "type": st.lists(st.sampled_from((*TYPES, "none")), min_size=1, max_size=3).map(tuple),
+        "aggregate": st.sampled_from((*AGGREGATES, "none")),
+        "correlation": st.sampled_from((*CORRELATIONS, "none")),
+        "user": st.sampled_from((*USERS, "none")),
+        "service": st.sampled_from((*SERVICES, "none")),
+        "from": times,
+        "to": times,
+        "text": st.sampled_from(
+            ("blue", "BLUE WHALE", "GRÖSSE", "47.11", ".", "order.creat.d", "$", "tenant", "zzz", "2")
+        ),
+    },
+).filter(is_forward)
+
+
+@pytest.mark.guarantee("R24", "R23")
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("collection", ["events", "event_store"])
+@hypothesis_settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=questions)
+async def test_every_combination_gives_what_a_plain_filter_gives(
+    filled: dict[str, EventReader], collection: str, asked: dict[str, Any]
+) -> None:
+    """In order, each event once, however small the pages."""
+    expected = sorted(
+        (event for event in EVENTS if matches(event, asked)),
+        key=lambda event: (event.timestamp, event.event_id.bytes),
+        reverse=asked["order"] == "newest",
+    )
+    found = await walked(filled[collection], asked)
+    assert [event.event_id for event in found] == [event.event_id for event in expected]
+
+
+@pytest.mark.guarantee("R26")
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_event_is_shown_as_it_was_published(filled: dict[str, EventReader]) -> None:
+    for reader in filled.values():
+        for event in EVENTS[:20]:
+            shown = await reader.get(event.event_id)
+            assert shown is not None
+            assert shown.model_dump(exclude={"stored_at", "digest", "metadata"}) == event.model_dump(
+                exclude={"metadata"}
+            )
+            assert shown.metadata.model_dump(exclude_unset=True) == event.metadata_fields
+            assert shown.digest == event.digest.hex()
+
+
+class TestPages:
+    @pytest.mark.guarantee("R23")
+    @pytest.mark.parametrize("order", ["newest", "oldest"])
+    async def test_each_event_comes_once_while_others_are_inserted(
+        self, database: Database, settings: Settings, order: str
+    ) -> None:
+        """New events come in before, at and behind the place that the reader has reached."""
+        there = some_events(300, event_type="a")
+        there += some_events(200, event_type="a", timestamp=MONDAY)
+        readers, repository = await both(database, settings, there), EventRepository(database)
+        done = asyncio.Event()
+
+        async def insert() -> None:
+            rng = random.Random(1)
+            while not done.is_set():
+                around = [MONDAY, MONDAY + timedelta(seconds=rng.randrange(-9, 9)), datetime.now(UTC)]
+                more = [an_event(event_type="a", timestamp=time) for time in around]
+                documents = [repository.encode(event, datetime.now(UTC)) for event in more]
+                await repository.insert(documents, [event.event_id for event in more])
+
+        inserting = asyncio.create_task(insert())
+        seen = [
+            event.event_id for event in await walked(readers["events"], {"order": order, "limit": 7, "type": ("a",)})
+        ]
+        done.set()
+        await inserting
+        assert len(seen) == len(set(seen))
+        assert {event.event_id for event in there} <= set(seen)
+
+    async def test_a_full_page_says_that_there_is_more_only_if_there_is(
+        self, database: Database, settings: Settings
+    ) -> None:
+        reader = (await both(database, settings, some_events(4)))["events"]
+        assert (await reader.page(Filter(limit=4))).next is None
+        first = await reader.page(Filter(limit=3))
+        assert first.next is not None
+        rest = await reader.page(Filter(limit=3, cursor=first.next))
+        assert (len(first.events), len(rest.events), rest.next) == (3, 1, None)
+
+    async def test_an_unreadable_event_is_named_and_hides_no_other(
+        self, database: Database, settings: Settings
+    ) -> None:
+        """Somebody changed it in the database."""
+        events = some_events(3)
+        reader = (await both(database, settings, events))["events"]
+        broken = events[1].event_id
+        await database.events.update_one({"_id": broken}, {"$set": {"payload": "none"}})
+        page = await reader.page(Filter())
+        assert page.unreadable == [str(broken)]
+        assert {event.event_id for event in page.events} == {events[0].event_id, events[2].event_id}
+        with pytest.raises(Unavailable, match="unreadable"):
+            await reader.get(broken)
+
+    async def test_only_its_user_gets_an_event(self, database: Database, settings: Settings) -> None:
+        event = an_event(metadata={"service_name": "/shop", "user_id": "ann"})
+        for reader in (await both(database, settings, [event])).values():
+            assert await reader.get(event.event_id, user="ann") is not None
+            assert await reader.get(event.event_id, user="bob") is None
+
+
+@pytest.mark.guarantee("R25")
+async def test_a_search_that_runs_out_of_time_says_so_and_goes_on(database: Database, settings: Settings) -> None:
+    """With hardly any time, each page looks into one event more, and the pages together find what there is."""
+    own = settings.model_copy(update={"search_s": 1e-9})
+    events = [an_event(payload={"note": "needle" if n % 10 == 0 else "hay"}) for n in range(40)]
+    reader = (await both(database, own, events))["events"]
+    page = await reader.page(Filter(text="needle", limit=40))
+    assert page.cut
+    assert page.searched_to is not None
+    found = [event.event_id async for event in reader.walk(Filter(text="needle", limit=40))]
+    assert sorted(found) == sorted(event.event_id for event in events[::10])
+
+
+def stages(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """The plan's stages, outermost first."""
+    inner = [plan["inputStage"]] if "inputStage" in plan else plan.get("inputStages", [])
+    return [plan, *(stage for each in inner for stage in stages(each))]
+
+
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "time": {"from": MONDAY, "to": MONDAY + timedelta(hours=1)},
+    "type": {"type": ("a",)},
+    "types": {"type": ("a", "b", "c")},
+    "aggregate": {"aggregate": "x"},
+    "correlation": {"correlation": "x"},
+    "user": {"user": "x"},
+    "service": {"service": "x"},
+    "user and type": {"user": "x", "type": ("a", "b")},
+    "type and service in a range": {"type": ("a",), "service": "x", "from": MONDAY},
+    "everything": {"type": ("a",), "service": "x", "user": "x", "aggregate": "x", "correlation": "x", "to": MONDAY},
+    "text of a user": {"user": "x", "text": "a"},
+}
+
+
+@pytest.mark.guarantee("R24", "R25")
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("cursor", [False, True], ids=["first", "next"])
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+@pytest.mark.parametrize("asked", QUESTIONS.values(), ids=QUESTIONS)
+@pytest.mark.parametrize("collection", ["events", "event_store"])
+async def test_every_query_is_an_ordered_index_scan(
+    filled: dict[str, EventReader], collection: str, asked: dict[str, Any], order: str, cursor: bool
+) -> None:
+    """None reads the whole collection, and none sorts: the index has the order of the pages already."""
+    reader, wanted = filled[collection], Filter.model_validate(asked | {"order": order})
+    if cursor:
+        wanted = wanted.after(Position(MONDAY + timedelta(minutes=30), EVENTS[0].event_id))
+    found = reader._collection.find(wanted.query(), hint=reader.hint(wanted)).sort(wanted.sort).limit(10)
+    explained = mongo.plain(await found.explain())
+    plan = explained["queryPlanner"]["winningPlan"]
+    names = [stage["stage"] for stage in stages(plan.get("queryPlan", plan))]
+    assert "IXSCAN" in names
+    assert not {"COLLSCAN", "SORT"} & set(names)
+    used = {stage["indexName"] for stage in stages(plan.get("queryPlan", plan)) if "indexName" in stage}
+    assert used == {reader.hint(wanted)}
+
+
+@pytest.mark.guarantee("R25")
+async def test_every_filter_of_events_has_its_index_and_no_index_is_the_start_of_another(database: Database) -> None:
+    for name, filters in (("events", EventRepository.INDEXED), ("event_store", EventStore.INDEXED)):
+        indexes = await database[name].index_information()
+        keys = [[field for field, _ in index["key"]] for index in indexes.values()]
+        assert all([FIELDS[each], "timestamp", "_id"] in keys for each in filters)
+        assert not any(a != b and b[: len(a)] == a for a in keys for b in keys)
+    assert set(EventRepository.INDEXED) == set(FIELDS)

@@ -1,0 +1,132 @@
+"""Query strings: what is known is read as its type, and everything else is refused by name."""
+
+from typing import Any
+
+import pytest
+
+from twofold.errors import Malformed
+from twofold.filters import MAX_LIMIT, MAX_TYPES, Filter
+from twofold.parameters import read
+
+
+def refused(query: str) -> tuple[Malformed, list[str]]:
+    with pytest.raises(Malformed) as refusal:
+        read(query, Filter)
+    return refusal.value, [problem.where for problem in refusal.value.problems]
+
+
+def test_every_filter_is_read() -> None:
+    query = (
+        "type=order.created&type=order.paid&aggregate=order-7&correlation=c%201&user=u&service=%2Fshop&text=%C3%A9"
+        "&from=2026-07-01T12:00:00Z&to=2026-07-01T14:00:00%2B01:00&order=oldest&limit=5"
+    )
+    wanted = read(query, Filter)
+    assert wanted.types == ("order.created", "order.paid")
+    assert (wanted.aggregate, wanted.correlation, wanted.user, wanted.service) == ("order-7", "c 1", "u", "/shop")
+    assert (wanted.text, wanted.order, wanted.limit) == ("é", "oldest", 5)
+    assert wanted.since is not None
+    assert wanted.until is not None
+    assert (wanted.until - wanted.since).total_seconds() == 3600
+
+
+@pytest.mark.guarantee("R23", "R30")
+@pytest.mark.parametrize(
+    "query",
+    [
+        "user_id=x",
+        "user[$ne]=x",
+        "user%5B%24ne%5D=",
+        "$where=1",
+        "pipeline=[]",
+        "skip=5",
+        "sort=_id",
+        "Limit=5",
+        "all=true",
+        "include_all_users=1",
+    ],
+)
+def test_an_unknown_parameter_is_named(query: str) -> None:
+    """Operators in brackets, raw pipelines, skips, sort fields and flags are all just unknown names."""
+    refusal, named = refused(query)
+    assert refusal.status == 400
+    assert [name.replace("%5B%24ne%5D", "[$ne]") for name in named] == [
+        query.split("=", 1)[0].replace("%5B%24ne%5D", "[$ne]")
+    ]
+
+
+@pytest.mark.guarantee("R23")
+@pytest.mark.parametrize("limit", ["0", "-1", "1001", "1e3", "10.0", "1_0", " 5", "", "٣", "9" * 30, "NaN"])
+def test_a_limit_is_a_limit(limit: str) -> None:
+    """0 and negative are refused, never unlimited."""
+    assert refused(f"limit={limit}")[1] == ["limit"]
+
+
+def test_the_largest_limit_is_taken() -> None:
+    assert read(f"limit={MAX_LIMIT}", Filter).limit == MAX_LIMIT
+
+
+@pytest.mark.guarantee("R23")
+@pytest.mark.parametrize(
+    ("query", "where"),
+    [
+        ("order=_id", "order"),
+        ("order=newest&order=oldest", "order"),
+        ("user=a&user=b", "user"),
+        ("user=", "user"),
+        ("type=", "type"),
+        ("from=yesterday", "from"),
+        ("from=1", "from"),
+        ("from=2026-07-01", "from"),
+        ("from=2026-07-01T12:00:00", "from"),
+        ("from=2026-13-01T12:00:00Z", "from"),
+        ("from=1969-12-31T23:59:59Z", "from"),
+        ("to=9999-12-31T23:59:59-01:00", "to"),
+        ("to=9999-12-31T23:59:59.999999Z", "to"),
+        ("from=2026-07-02T00:00:00Z&to=2026-07-01T00:00:00Z", "from"),
+        ("text=a%00b", "text"),
+        (f"text={'x' * 201}", "text"),
+        (f"user={'x' * 1025}", "user"),
+        ("user=%ED%A0%80", "query"),
+        ("user=%ff", "query"),
+        ("user", "query"),
+        ("&", "query"),
+        ("&".join(f"type=t{n}" for n in range(MAX_TYPES + 1)), "type"),
+        ("&".join(f"type=t{n}" for n in range(300)), "query"),
+        ("cursor=abc", "cursor"),
+    ],
+)
+def test_what_is_wrong_is_named(query: str, where: str) -> None:
+    refusal, named = refused(query)
+    assert refusal.status == 400
+    assert named == [where]
+
+
+def test_several_wrong_ones_are_all_named() -> None:
+    assert refused("limit=0&order=up&from=x")[1] == ["from", "order", "limit"]
+
+
+def test_what_is_wrong_is_not_shown() -> None:
+    """A value may be a secret that was put in the wrong place."""
+    refusal, _ = refused("from=s3cr3t&order=s3cr3t&cursor=s3cr3t")
+    assert "s3cr3t" not in refusal.detail
+
+
+@pytest.mark.parametrize(
+    ("given", "bound"),
+    [("12:00:00.0001Z", ".001000"), ("12:00:00.001Z", ".001000"), ("12:00:00.000999Z", ".001000"), ("12:00:00Z", "")],
+)
+def test_a_bound_finer_than_a_millisecond_keeps_its_meaning(given: str, bound: str) -> None:
+    """Stored times are whole milliseconds: at or after .0001 is at or after .001."""
+    wanted = read(f"from=2026-07-01T{given}", Filter)
+    assert wanted.since is not None
+    assert wanted.since.isoformat() == f"2026-07-01T12:00:00{bound}+00:00"
+
+
+@pytest.mark.guarantee("R30")
+@pytest.mark.parametrize("value", ["$ne", '{"$ne": null}', "{$gt: ''}", "^.*$", "$where", "a.*", "[1]", "null", "true"])
+def test_every_value_is_a_plain_string_of_the_query(value: str) -> None:
+    """Whatever is written in a URL, MongoDB gets it as a value to compare with."""
+    wanted = Filter.model_validate({"type": (value,), "user": value, "aggregate": value, "correlation": value})
+    query: dict[str, Any] = Filter.model_validate(wanted.model_dump() | {"service": value}).query()
+    assert set(query.values()) == {value}
+    assert not any(name.startswith("$") for name in query)
