@@ -1,0 +1,73 @@
+"""Pods' lives: the requests that ApiServerSource sends in each, in order, from `tests/fixtures/pods`."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from functions.pod_events.identity import Identity
+from functions.pod_events.lifecycle import lifecycle
+from functions.pod_events.pod import Pod
+from twofold.event import Event
+
+LIVES = Path(__file__).parent / "fixtures" / "pods"
+
+IDENTITY = Identity(
+    cluster="local",
+    aggregate_keys=("twofold.dev/aggregate-id",),
+    correlation_keys=("twofold.dev/correlation-id",),
+    user_keys=("twofold.dev/user-id",),
+)
+"""The defaults of the settings."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One request of ApiServerSource."""
+
+    headers: dict[str, str]
+    pod: dict[str, Any]
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it tells of the pod's deletion."""
+        return self.headers["ce-type"].endswith(".delete")
+
+    @property
+    def body(self) -> bytes:
+        """As it is sent."""
+        return json.dumps(self.pod).encode()
+
+    def events(self, identity: Identity = IDENTITY) -> list[Event]:
+        """The facts that this state shows."""
+        if identity is IDENTITY:
+            return self._events
+        return lifecycle(Pod.of(self.pod), identity, deleted=self.deleted)
+
+    @cached_property
+    def _events(self) -> list[Event]:
+        return lifecycle(Pod.of(self.pod), IDENTITY, deleted=self.deleted)
+
+
+def names() -> list[str]:
+    """All lives, by name."""
+    return sorted(path.stem for path in LIVES.glob("*.ndjson"))
+
+
+@cache
+def life(name: str) -> list[Sent]:
+    """What was sent in that life."""
+    lines = (LIVES / f"{name}.ndjson").read_text().splitlines()
+    return [Sent(line["headers"], line["body"]) for line in map(json.loads, lines)]
+
+
+def first_observed(sent: Iterable[Sent]) -> dict[UUID, Event]:
+    """Every fact as the first state that shows it says it."""
+    found: dict[UUID, Event] = {}
+    for state in sent:
+        for event in state.events():
+            found.setdefault(event.event_id, event)
+    return found

@@ -1,0 +1,600 @@
+"""`lifecycle`: from each state of a pod to the facts that it shows."""
+
+import copy
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.pod_events.facts import ALWAYS_MAY_DIFFER, MAY_DIFFER
+from functions.pod_events.identity import Identity
+from functions.pod_events.lifecycle import gone, lifecycle
+from functions.pod_events.pod import Pod
+from tests.pods import IDENTITY, Sent, first_observed, life, names
+from twofold.errors import Invalid
+from twofold.event import Event
+from twofold.reserved import is_reserved
+
+pytestmark = pytest.mark.guarantee("G6")
+
+TIMELINES = {
+    "completed_job": """
+        08:00:00 created
+        08:00:01 scheduled
+        08:00:01 initialized
+        08:00:04 running
+        08:00:34 container_terminated main main 0 completed 0
+        08:00:34 succeeded
+        09:00:00 terminating 0
+        09:00:00 deleted watched
+    """,
+    "config_error": """
+        08:05:30 created
+        08:05:30 scheduled
+        08:05:30 initialized
+        08:05:30 container_waiting main main 0 config_error CreateContainerConfigError
+        08:06:12 running
+    """,
+    "crash_loop": """
+        08:04:00 created
+        08:04:00 scheduled
+        08:04:00 initialized
+        08:04:02 running
+        08:04:03 container_terminated main main 0 error_exit 2
+        08:04:06 container_terminated main main 1 error_exit 2
+        08:04:06 container_waiting main main 1 crash_loop CrashLoopBackOff
+        08:04:18 container_terminated main main 2 error_exit 2
+        08:04:18 container_waiting main main 2 crash_loop CrashLoopBackOff
+    """,
+    "deadline_exceeded": """
+        08:14:00 created
+        08:14:00 scheduled
+        08:14:00 initialized
+        08:14:02 running
+        08:15:31 container_terminated main main 0 signal 137 9
+        08:15:31 failed deadline_exceeded
+    """,
+    "deleted_while_running": """
+        08:32:00 created
+        08:32:00 scheduled
+        08:32:00 initialized
+        08:32:03 running
+        08:50:00 terminating 30
+        08:50:02 container_terminated main main 0 completed 0
+        08:50:03 deleted watched
+    """,
+    "ephemeral_container": """
+        08:41:00 created
+        08:41:00 scheduled
+        08:41:00 initialized
+        08:41:02 running
+        08:47:12 container_terminated debugger-4xk ephemeral 0 signal 130 2
+    """,
+    "evicted_without_statuses": """
+        08:12:00 created
+        08:12:00 scheduled
+        08:12:00 initialized
+        08:12:03 running
+        09:40:21 failed evicted
+    """,
+    "exit_1": """
+        08:01:00 created
+        08:01:00 scheduled
+        08:01:00 initialized
+        08:01:02 running
+        08:01:09 container_terminated main main 0 error_exit 1
+        08:01:09 failed main error_exit 1
+    """,
+    "grace_period_shortened": """
+        08:33:00 created
+        08:33:00 scheduled
+        08:33:00 initialized
+        08:33:03 running
+        08:51:00 terminating 600
+        08:52:31 container_terminated main main 0 signal 137 9
+        08:52:31 failed main signal 137 9
+        08:52:32 deleted watched
+    """,
+    "image_pull_failure": """
+        08:05:00 created
+        08:05:00 scheduled
+        08:05:00 initialized
+        08:05:00 container_waiting main main 0 image_pull ErrImagePull
+        08:05:00 container_waiting main main 0 image_pull ImagePullBackOff
+    """,
+    "init_failing": """
+        08:27:00 created
+        08:27:00 scheduled
+        08:27:05 container_terminated fetch init 0 error_exit 3
+        08:27:05 failed fetch error_exit 3
+    """,
+    "killed_by_signal": """
+        08:01:30 created
+        08:01:30 scheduled
+        08:01:30 initialized
+        08:01:32 running
+        08:01:39 container_terminated main main 0 signal 137 9
+        08:01:39 failed main signal 137 9
+    """,
+    "knative_revision": """
+        08:39:00 created
+        08:39:00 scheduled
+        08:39:00 initialized
+        08:39:02 running
+    """,
+    "labels_changed": """
+        08:37:00 created
+        08:37:00 scheduled
+        08:37:00 initialized
+        08:37:03 running
+        08:37:20 container_terminated main main 0 completed 0
+        08:37:20 succeeded
+    """,
+    "lost_container": """
+        08:48:00 created
+        08:48:00 scheduled
+        08:48:00 initialized
+        08:48:02 running
+        09:02:10 container_terminated main main 0 unknown 137
+    """,
+    "no_status": """
+        08:38:00 created
+    """,
+    "node_lost": """
+        08:16:00 created
+        08:16:00 scheduled
+        08:16:00 initialized
+        08:16:04 running
+        08:35:45 terminating 30
+        08:36:20 failed node_lost
+        08:36:20 deleted watched
+    """,
+    "oom_killed": """
+        08:02:00 created
+        08:02:00 scheduled
+        08:02:00 initialized
+        08:02:02 running
+        08:02:41 container_terminated main main 0 oom_killed 137 9
+        08:02:41 failed main oom_killed 137 9
+    """,
+    "oom_then_restarted": """
+        08:03:00 created
+        08:03:00 scheduled
+        08:03:00 initialized
+        08:03:02 running
+        08:13:40 container_terminated main main 0 oom_killed 137 9
+    """,
+    "preempted": """
+        08:18:00 created
+        08:18:00 scheduled
+        08:18:00 initialized
+        08:18:03 running
+        08:25:10 terminating 30
+        08:25:11 container_terminated main main 0 signal 143 15
+        08:25:11 failed preempted
+        08:25:12 deleted watched
+    """,
+    "refused_by_the_kubelet": """
+        08:40:00 created
+        08:40:00 scheduled
+        08:40:01 failed admission
+    """,
+    "sidecar_after_main": """
+        08:29:00 created
+        08:29:00 scheduled
+        08:29:04 container_terminated fetch init 0 completed 0
+        08:29:06 initialized
+        08:29:07 running
+        08:29:50 container_terminated main main 0 completed 0
+        08:29:53 container_terminated proxy sidecar 0 signal 143 15
+        08:29:53 succeeded
+    """,
+    "static_pod": """
+        08:33:59 initialized
+        08:34:01 running
+        08:34:10 created
+        08:34:10 scheduled
+    """,
+    "unschedulable_then_scheduled": """
+        08:07:00 created
+        08:07:00 unschedulable
+        08:11:25 scheduled
+        08:11:25 initialized
+        08:11:30 running
+    """,
+}
+"""Each life, all of its states seen in order, on 1 July 2026 in UTC: the time and the fact, then of a container its
+name, kind and restart, then the cause, exit code and signal, the grace period, or how a deletion was observed."""
+
+ONLY_EARLIER = {
+    "config_error": """
+        08:05:30 container_waiting main main 0 config_error CreateContainerConfigError
+    """,
+    "crash_loop": """
+        08:04:03 container_terminated main main 0 error_exit 2
+        08:04:06 container_terminated main main 1 error_exit 2
+        08:04:06 container_waiting main main 1 crash_loop CrashLoopBackOff
+    """,
+    "evicted_without_statuses": """
+        08:12:00 initialized
+        08:12:03 running
+    """,
+    "image_pull_failure": """
+        08:05:00 container_waiting main main 0 image_pull ErrImagePull
+    """,
+    "unschedulable_then_scheduled": """
+        08:07:00 unschedulable
+    """,
+}
+"""What a life's last state does not show any more: of the other lives it shows everything."""
+
+SHOWN = ("container", "container_kind", "restart", "cause", "exit_code", "signal", "grace_period_seconds", "observed")
+
+
+def timeline(events: Iterable[Event]) -> list[str]:
+    return [_line(event) for event in sorted(events, key=lambda event: event.timestamp)]
+
+
+def _line(event: Event) -> str:
+    told = [str(event.payload[name]) for name in SHOWN if name in event.payload]
+    if event.event_type == "pod.container_waiting":
+        told.append(event.payload["reason"])
+    assert event.time.startswith("2026-07-01T")
+    return " ".join([event.time[11:19], event.event_type.removeprefix("pod."), *told])
+
+
+def as_written(text: str) -> list[str]:
+    return [line.strip() for line in text.strip().splitlines()]
+
+
+def event_of(events: Iterable[Event], type_: str) -> Event:
+    (event,) = [event for event in events if event.event_type == type_]
+    return event
+
+
+def differing(one: Event, other: Event) -> set[str]:
+    """The names of the fields that two tellings of one fact say differently."""
+    fields = {"timestamp": (one.timestamp, other.timestamp), "aggregate_id": (one.aggregate_id, other.aggregate_id)}
+    metadata = {*one.metadata_fields, *other.metadata_fields}
+    fields |= {name: (one.metadata_fields.get(name), other.metadata_fields.get(name)) for name in metadata}
+    payload = {*one.payload, *other.payload}
+    fields |= {name: (one.payload.get(name), other.payload.get(name)) for name in payload}
+    assert one.event_type == other.event_type
+    return {name for name, (here, there) in fields.items() if here != there}
+
+
+class TestTimelines:
+    def test_every_life_has_its_timeline(self) -> None:
+        assert set(TIMELINES) == set(names())
+
+    @pytest.mark.guarantee("G6", "R13", "R14", "R15", "R16", "R17")
+    @pytest.mark.parametrize("name", sorted(TIMELINES))
+    def test_a_life_gives_its_timeline(self, name: str) -> None:
+        assert timeline(first_observed(life(name)).values()) == as_written(TIMELINES[name])
+
+    @pytest.mark.guarantee("R13")
+    @pytest.mark.parametrize("name", sorted(TIMELINES))
+    def test_the_last_state_shows_all_that_kubernetes_still_knows(self, name: str) -> None:
+        states = life(name)
+        shown = {event.event_id for event in states[-1].events()}
+        hidden = [event for event_id, event in first_observed(states).items() if event_id not in shown]
+        assert timeline(hidden) == as_written(ONLY_EARLIER.get(name, ""))
+
+    @pytest.mark.guarantee("R13")
+    def test_a_pod_seen_only_at_its_end_has_all_of_its_life(self) -> None:
+        """One state in place of seven: scheduled, running and the container's end are read from it."""
+        last = [sent for sent in life("completed_job") if not sent.deleted][-1]
+        assert timeline(last.events()) == as_written(TIMELINES["completed_job"])[:-2]
+
+    @pytest.mark.guarantee("R14")
+    def test_an_image_that_cannot_be_pulled_is_told_while_the_pod_is_pending(self) -> None:
+        last = life("image_pull_failure")[-1]
+        assert last.pod["status"]["phase"] == "Pending"
+        waiting = event_of(last.events(), "pod.container_waiting")
+        assert waiting.payload["message"] == 'Back-off pulling image "registry.example/work/runner:no-such"'
+
+    @pytest.mark.guarantee("R15")
+    def test_out_of_memory_is_no_error_exit_and_exit_code_137_is_not_out_of_memory(self) -> None:
+        told = {name: event_of(life(name)[-1].events(), "pod.failed") for name in ("oom_killed", "killed_by_signal")}
+        assert [told[name].payload["cause"] for name in told] == ["oom_killed", "signal"]
+        assert {event.payload["exit_code"] for event in told.values()} == {137}
+
+    @pytest.mark.guarantee("R16")
+    def test_an_evicted_pod_needs_no_container_statuses(self) -> None:
+        last = life("evicted_without_statuses")[-1]
+        assert "containerStatuses" not in last.pod["status"]
+        failed = event_of(last.events(), "pod.failed")
+        assert failed.payload["cause"] == "evicted"
+        assert failed.payload["message"].startswith("The node was low on resource: memory.")
+
+    @pytest.mark.guarantee("R17")
+    def test_a_deadline_is_told_though_the_container_died_by_a_signal(self) -> None:
+        failed = event_of(life("deadline_exceeded")[-1].events(), "pod.failed")
+        assert failed.payload["cause"] == "deadline_exceeded"
+
+
+class TestIds:
+    def test_the_same_fact_has_the_same_id_from_every_state(self) -> None:
+        """The end of a run moves from `state` to `lastState`; it stays one fact."""
+        ends = [
+            event
+            for sent in life("crash_loop")
+            for event in sent.events()
+            if event.event_type == "pod.container_terminated"
+        ]
+        assert len(ends) > 3
+        assert len({event.event_id for event in ends}) == 3
+
+    def test_pods_of_the_same_name_share_no_fact(self) -> None:
+        first = life("completed_job")[-1]
+        second = copy.deepcopy(first.pod)
+        second["metadata"]["uid"] = "5f2c6a3e-58a0-4a44-8b52-7a3c2f7f9a10"
+        ids = {event.event_id for event in first.events()}
+        assert not ids & {event.event_id for event in Sent(first.headers, second).events()}
+
+    def test_ids_are_for_ever(self) -> None:
+        """Changed, every pod that is known would be announced again."""
+        created = event_of(life("completed_job")[0].events(), "pod.created")
+        assert created.given_id == "68c7caff-dcce-47b8-abaf-cd5a701a6d7c/created"
+        assert created.event_id == UUID("8b40077b-2af3-5204-904d-d357f956dd68")
+
+    def test_no_other_producer_may_use_their_names(self) -> None:
+        events = [event for name in names() for sent in life(name) for event in sent.events()]
+        assert all(map(is_reserved, events))
+
+    def test_an_end_without_a_container_id_is_known_by_its_restart(self) -> None:
+        lost, back = life("lost_container")[-2:]
+        one, other = (event_of(sent.events(), "pod.container_terminated") for sent in (lost, back))
+        assert one.event_id == other.event_id
+        assert one.given_id.endswith("/container_terminated/main/0")
+
+
+class TestObservations:
+    @pytest.mark.parametrize("name", names())
+    @given(data=st.data())
+    def test_any_states_in_any_order_give_the_same_facts(self, name: str, data: st.DataObject) -> None:
+        """Of the full life they lack only what the last state does not show; what differs is named."""
+        states = life(name)
+        some = data.draw(st.lists(st.sampled_from(states), max_size=8).map(lambda some: [*some, states[-1]]))
+        seen, full = first_observed(data.draw(st.permutations(some))), first_observed(states)
+        assert {event.event_id for event in states[-1].events()} <= seen.keys() <= full.keys()
+        for event_id, event in seen.items():
+            assert differing(event, full[event_id]) <= MAY_DIFFER[event.event_type] | ALWAYS_MAY_DIFFER
+
+    def test_the_same_state_gives_the_same_events(self) -> None:
+        for sent in (sent for name in names() for sent in life(name)):
+            again = lifecycle(Pod.of(sent.pod), IDENTITY, deleted=sent.deleted)
+            assert [event.digest for event in again] == [event.digest for event in sent.events()]
+
+    def test_created_says_only_what_cannot_change(self) -> None:
+        told = [event_of(sent.events(), "pod.created") for sent in life("labels_changed")]
+        assert all(event.payload == told[0].payload for event in told)
+
+    def test_the_time_of_a_deletion_does_not_move_when_its_grace_period_is_shortened(self) -> None:
+        asked = [
+            event
+            for sent in life("grace_period_shortened")
+            for event in sent.events()
+            if event.event_type == "pod.terminating"
+        ]
+        assert [event.payload["grace_period_seconds"] for event in asked] == [600, 5, 5, 0]
+        assert {event.time for event in asked} == {"2026-07-01T08:51:00.000Z"}
+
+
+class TestPayloads:
+    def test_created(self) -> None:
+        assert event_of(life("sidecar_after_main")[0].events(), "pod.created").payload == {
+            "cluster": "local",
+            "namespace": "work",
+            "pod": "report-27-x7k2p",
+            "pod_uid": life("sidecar_after_main")[0].pod["metadata"]["uid"],
+            "service_account": "default",
+            "restart_policy": "Never",
+            "containers": ["main"],
+            "init_containers": ["fetch", "proxy"],
+        }
+
+    def test_container_terminated(self) -> None:
+        last = life("oom_killed")[-1]
+        status = last.pod["status"]["containerStatuses"][0]
+        assert event_of(last.events(), "pod.container_terminated").payload == {
+            "cluster": "local",
+            "namespace": "work",
+            "pod": "report-20-x7k2p",
+            "pod_uid": last.pod["metadata"]["uid"],
+            "node": "node-a",
+            "owner": {"api_version": "batch/v1", "kind": "Job", "name": "report-20"},
+            "container": "main",
+            "container_kind": "main",
+            "image": "registry.example/work/runner:4.2",
+            "image_id": status["imageID"],
+            "restart": 0,
+            "cause": "oom_killed",
+            "exit_code": 137,
+            "signal": 9,
+            "reason": "OOMKilled",
+            "container_id": status["containerID"],
+            "started_at": "2026-07-01T08:02:02Z",
+            "finished_at": "2026-07-01T08:02:41Z",
+        }
+
+    def test_a_knative_revision_is_named(self) -> None:
+        running = event_of(life("knative_revision")[-1].events(), "pod.running").payload
+        assert (running["knative_service"], running["knative_revision"]) == ("hello", "hello-00003")
+        assert running["owner"]["kind"] == "ReplicaSet"
+        assert running["images"] == {
+            "user-container": "registry.example/hello:1.3",
+            "queue-proxy": "registry.example/knative/queue:1.22",
+        }
+
+    def test_a_reconciled_deletion_says_so_and_when_it_was_confirmed(self) -> None:
+        last = event_of(life("completed_job")[-1].events(), "pod.deleted")
+        confirmed = gone(last, datetime(2026, 7, 2, tzinfo=UTC))
+        assert confirmed.event_id == last.event_id
+        assert confirmed.payload == last.payload | {"observed": "reconciled"}
+        assert confirmed.time == "2026-07-02T00:00:00.000Z"
+
+
+def pod_with(**status: Any) -> dict[str, Any]:
+    """The pod of `exit_1`, failed, with another status."""
+    pod = copy.deepcopy(life("exit_1")[-1].pod)
+    pod["status"] = {"phase": "Failed", "startTime": "2026-07-01T08:01:00Z"} | status
+    return pod
+
+
+def ended(reason: str = "Error", exit_code: int = 1, finished: str = "2026-07-01T08:01:09Z", **more: Any) -> Any:
+    return {"terminated": {"exitCode": exit_code, "reason": reason, "finishedAt": finished, **more}}
+
+
+def one_container(state: dict[str, Any], last: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    return [{"name": "main", "state": state, "lastState": last or {}, "restartCount": 0}]
+
+
+def disrupted(reason: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": reason,
+            "lastTransitionTime": "2026-07-01T08:01:07Z",
+        }
+    ]
+
+
+FAILURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "evicted, by the kubelet": ("evicted", {"reason": "Evicted"}),
+    "evicted, over the API": (
+        "evicted",
+        {"conditions": disrupted("EvictionByEvictionAPI"), "containerStatuses": one_container(ended("Error", 143))},
+    ),
+    "evicted, the node shuts down": ("evicted", {"reason": "Terminated"}),
+    "evicted, by a taint": ("evicted", {"conditions": disrupted("DeletionByTaintManager")}),
+    "deadline exceeded": ("deadline_exceeded", {"reason": "DeadlineExceeded"}),
+    "out of memory": ("oom_killed", {"containerStatuses": one_container(ended("OOMKilled", 137))}),
+    "out of memory, in the last state": (
+        "oom_killed",
+        {"containerStatuses": one_container({"waiting": {"reason": "CrashLoopBackOff"}}, ended("OOMKilled", 137))},
+    ),
+    "out of memory, in an init container": (
+        "oom_killed",
+        {"initContainerStatuses": one_container(ended("OOMKilled", 137))},
+    ),
+    "image pull": ("image_pull", {"containerStatuses": one_container({"waiting": {"reason": "ErrImagePull"}})}),
+    "error exit": ("error_exit", {"containerStatuses": one_container(ended())}),
+    "error exit, the container could not start": (
+        "error_exit",
+        {"containerStatuses": one_container(ended("StartError", 128, startedAt="1970-01-01T00:00:00Z"))},
+    ),
+    "signal, from the exit code": ("signal", {"containerStatuses": one_container(ended("Error", 139))}),
+    "signal, as it is": ("signal", {"containerStatuses": one_container(ended("Error", 1, signal=15))}),
+    "node lost": ("node_lost", {"reason": "NodeLost"}),
+    "node lost, found by the garbage collector": ("node_lost", {"conditions": disrupted("DeletionByPodGC")}),
+    "preempted": (
+        "preempted",
+        {"conditions": disrupted("PreemptionByScheduler"), "containerStatuses": one_container(ended("Error", 143))},
+    ),
+    "preempted, by the kubelet": ("preempted", {"reason": "Preempting"}),
+    "admission": ("admission", {"reason": "NodeAffinity"}),
+    "admission, out of something": ("admission", {"reason": "OutOfnvidia.com/gpu"}),
+    "admission, of a new kind": ("admission", {"reason": "SomethingNew", "message": "Pod was rejected: because"}),
+    "unknown, nothing said": ("unknown", {}),
+    "unknown, the container was lost": (
+        "unknown",
+        {"containerStatuses": one_container(ended("ContainerStatusUnknown", 137))},
+    ),
+    "unknown, a disruption that did not come": (
+        "unknown",
+        {"conditions": [disrupted("PreemptionByScheduler")[0] | {"status": "False"}]},
+    ),
+}
+
+
+class TestFailures:
+    @pytest.mark.guarantee("R15", "R16", "R17")
+    @pytest.mark.parametrize("name", sorted(FAILURES))
+    def test_the_cause_is_found_where_kubernetes_puts_it(self, name: str) -> None:
+        cause, status = FAILURES[name]
+        events = lifecycle(Pod.of(pod_with(**status)), IDENTITY)
+        assert event_of(events, "pod.failed").payload["cause"] == cause
+
+    def test_the_container_that_ran_out_of_memory_decides_though_another_ended_first(self) -> None:
+        first, second = one_container(ended("Error", 1, "2026-07-01T08:01:05Z")), one_container(ended("OOMKilled", 137))
+        second[0]["name"] = "cache"
+        failed = event_of(lifecycle(Pod.of(pod_with(containerStatuses=first + second)), IDENTITY), "pod.failed")
+        assert (failed.payload["container"], failed.payload["cause"]) == ("cache", "oom_killed")
+
+    def test_a_container_that_never_started_has_not_run(self) -> None:
+        status = one_container(ended("StartError", 128, startedAt="1970-01-01T00:00:00Z"))
+        types = {event.event_type for event in lifecycle(Pod.of(pod_with(containerStatuses=status)), IDENTITY)}
+        assert "pod.running" not in types
+        assert "pod.container_terminated" in types
+
+    def test_without_any_end_a_deadline_is_when_it_passed(self) -> None:
+        pod = pod_with(reason="DeadlineExceeded")
+        pod["spec"]["activeDeadlineSeconds"] = 60
+        assert event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.failed").time == "2026-07-01T08:02:00.000Z"
+
+    def test_a_disruption_has_its_own_time(self) -> None:
+        pod = pod_with(conditions=disrupted("DeletionByPodGC"))
+        assert event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.failed").time == "2026-07-01T08:01:07.000Z"
+
+
+class TestIdentity:
+    @pytest.mark.guarantee("R21")
+    def test_the_ids_of_the_work_are_each_in_their_own_place(self) -> None:
+        for event in life("completed_job")[-1].events():
+            assert event.aggregate_id == "execution-17"
+            assert event.metadata.correlation_id == "request-17"
+            assert event.metadata.user_id == "user-3"
+
+    @pytest.mark.guarantee("R21")
+    def test_an_annotation_serves_as_well_as_a_label(self) -> None:
+        assert {event.aggregate_id for event in life("deleted_while_running")[-1].events()} == {"web-rollout-4"}
+
+    @pytest.mark.guarantee("R21", "R22")
+    def test_without_an_id_of_the_work_a_pods_events_stay_together(self) -> None:
+        last = life("crash_loop")[-1]
+        for event in last.events():
+            assert event.aggregate_id == last.pod["metadata"]["uid"]
+            assert event.metadata.correlation_id is None
+            assert event.metadata.user_id is None
+
+    @pytest.mark.guarantee("R21")
+    def test_the_first_name_that_is_there_counts(self) -> None:
+        identity = Identity("local", ("missing", "job-name"), ("job-name",), ())
+        event = life("exit_1")[-1].events(identity)[0]
+        assert (event.aggregate_id, event.metadata.correlation_id) == ("report-18", "report-18")
+
+    def test_what_no_attribute_can_carry_is_passed_over(self) -> None:
+        pod = copy.deepcopy(life("exit_1")[-1].pod)
+        pod["metadata"]["annotations"] = {"one": "line\nbreak", "two": "x" * 2000, "three": "usable"}
+        identity = Identity("local", ("one", "two", "three"), (), ())
+        assert {event.aggregate_id for event in lifecycle(Pod.of(pod), identity)} == {"usable"}
+
+
+class TestNoPod:
+    @pytest.mark.parametrize(
+        ("change", "where"),
+        [
+            ({"kind": "Node"}, "data.kind"),
+            ({"apiVersion": "v2"}, "data.apiVersion"),
+            ({"metadata": {"name": "x"}}, "data.metadata.uid"),
+            ({"spec": None}, "data.spec"),
+            ({"status": {"conditions": "none"}}, "data.status.conditions"),
+            ({"status": {"startTime": "yesterday"}}, "data.status.startTime"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, change: dict[str, Any], where: str) -> None:
+        with pytest.raises(Invalid) as caught:
+            Pod.of(life("exit_1")[-1].pod | change)
+        assert where in [problem.where for problem in caught.value.problems]
+
+    def test_null_is_as_good_as_absent(self) -> None:
+        pod = copy.deepcopy(life("no_status")[0].pod)
+        pod["status"] = {"conditions": None, "containerStatuses": None, "startTime": None}
+        pod["metadata"] |= {"labels": None, "annotations": None, "ownerReferences": None, "managedFields": None}
+        assert timeline(lifecycle(Pod.of(pod), IDENTITY)) == ["08:38:00 created"]
