@@ -22,6 +22,8 @@ _RELAYING = "shared/twofold/relaying.py"
 _STATEMENTS = "shared/twofold/statements.py"
 _LETTERS = "shared/twofold/dead_letters.py"
 _KAFKA = "shared/twofold/kafka.py"
+_ARCHIVE = "shared/twofold/archive.py"
+_TEST_ARCHIVE = "tests/contract/test_archive.py"
 _TEST_MONGO = "tests/contract/test_mongo.py"
 _TEST_PUBLISHING = "tests/contract/test_publishing.py"
 _TEST_STORING = "tests/contract/test_storing.py"
@@ -166,7 +168,7 @@ MUTANTS = (
         "shared/twofold/setup.py",
         '"events": ("find", "update"),',
         '"events": ("find", "update", "remove"),',
-        ("tests/contract/test_setup.py::TestRights::test_no_role_may_remove_anything",),
+        ("tests/contract/test_setup.py::TestRights::test_no_role_but_admins_may_remove_anything",),
     ),
     Mutant(
         "store may change the log",
@@ -290,6 +292,42 @@ MUTANTS = (
         'if document["reason"] != Undelivered.title',
         "if document",
         (f"{_TEST_REDRIVING}::TestUndelivered",),
+    ),
+    # taking events out of `events`
+    Mutant(
+        "an admin deletes what is not known to be in the log",
+        _ARCHIVE,
+        'if "outbox" in document:',
+        "if False:",
+        (f"{_TEST_ARCHIVE}::TestRefused::test_one_with_a_mark_stays",),
+    ),
+    Mutant(
+        "an admin deletes what the log lacks",
+        _ARCHIVE,
+        'if (await known(self._database["event_store"], [event_id])).get(event_id) != document["digest"]:',
+        "if False:",
+        (f"{_TEST_ARCHIVE}::TestRefused::test_one_that_the_log_lost_stays",),
+    ),
+    Mutant(
+        "an event that is marked meanwhile is deleted",
+        _ARCHIVE,
+        '"digest": document["digest"], "outbox": {"$exists": False}}',
+        '"digest": document["digest"]}',
+        (f"{_TEST_ARCHIVE}::TestRefused::test_one_that_is_marked_meanwhile_stays",),
+    ),
+    Mutant(
+        "an event goes though its archive entry failed",
+        _ARCHIVE,
+        "delete_one(unmarked, session=session)",
+        "delete_one(unmarked)",
+        (f"{_TEST_ARCHIVE}::TestAtomic",),
+    ),
+    Mutant(
+        "reconcile forgets what an admin deleted",
+        _RELAYING,
+        "archived.seq.as_datetime() >= since and",
+        "False and",
+        (f"{_TEST_ARCHIVE}::TestSetBack",),
     ),
     # the feed
     Mutant(

@@ -90,6 +90,20 @@ class Undelivered(Rejected):
     title = "undelivered"
 
 
+class Missing(Rejected):
+    """What the request names isn't there."""
+
+    status = 404
+    title = "not-found"
+
+
+class NotInLog(Rejected):
+    """The event is not known to be in the log, so it must not be removed from `events`."""
+
+    status = 409
+    title = "not-in-log"
+
+
 class Unavailable(TwofoldError):
     """A part that is needed is away, full or shutting down: the same request can succeed later."""
 

@@ -14,6 +14,7 @@ from functools import partial
 from uuid import UUID
 
 from twofold import mongo
+from twofold.archive import Archive
 from twofold.cloudevents import Received, Record, to_kafka
 from twofold.dead_letters import DeadLetter, DeadLetters
 from twofold.errors import Rejected, Unavailable
@@ -170,6 +171,8 @@ class Reconciled:
     """Not in the log: marked again, so that the relay sends them."""
     conflicting: int = 0
     """The log has other content under their ids: marked again too, so that they stay, and are stated."""
+    brought_back: int = 0
+    """Deleted from `events` when the log had them, which it hasn't now: there again, and marked."""
 
 
 async def reconcile(
@@ -177,9 +180,10 @@ async def reconcile(
 ) -> Reconciled:
     """Put the marks back on what came into `events` at `since` (by the server's clock) or later and isn't in the log.
 
-    For the day on which `event_store` was restored from a backup: `since` is when the backup was made, or earlier. Goes
-    through all of `events` in pieces, in the order of `_id`; `progress` hears how many it has looked at. Stopped
-    half-way, it is run again. Raises `Unavailable` when MongoDB is away.
+    What an admin deleted from `events` since then, and the log lacks, is brought back too. For the day on which
+    `event_store` was restored from a backup: `since` is when the backup was made, or earlier. Goes through all of
+    `events` in pieces, in the order of `_id`; `progress` hears how many it has looked at. Stopped half-way, it is run
+    again. Raises `Unavailable` when MongoDB is away.
     """
     events, event_store = EventRepository(database), EventStore(database)
     done, last = Reconciled(), None
@@ -197,8 +201,24 @@ async def reconcile(
         done.conflicting += await events.mark(conflicting) if conflicting else 0
         done.looked_at += len(piece)
         progress(done.looked_at)
+    done.brought_back = await _bring_back(Archive(database), event_store, since, settings.relay_batch)
     statements = Statements(database, timedelta(seconds=settings.mongodb_timeout_s))
     await statements.record_reconciliation({"since": since, **asdict(done)})
+    return done
+
+
+async def _bring_back(archive: Archive, event_store: EventStore, since: datetime, size: int) -> int:
+    """Bring back the archived events of which the log should have each, and hasn't. Returns how many."""
+    last, done = None, 0
+    while piece := await archive.after(last, size):
+        last = piece[-1].deletion_id
+        in_log = await event_store.known([archived.event_id for archived in piece])
+        lost = [
+            archived.deletion_id
+            for archived in piece
+            if archived.seq.as_datetime() >= since and in_log.get(archived.event_id) != archived.digest
+        ]
+        done += await archive.bring_back(lost)
     return done
 
 

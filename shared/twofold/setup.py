@@ -26,6 +26,7 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "events": {},
     "event_store": _ZSTD,
     "dead_letters": {},
+    "archive": _ZSTD,
     "locks": {},
     "statements": {},
 }
@@ -49,6 +50,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("event_id", ASCENDING), ("state", ASCENDING)], name="by_event"),
         IndexModel([("state", ASCENDING), ("reason", ASCENDING), ("first_at", ASCENDING)], name="by_reason"),
     ],
+    "archive": [IndexModel([("deleted_at", ASCENDING), ("_id", ASCENDING)], name="newest")],
     "statements": [IndexModel("seq", name="newest")],
 }
 """Each for a query that needs it. `_id` has its own in every collection."""
@@ -68,8 +70,11 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "statements": APPEND,
     },
     "dead_letters": {"dead_letters": CHANGE},
+    "admin": {"events": ("find", "remove"), "event_store": READ, "archive": APPEND},
+    "audit": {"event_store": READ},
     "operator": {
         "events": ("find", "insert", "update"),
+        "archive": READ,
         "event_store": READ,
         "dead_letters": CHANGE,
         "locks": CHANGE,

@@ -237,6 +237,7 @@ def logged(flow: View) -> Event:
 
 
 Command = Callable[[Any], object]
+REMOVER = ("admin", "events")
 
 CHANGES: dict[str, Command] = {
     "update_one": lambda db: db.event_store.update_one({}, {"$set": {"payload": {}}}),
@@ -291,11 +292,23 @@ class TestRights:
             assert set(grants.get("event_store", ())) <= {"find", "insert"}
 
     @pytest.mark.guarantee("G1", "G5")
-    def test_no_role_may_remove_anything(self) -> None:
-        """An event that isn't in the log must not be deleted, and one that is goes by the server's own monitor."""
+    def test_no_role_but_admins_may_remove_anything(self) -> None:
+        """An event that isn't in the log must not be deleted, and one that is goes by the server's own monitor.
+
+        `admin` looks first, and archives what it removes (tests/contract/test_archive.py).
+        """
         for function, grants in ROLES.items():
             for collection, actions in grants.items():
-                assert set(actions) <= {"find", "insert", "update"}, (function, collection)
+                may = {"find", "insert", "update"} | ({"remove"} if (function, collection) == REMOVER else set())
+                assert set(actions) <= may, (function, collection)
+
+    @pytest.mark.guarantee("G3", "R33")
+    def test_audit_can_read_the_log_and_nothing_else(self) -> None:
+        assert ROLES["audit"] == {"event_store": ("find",)}
+
+    @pytest.mark.guarantee("G3")
+    def test_nobody_may_change_or_empty_the_archive(self) -> None:
+        assert all(set(grants.get("archive", ())) <= {"find", "insert"} for grants in ROLES.values())
 
     @pytest.mark.guarantee("G3")
     def test_publish_cannot_take_back_what_it_published(self, stack: Stack) -> None:

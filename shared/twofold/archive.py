@@ -1,0 +1,143 @@
+"""`Archive`: takes an event out of `events` before its time, and keeps it with who did it, when and why.
+
+Only what is in the log with an equal digest may go, since `events` is the one place from which an accepted event that
+the log lacks can be sent again. For the same reason the archive keeps the whole document: if the log is set back to a
+backup that was made before, `reconcile` finds the event here and brings it back (docs/operations.md).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from bson.timestamp import Timestamp
+from pymongo import DESCENDING, WriteConcern
+from pymongo.errors import BulkWriteError
+from pymongo.read_concern import ReadConcern
+
+from twofold.errors import Missing, NotInLog
+from twofold.mongo import Database, Document, Encoded, Session, driver_errors, known, raw, server_time
+
+_DUPLICATE_KEY = 11000
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """An event that was taken out of `events`."""
+
+    deletion_id: UUID
+    event_id: UUID
+    event_type: str
+    deleted_at: datetime
+    """By the server's clock."""
+    deleted_by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What `reconcile` needs of an archived event."""
+
+    deletion_id: UUID
+    event_id: UUID
+    digest: bytes
+    seq: Timestamp
+
+
+class Archive:
+    """The collection `archive`, which is only added to. Every method raises `Unavailable` when MongoDB is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._events = database["events"]
+        self._archive = database["archive"]
+
+    async def delete(self, event_id: UUID, by: str, reason: str) -> Deletion:
+        """Move the event from `events` to the archive, in one transaction.
+
+        Raises `Missing` if `events` has no such event, and `NotInLog` unless the log is known to have it: the event
+        carries no mark, which the transaction sees to, and the log has it with an equal digest.
+        """
+        at = await server_time(self._database)
+        with driver_errors():
+            document = await raw(self._events).find_one({"_id": event_id})
+        if document is None:
+            raise Missing("there is no such event in `events`")
+        if "outbox" in document:
+            raise NotInLog("the event is not known to be in the log yet: it must stay until it is")
+        if (await known(self._database["event_store"], [event_id])).get(event_id) != document["digest"]:
+            raise NotInLog("the log does not have this event, though it is unmarked: run `twofold reconcile`")
+        deletion = Deletion(uuid4(), event_id, document["event_type"], at, by, reason)
+        await self._move(deletion, document)
+        return deletion
+
+    async def _move(self, deletion: Deletion, document: Encoded) -> None:
+        kept = {
+            "_id": deletion.deletion_id,
+            "event_id": deletion.event_id,
+            "event_type": deletion.event_type,
+            "deleted_at": deletion.deleted_at,
+            "deleted_by": deletion.deleted_by,
+            "reason": deletion.reason,
+            "event": document,
+        }
+        unmarked = {"_id": deletion.event_id, "digest": document["digest"], "outbox": {"$exists": False}}
+
+        async def move(session: Session) -> None:
+            removed = await self._events.delete_one(unmarked, session=session)
+            if removed.deleted_count == 0:
+                raise NotInLog("the event was removed or marked meanwhile: look at it again")
+            await self._archive.insert_one(kept, session=session)
+
+        with driver_errors():
+            async with self._database.client.start_session() as session:
+                await session.with_transaction(
+                    move, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
+                )
+
+    async def deletions(self, limit: int, before: Deletion | None = None) -> list[Deletion]:
+        """The newest deletions, newest first; those behind `before`."""
+        behind: Document = {}
+        if before:
+            at, deletion_id = before.deleted_at, before.deletion_id
+            behind = {"$or": [{"deleted_at": {"$lt": at}}, {"deleted_at": at, "_id": {"$lt": deletion_id}}]}
+        with driver_errors():
+            found = self._archive.find(behind, {"event": 0}).sort([("deleted_at", DESCENDING), ("_id", DESCENDING)])
+            return [Deletion(deletion_id=document.pop("_id"), **document) async for document in found.limit(limit)]
+
+    async def after(self, deletion_id: UUID | None, limit: int) -> list[Archived]:
+        """The next `limit` archived events by the id of their deletion. For going through all in pieces."""
+        needed = {"event_id": 1, "event.digest": 1, "event.seq": 1}
+        with driver_errors():
+            found = self._archive.find({"_id": {"$gt": deletion_id}} if deletion_id else {}, needed).sort("_id", 1)
+            return [
+                Archived(document["_id"], document["event_id"], document["event"]["digest"], document["event"]["seq"])
+                async for document in found.limit(limit)
+            ]
+
+    async def bring_back(self, deletion_ids: Sequence[UUID]) -> int:
+        """Put archived events into `events` again, marked and due, as accepted when they were. Returns how many.
+
+        One that is there again already is let alone. The archive stays as it is.
+        """
+        if not deletion_ids:
+            return 0
+        mark = {"state": "pending", "tries": 0, "next_try": await server_time(self._database) - timedelta(seconds=1)}
+        with driver_errors():
+            found = raw(self._archive).find({"_id": {"$in": list(deletion_ids)}}, {"event": 1})
+            documents = {
+                document["event"]["_id"]: _without(document["event"], "expires_at") | {"outbox": mark}
+                async for document in found
+            }
+            try:
+                await self._events.insert_many(documents.values(), ordered=False)
+            except BulkWriteError as error:
+                failed = error.details["writeErrors"]
+                if error.details["writeConcernErrors"] or any(one["code"] != _DUPLICATE_KEY for one in failed):
+                    raise
+                return len(documents) - len(failed)
+        return len(documents)
+
+
+def _without(document: Encoded, name: str) -> Document:
+    return {field: value for field, value in document.items() if field != name}
