@@ -11,6 +11,10 @@ CODE := shared functions dev benchmarks tests
 # Apache Kafka is fetched by Maven and runs on a JDK; without them its tests are left out, and that is said.
 JAVA := $(shell command -v java >/dev/null && command -v mvn >/dev/null && echo found)
 
+# A Kubernetes API server is built by Go, within TWOFOLD_GO_BUDGET_S; where it can't be, one line says so, and `$$cluster`
+# leaves its tests out. From here on only the cache is used.
+CLUSTER = cluster=''; $(RUN) dev.kubernetes || { test $$? = 3 || exit 1; cluster='not go'; }; export TWOFOLD_GO_BUDGET_S=0
+
 OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(KEEP),--keep)
 
 FAULT_OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(SEED),--seed $(SEED)) \
@@ -31,15 +35,15 @@ dev: .venv/made ## run the whole stack on this machine until Ctrl-C (BROKER=tans
 	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER))
 
 test: .venv/made ## the tests that need nothing but Python and PyPI, in under 5 minutes
-	@$(PYTEST) tests -m 'not java and not apache and not slow'
+	@$(PYTEST) tests -m 'not java and not apache and not go and not slow'
 
-test-all: .venv/made ## every test, and the contract and flow tests once more on Apache Kafka (needs a JDK 17 and Maven)
+test-all: .venv/made ## every test, and the contract and flow tests once more on Apache Kafka (needs a JDK 17, Maven, Go)
 ifeq ($(JAVA),found)
-	@$(PYTEST) tests
+	@$(CLUSTER); $(PYTEST) tests -m "$$cluster"
 	@echo 'Once more, on Apache Kafka:'
 	@$(PYTEST) tests/contract tests/flow -m 'not slow' --broker apache
 else
-	@$(PYTEST) tests -m 'not java and not apache'
+	@$(CLUSTER); $(PYTEST) tests -m "not java and not apache$${cluster:+ and $$cluster}"
 	@echo 'Left out, since java or mvn is not here: the tests on Apache Kafka (apt-get install openjdk-17-jdk-headless maven).'
 endif
 

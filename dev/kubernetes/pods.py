@@ -1,0 +1,90 @@
+"""What a scheduler and a kubelet do to a pod, over the API: there are none behind the control plane."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from dev.kubernetes.api import Api, Manifest
+
+NODE = "node-1"
+
+
+def now() -> str:
+    """The time as Kubernetes writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def a_pod(namespace: str, name: str, *containers: str, **spec: Any) -> Manifest:
+    """A pod to be created, with a container `main` unless others are named."""
+    listed = [{"name": container, "image": "registry.example/work:1"} for container in containers or ("main",)]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"containers": listed, "restartPolicy": "Never", **spec},
+    }
+
+
+class Kubelet:
+    """Drives pods through their states as the scheduler and the kubelet of `NODE` do."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def bind(self, pod: Manifest, node: str = NODE) -> None:
+        """The scheduler's part: the server itself then writes the condition `PodScheduled`."""
+        name = pod["metadata"]["name"]
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+        self._api.send("POST", f"{self._api.path_of(pod)}/binding", binding)
+
+    def run(self, pod: Manifest) -> Manifest:
+        """Every container runs."""
+        running = {"state": {"running": {"startedAt": now()}}, "ready": True}
+        return self._report(pod, "Running", running, ready="True")
+
+    def wait(self, pod: Manifest, reason: str, message: str = "") -> Manifest:
+        """No container runs yet, for that reason: `ImagePullBackOff`, `CreateContainerConfigError`..."""
+        waiting = {"state": {"waiting": {"reason": reason, "message": message}}, "ready": False}
+        return self._report(pod, "Pending", waiting, ready="False")
+
+    def end(self, pod: Manifest, exit_code: int, reason: str, **why: Any) -> Manifest:
+        """Every container has ended so; with `restartPolicy: Never` that is the pod's end."""
+        started = now()
+        ended = {"exitCode": exit_code, "reason": reason, "startedAt": started, "finishedAt": now(), **why}
+        phase = "Failed" if exit_code else "Succeeded"
+        return self._report(pod, phase, {"state": {"terminated": ended}, "ready": False}, ready="False")
+
+    def fail(self, pod: Manifest, reason: str, message: str) -> Manifest:
+        """The pod fails as a whole, as when it is evicted; nothing is said of its containers."""
+        status = {"phase": "Failed", "reason": reason, "message": message, "containerStatuses": None}
+        return self._api.set_status(pod, status)
+
+    def remove(self, pod: Manifest) -> None:
+        """The kubelet's last word: what was to be removed is."""
+        self._api.delete(pod, grace_period_s=0)
+
+    def _report(self, pod: Manifest, phase: str, state: dict[str, Any], *, ready: str) -> Manifest:
+        seen = self._api.get(pod)
+        started = seen["status"].get("startTime", now())
+        statuses = [_container_status(container, state) for container in seen["spec"]["containers"]]
+        conditions = [_condition(kind, ready) for kind in ("Ready", "ContainersReady")]
+        conditions += [_condition("Initialized", "True")]
+        reported = {condition["type"] for condition in conditions}
+        conditions += [kept for kept in seen["status"].get("conditions", []) if kept["type"] not in reported]
+        status = {"phase": phase, "startTime": started, "hostIP": "10.1.0.1", "podIP": "10.2.0.1"}
+        return self._api.set_status(pod, status | {"conditions": conditions, "containerStatuses": statuses})
+
+
+def _container_status(container: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": container["name"],
+        "image": container["image"],
+        "imageID": f"{container['image']}@sha256:1",
+        "containerID": f"containerd://{container['name']}-0" if "waiting" not in state["state"] else "",
+        "restartCount": 0,
+        **state,
+    }
+
+
+def _condition(kind: str, status: str) -> dict[str, Any]:
+    return {"type": kind, "status": status, "lastTransitionTime": now()}

@@ -1,0 +1,57 @@
+"""A real Kubernetes API server with Knative's kinds, one for each process of tests."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from dev.kubernetes import knative
+from dev.kubernetes.api import Manifest
+from dev.kubernetes.control_plane import ControlPlane, Programs
+from dev.kubernetes.golang import Unbuilt, budget, program
+from tests.cluster.objects import an_account
+from tests.cluster.sink import Sink, recording
+
+Binary = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def binary() -> Binary:
+    """A program that Go builds, by its name, from the cache or built now; without Go, the test is skipped."""
+    deadline = time.monotonic() + budget()
+
+    def built(name: str) -> Path:
+        try:
+            return program(name, deadline).path
+        except Unbuilt as reason:
+            pytest.skip(str(reason))
+
+    return built
+
+
+@pytest.fixture(scope="session")
+def cluster(binary: Binary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane with Knative's kinds; each test takes a name space of its own."""
+    programs = Programs(binary("etcd"), binary("kube-apiserver"))
+    directory = tmp_path_factory.mktemp("control-plane")
+    with ControlPlane(programs, directory / "data", directory) as running:
+        knative.install(running.api)
+        yield running
+
+
+@pytest.fixture
+def namespace(cluster: ControlPlane) -> str:
+    """A name space of the test's own, with its default service account."""
+    name = f"test-{uuid4().hex[:12]}"
+    space: Manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    cluster.api.apply_all([space, an_account(name)])
+    return name
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """A sink that remembers."""
+    with recording() as made:
+        yield made

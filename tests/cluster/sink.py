@@ -1,0 +1,87 @@
+"""A sink that remembers what an adapter posts, and answers as it is told to."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from dev.processes import wait_until
+
+ARRIVES_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request: its headers with names in lower case, its body, and what it was answered."""
+
+    headers: dict[str, str]
+    body: bytes
+    status: int
+
+    @property
+    def type(self) -> str:
+        """The CloudEvent's type."""
+        return self.headers["ce-type"]
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The Kubernetes object that the event carries."""
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+
+class Sink:
+    """What came so far, in its order."""
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self.statuses: dict[str, int] = {}
+        """What is answered to requests about the object of a name; all others get 200."""
+        self.url = ""
+
+    def of(self, name: str) -> list[Received]:
+        """The requests about the object of that name."""
+        return [request for request in self.received if request.headers.get("ce-name") == name]
+
+    def types(self, name: str) -> list[str]:
+        """The last words of the types of those requests: add, update, delete."""
+        return [request.type.rpartition(".")[2] for request in self.of(name)]
+
+    def await_requests(self, check: Callable[[], bool]) -> bool:
+        """Whether `check` comes to be true."""
+        return wait_until(check, within=ARRIVES_WITHIN_S, every=0.05)
+
+
+@contextmanager
+def recording() -> Iterator[Sink]:
+    """A sink on a free port while the block lasts."""
+    sink = Sink()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            status = sink.statuses.get(headers.get("ce-name", ""), 200)
+            sink.received.append(Received(headers, body, status))
+            self.send_response(status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is its base's
+            """Nothing: what came is in `received`."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    sink.url = f"http://127.0.0.1:{server.server_port}"
+    serving = threading.Thread(target=server.serve_forever, args=(0.05,))
+    serving.start()
+    try:
+        yield sink
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()

@@ -1,0 +1,80 @@
+"""The control plane itself: it is a real one, and knows Knative's kinds and who may do what."""
+
+import pytest
+
+from dev.kubernetes.api import Api, Refused
+from dev.kubernetes.control_plane import ControlPlane
+from dev.kubernetes.golang import module_version
+from dev.kubernetes.pods import Kubelet, a_pod
+from tests.cluster.objects import a_role_for, an_account
+
+pytestmark = [pytest.mark.go, pytest.mark.dev]
+
+
+def test_it_says_the_version_that_is_pinned(cluster: ControlPlane) -> None:
+    said = cluster.api.send("GET", "/version")["gitVersion"]
+    assert said == module_version("control_plane", "k8s.io/kubernetes")
+
+
+def test_it_takes_a_pod_and_its_life(cluster: ControlPlane, namespace: str) -> None:
+    pod, kubelet = a_pod(namespace, "work"), Kubelet(cluster.api)
+    created = cluster.api.create(pod)
+    assert created["status"]["phase"] == "Pending"
+    kubelet.bind(pod)
+    kubelet.run(pod)
+    running = cluster.api.get(pod)
+    assert running["spec"]["nodeName"] == "node-1"
+    assert {condition["type"] for condition in running["status"]["conditions"]} >= {"PodScheduled", "Ready"}
+    deleting = cluster.api.delete(pod)
+    assert deleting["metadata"]["deletionGracePeriodSeconds"] == 30
+    kubelet.remove(pod)
+    with pytest.raises(Refused, match="404"):
+        cluster.api.get(pod)
+
+
+def test_it_refuses_a_pod_that_is_none(cluster: ControlPlane, namespace: str) -> None:
+    pod = a_pod(namespace, "work")
+    with pytest.raises(Refused, match="field not declared in schema"):
+        cluster.api.apply(pod | {"speck": {}})
+    with pytest.raises(Refused, match="Unsupported value"):
+        cluster.api.apply(a_pod(namespace, "work", restartPolicy="Sometimes"))
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind"),
+    [
+        ("serving.knative.dev/v1", "Service"),
+        ("sources.knative.dev/v1", "KafkaSource"),
+        ("sources.knative.dev/v1", "ApiServerSource"),
+        ("sources.knative.dev/v1", "PingSource"),
+        ("sinks.knative.dev/v1alpha1", "JobSink"),
+    ],
+)
+def test_it_serves_the_kinds_of_knative(cluster: ControlPlane, api_version: str, kind: str) -> None:
+    assert cluster.api.resource(api_version, kind).namespaced
+
+
+def test_knatives_definitions_refuse_a_field_that_they_lack(cluster: ControlPlane, namespace: str) -> None:
+    service = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": "publish", "namespace": namespace},
+        "spec": {"template": {"spec": {"containers": [{"image": "publish:1"}], "timeoutSeconds": 60}}},
+    }
+    cluster.api.apply(service, dry_run=True)
+    service["spec"]["template"]["spec"]["timeoutseconds"] = 60  # type: ignore[index]
+    with pytest.raises(Refused, match="timeoutseconds"):
+        cluster.api.apply(service, dry_run=True)
+
+
+def test_a_service_account_may_do_what_a_role_gives_it_and_no_more(cluster: ControlPlane, namespace: str) -> None:
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
+    cluster.api.apply_all([an_account(namespace, "reader"), *a_role_for("reader", namespace, rules)])
+    user = f"system:serviceaccount:{namespace}:reader"
+    assert cluster.api.may(user, "list", resource="pods", namespace=namespace)
+    assert not cluster.api.may(user, "delete", resource="pods", namespace=namespace)
+    assert not cluster.api.may(user, "list", resource="pods", namespace="kube-system")
+    with Api(cluster.url, cluster.token(namespace, "reader"), cluster.ca_file) as reader:
+        assert reader.send("GET", f"/api/v1/namespaces/{namespace}/pods")["items"] == []
+        with pytest.raises(Refused, match="403"):
+            reader.create(a_pod(namespace, "work"))

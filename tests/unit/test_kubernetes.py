@@ -1,0 +1,89 @@
+"""The parts of the Kubernetes harness that need no server, and how it ends where there is nothing to build with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dev.kubernetes.__main__ import LEFT_OUT
+from dev.kubernetes.adapters import label_selector, source_config
+from dev.kubernetes.golang import (
+    BUDGET_VARIABLE,
+    MODULES,
+    PROGRAMS,
+    BuildFailed,
+    Unbuilt,
+    fetched,
+    module_version,
+    required_go,
+    version_numbers,
+)
+from dev.paths import ROOT
+
+pytestmark = pytest.mark.dev
+
+
+@pytest.mark.parametrize(
+    ("written", "numbers"), [("go1.26.8", (1, 26, 8)), ("1.26", (1, 26)), ("go1.27rc1", (1, 27, 1)), ("", ())]
+)
+def test_versions_are_compared_by_their_numbers(written: str, numbers: tuple[int, ...]) -> None:
+    assert version_numbers(written) == numbers
+
+
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_every_program_is_a_tool_of_its_module_at_a_pinned_version(name: str) -> None:
+    program = PROGRAMS[name]
+    assert module_version(program.module, program.package).startswith("v")
+    assert program.package in (MODULES / program.module / "go.mod").read_text()
+    assert required_go(program.module) >= (1, 26)
+
+
+def test_without_time_and_cache_nothing_is_built_and_one_line_says_so(tmp_path: Path) -> None:
+    environment = os.environ | {"TWOFOLD_CACHE": str(tmp_path), BUDGET_VARIABLE: "0"}
+    command = [sys.executable, "-m", "dev.kubernetes"]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == LEFT_OUT
+    assert "the tests on a real Kubernetes API server, since " in run.stdout
+    assert run.stdout.count("\n") == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+def test_what_does_not_come_is_left_out_but_what_is_not_what_is_pinned_is_a_failure() -> None:
+    absent = subprocess.CompletedProcess(["go"], 1, "", "go: downloading\nno route to host")
+    with pytest.raises(Unbuilt, match="no route to host"):
+        fetched(absent, "etcd")
+    altered = subprocess.CompletedProcess(["go"], 1, "", "verifying: checksum mismatch\nSECURITY ERROR\n")
+    with pytest.raises(BuildFailed, match="checksum mismatch"):
+        fetched(altered, "etcd")
+
+
+@pytest.mark.parametrize(
+    ("selector", "written"),
+    [
+        ({}, ""),
+        ({"matchLabels": {"b": "2", "a": "1"}}, "a=1,b=2"),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["2", "1"]}]}, "a in (1,2)"),
+        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["1"]}]}, "a notin (1)"),
+        ({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "Exists"}]}, "a=1,b"),
+        ({"matchExpressions": [{"key": "b", "operator": "DoesNotExist"}]}, "!b"),
+    ],
+)
+def test_a_selector_is_written_as_the_api_takes_it(selector: dict[str, object], written: str) -> None:
+    assert label_selector(selector) == written
+
+
+def test_a_sources_spec_becomes_its_adapters_configuration() -> None:
+    resources = [
+        {"apiVersion": "v1", "kind": "Pod", "selector": {"matchLabels": {"a": "1"}}},
+        {"apiVersion": "apps/v1", "kind": "Deployment"},
+    ]
+    source = {"metadata": {"name": "pods", "namespace": "work"}, "spec": {"mode": "Resource", "resources": resources}}
+    configuration = source_config(source)
+    assert configuration["namespaces"] == ["work"]
+    assert configuration["mode"] == "Resource"
+    assert configuration["resources"] == [
+        {"gvr": {"Group": "", "Version": "v1", "Resource": "pods"}, "selector": "a=1"},
+        {"gvr": {"Group": "apps", "Version": "v1", "Resource": "deployments"}, "selector": ""},
+    ]
