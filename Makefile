@@ -22,7 +22,7 @@ FAULT_OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) 
 
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-all mutants check bench faults format
+.PHONY: help demo dev test test-all mutants check render bench faults format
 
 help: ## print this list
 	@echo 'Usage: make COMMAND [NAME=VALUE...]'
@@ -50,12 +50,16 @@ endif
 mutants: .venv/made ## break each promise in a copy, and show which test notices (NAMES="'...' '...'" for some)
 	@$(RUN) dev mutants $(NAMES)
 
-check: .venv/made ## lint, format, types, import direction, and a test for every guarantee
+check: .venv/made ## lint, format, types, import direction, manifests, and a test for every guarantee
 	@.venv/bin/ruff check $(CODE)
 	@.venv/bin/ruff format --check $(CODE)
 	@.venv/bin/mypy $(CODE)
 	@.venv/bin/lint-imports --no-logo
+	@$(RUN) dev.manifests check
 	@$(RUN) dev.markers
+
+render: .venv/made ## the Kubernetes manifests of both overlays as one stream of YAML (OVERLAY=local|production); asks no cluster
+	@$(RUN) dev.manifests render $(OVERLAY)
 
 bench: .venv/made ## measure beside the naive way and the limit, in one run (JSON=FILE; needs wrk)
 	@$(RUN) benchmarks $(if $(JSON),--json $(JSON))

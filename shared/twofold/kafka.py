@@ -316,6 +316,7 @@ def ensure_topic(settings: Settings) -> None:
         "max.message.bytes": str(settings.max_record_bytes + 64 * 1024),
         "retention.ms": str(round(settings.setup_topic_retention_days * 86_400_000)),
         "cleanup.policy": "delete",
+        "min.insync.replicas": str(settings.setup_topic_min_insync_replicas),
     }
     name, partitions = settings.kafka_topic, settings.setup_topic_partitions
     topic = {"num_partitions": partitions, "replication_factor": settings.setup_topic_replication, "configs": config}

@@ -65,4 +65,6 @@ class Settings(BaseSettings):
 
     setup_topic_partitions: Count = 4
     setup_topic_replication: Count = 1
+    setup_topic_min_insync_replicas: Count = 1
+    """How many replicas must have a record before it is acknowledged; with 3 replicas, 2 outlive the loss of one."""
     setup_topic_retention_days: Seconds = 7.0

@@ -111,7 +111,7 @@ class TestIdempotence:
         assert passwords_in(given) == {"store": "secret"}
 
 
-LIMITS = {"max.message.bytes", "retention.ms"}
+LIMITS = {"max.message.bytes", "min.insync.replicas", "retention.ms"}
 
 
 class TestTopic:
@@ -134,12 +134,25 @@ class TestTopic:
         first = with_topic(settings, kafka_bootstrap_servers=apache.bootstrap)
         ensure_topic(first)
         assert partitions(first) == 4
-        assert limits(first) == {"max.message.bytes": "1065536", "retention.ms": "604800000"}
-        changes = {"setup_topic_partitions": 6, "max_record_bytes": 2_000_000, "setup_topic_retention_days": 2.0}
+        assert limits(first) == {
+            "max.message.bytes": "1065536",
+            "min.insync.replicas": "1",
+            "retention.ms": "604800000",
+        }
+        changes = {
+            "setup_topic_partitions": 6,
+            "max_record_bytes": 2_000_000,
+            "setup_topic_retention_days": 2.0,
+            "setup_topic_min_insync_replicas": 2,
+        }
         changed = first.model_copy(update=changes)
         ensure_topic(changed)
         assert partitions(changed) == 6
-        assert limits(changed) == {"max.message.bytes": "2065536", "retention.ms": "172800000"}
+        assert limits(changed) == {
+            "max.message.bytes": "2065536",
+            "min.insync.replicas": "2",
+            "retention.ms": "172800000",
+        }
 
     @pytest.mark.apache
     @pytest.mark.java

@@ -1,0 +1,50 @@
+"""What the manifests are compared with: the functions, what they import, artifacts, roles, settings."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import grimp
+import yaml
+
+from dev.paths import ROOT
+from twofold.setup import ROLES
+
+
+@dataclass(frozen=True)
+class Project:
+    """The tree, as far as it is deployed."""
+
+    functions: frozenset[str]
+    senders: frozenset[str]
+    """The functions that import a Kafka client, however indirectly."""
+    artifacts: Mapping[str, str]
+    """The function that each of skaffold.yaml's images holds."""
+    roles: frozenset[str]
+    """Those for which setup makes a database user."""
+    base_settings: Mapping[str, str]
+    """What knative/base says of the settings, before an overlay changes it."""
+    version: str
+
+    @classmethod
+    def here(cls, root: Path = ROOT) -> Self:
+        """This tree."""
+        functions = frozenset(main.parent.name for main in root.glob("functions/*/main.py"))
+        imports = grimp.build_graph("twofold", "functions", include_external_packages=True)
+        return cls(
+            functions=functions,
+            senders=frozenset(
+                name for name in functions if imports.find_shortest_chain(f"functions.{name}.main", "kafka")
+            ),
+            artifacts=_artifacts(root / "skaffold.yaml"),
+            roles=frozenset(ROLES),
+            base_settings=yaml.safe_load((root / "knative/base/settings.yaml").read_text())["data"],
+            version=tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"],
+        )
+
+
+def _artifacts(file: Path) -> dict[str, str]:
+    build = yaml.safe_load(file.read_text())["build"]
+    return {artifact["image"]: artifact["docker"]["buildArgs"]["FUNCTION"] for artifact in build["artifacts"]}
