@@ -30,7 +30,8 @@ def settings_are_the_fields(overlays: Sequence[Rendered], _: Project) -> Iterato
             for name in sorted(names - _FIELDS.keys()):
                 yield f"{rendered.overlay}, {called(thing)}: {name} is no setting: shared/twofold/settings.py has none"
     for name in sorted(_FIELDS.keys() - named):
-        yield f"{name} is a setting, and in no manifest: put it into knative/base/settings.yaml, with its default"
+        default = _FIELDS[name].default
+        yield f'{name} is a setting, and in no manifest: put {name}: "{default}" into knative/base/settings.yaml'
 
 
 def base_says_the_defaults(_: Sequence[Rendered], project: Project) -> Iterator[str]:
@@ -72,7 +73,10 @@ def each_function_is_a_user_of_its_own(rendered: Rendered, project: Project) -> 
     made = _secrets_of(setup) if setup else {}
     for role in sorted(project.roles):
         if made.get(f"MONGODB_PASSWORD_{role.upper()}") != (_secret(role), "password"):
-            yield f"Job setup: MONGODB_PASSWORD_{role.upper()} is not the password of Secret {_secret(role)}"
+            yield (
+                f"Job setup: MONGODB_PASSWORD_{role.upper()} is not the password of Secret {_secret(role)}: name it in "
+                f"knative/base/setup.yaml, and make that Secret in knative/overlays/local/secrets.yaml"
+            )
     for name, service in rendered.functions.items():
         if name not in project.roles:
             yield f"{called(service)}: shared/twofold/setup.py has no role {name}"
