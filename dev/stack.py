@@ -130,6 +130,11 @@ class Stack:
         return self.functions["relay"].url
 
     @property
+    def pod_events_url(self) -> str:
+        """The sink of an ApiServerSource."""
+        return self.functions["pod_events"].url
+
+    @property
     def environment(self) -> dict[str, str]:
         """The settings that setup runs with, and that a test may give to the library: root's, with `auth`."""
         return {
