@@ -1,5 +1,6 @@
 """`pod_events` over HTTP, in the running stack: what an ApiServerSource sends, and what both collections hold then."""
 
+import asyncio
 import copy
 import json
 from collections.abc import Iterable
@@ -11,8 +12,9 @@ from pymongo import MongoClient
 
 from dev.processes import wait_until
 from tests.conftest import Spawner
-from tests.helpers import ARRIVES_WITHIN_S, View
+from tests.helpers import ARRIVES_WITHIN_S, View, callers, failing, settings_of
 from tests.pods import Sent, first_observed, names, new_life
+from twofold import mongo
 from twofold.mongo import Document
 
 pytestmark = pytest.mark.guarantee("G6")
@@ -155,6 +157,22 @@ class TestAnswers:
         assert flow.http.post(flow.stack.pod_events_url, headers=headers, content=body).status_code == 200
         (letter,) = letters(flow, headers["ce-id"])
         assert letter["detail"] == "is none that an ApiServerSource sends of pods"
+
+    @pytest.mark.guarantee("R19")
+    async def test_one_delivery_that_waits_stalls_no_other(self, flow: View, spawn: Spawner) -> None:
+        """MongoDB keeps one insert waiting: the deliveries of other pods are answered meanwhile."""
+        slow, *others = (new_life("exit_1")[-1] for _ in range(6))
+        alone = spawn("pod_events")
+        async with callers(8) as sending, mongo.connect(settings_of(flow.stack), "tests") as database:
+            await sending.post(alone.url, new_life("no_status")[0].request())  # it opens its connections
+            block = {"blockConnection": True, "blockTimeMS": 2000}
+            async with failing(database, "pod_events", **block):
+                waiting = asyncio.create_task(sending.post(alone.url, slow.request()))
+                await asyncio.sleep(0.5)
+                answers = await sending.post_all(alone.url, [other.request() for other in others])
+                assert [answer.status for answer in answers] == [200] * 5
+                assert not waiting.done()
+                assert (await waiting).status == 200
 
     def test_only_posts_are_taken(self, flow: View) -> None:
         assert flow.http.get(flow.stack.pod_events_url).status_code == 405
