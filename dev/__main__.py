@@ -65,7 +65,7 @@ def _left_running(running: Running) -> dict[str, Any]:
         "database": running.database,
         "kafka": running.kafka,
         "publish_url": running.publish_url,
-        "token": None,
+        "token": running.token,
         "stop": running.stop_command,
     }
 
@@ -137,7 +137,12 @@ def _print_addresses(stack: Stack) -> None:
     headers = {"specversion": "1.0", "id": event_id, "source": "/hello", "type": "com.example.greeting"}
     flags = " ".join(f"-H 'ce-{name}: {value}'" for name, value in headers.items())
     print("\nPublish an event, and look at it in either collection:\n")
-    print(f"curl -i {stack.publish_url} {flags} -H 'content-type: application/json' -d '{{\"hello\": \"world\"}}'")
+    if running.token:
+        print(f"TOKEN={running.token}")
+    bearer = ' -H "Authorization: Bearer $TOKEN"' if running.token else ""
+    print(
+        f"curl -i {stack.publish_url}{bearer} {flags} -H 'content-type: application/json' -d '{{\"hello\": \"world\"}}'"
+    )
     print(running.show_command("events", event_id))
     print(running.show_command("event_store", event_id))
     print("\nCtrl-C ends everything.", flush=True)

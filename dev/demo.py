@@ -131,7 +131,7 @@ def run(running: Running, on_step: Steps) -> Report:
         watcher = Watcher(database.event_store)
         try:
             on_step(f"publishing {len(events)} events")
-            tally = asyncio.run(publish_all(running.publish_url, events))
+            tally = asyncio.run(publish_all(running, events))
             on_step("waiting until event_store has them and every mark is off")
             wait_until(lambda: _settled(database, len(tally.accepted_at)), within=SETTLED_WITHIN_S, every=0.2)
         finally:
@@ -167,11 +167,13 @@ def _report(database: Database[Document], events: list[CloudEvent], tally: Tally
     )
 
 
-async def publish_all(url: str, events: list[CloudEvent]) -> Tally:
+async def publish_all(running: Running, events: list[CloudEvent]) -> Tally:
     """Send every event once, then some again, then what must be refused; many requests at a time."""
     tally = Tally()
     limits = httpx.Limits(max_connections=CONCURRENCY)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=30.0, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=running.publish_url, headers=running.headers, limits=limits, timeout=30.0, trust_env=False
+    ) as client:
         for submissions in (
             demo_events.first_sendings(events),
             demo_events.second_sendings(events),

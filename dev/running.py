@@ -22,7 +22,7 @@ QUICK = {"RELAY_FIRST_LOOK_S": "2"}
 """So that one can watch a mark go; a cluster looks first after half a minute."""
 RELAY_EVERY_S = 2.0
 
-FIXED_PORTS = {"publish": 8080, "store": 8081, "relay": 8082, "mongod": 27017, "kafka": 9092}
+FIXED_PORTS = {"publish": 8080, "store": 8081, "relay": 8082, "issuer": 8090, "mongod": 27017, "kafka": 9092}
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Running:
     database: str
     kafka: str
     publish_url: str
+    token: str | None
+    """What to send to it as a bearer token."""
     logs: str
     pid: int
     """The process that owns the stack; SIGTERM to it ends everything."""
@@ -47,9 +49,15 @@ class Running:
             database=stack.database,
             kafka=stack.kafka,
             publish_url=stack.publish_url,
+            token=stack.token,
             logs=str(stack.logs),
             pid=os.getpid(),
         )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What each request needs besides its own headers."""
+        return {"authorization": f"Bearer {self.token}"} if self.token else {}
 
     @property
     def stop_command(self) -> str:

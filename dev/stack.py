@@ -15,6 +15,7 @@ from typing import Literal, Self
 from dev import preflight
 from dev.broker import Broker, create
 from dev.functions import FUNCTIONS, FunctionProcess, plain_environment
+from dev.issuer import Issuer, token
 from dev.mongod import ReplicaSet, mongod_binary
 from dev.paths import ROOT
 from dev.processes import Child, StartFailed, free_port
@@ -41,6 +42,8 @@ class Options:
     """A MongoDB that somebody else runs, in place of ours. The stack takes a new database there, for good."""
     kafka_bootstrap: str | None = None
     """A Kafka that somebody else runs, in place of ours. The stack takes a new topic there, for good."""
+    tokens: bool = True
+    """Whether functions that people reach ask for tokens, of an issuer that the stack has; else AUTH=off."""
     with_functions: tuple[str, ...] = FUNCTIONS
     workers: int = 1
     """Worker processes of each function."""
@@ -56,7 +59,7 @@ class Options:
     relay_every_s: float | None = None
     """Seconds between the timer's events for `relay`; without it, relay runs when it is called."""
     ports: Mapping[str, int] = field(default_factory=dict)
-    """Fixed ports, by `mongod` (the first member's), `kafka`, or a function's name; else free ones."""
+    """Fixed ports, by `mongod` (the first member's), `kafka`, `issuer`, or a function's name; else free ones."""
     logs: Path | None = None
     """Where logs go and stay. Without it, to a temporary folder that stays only if the start failed."""
 
@@ -80,6 +83,7 @@ class Stack:
         self.consumer_group = f"twofold-store-{fresh}" if self.options.kafka_bootstrap else "twofold-store"
         self.mongo: ReplicaSet | None = None
         self.broker: Broker
+        self.issuer: Issuer | None = None
         self.functions: dict[str, FunctionProcess] = {}
         self.source: Child | None = None
         self.ping: Child | None = None
@@ -130,9 +134,9 @@ class Stack:
         return self.functions["relay"].url
 
     @property
-    def pod_events_url(self) -> str:
-        """The sink of an ApiServerSource."""
-        return self.functions["pod_events"].url
+    def token(self) -> str | None:
+        """A bearer token that lets a service do everything; None if the functions ask for none."""
+        return token() if self.issuer else None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -143,6 +147,7 @@ class Stack:
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
             "KAFKA_TOPIC": self.topic,
             "KAFKA_CONSUMER_GROUP": self.consumer_group,
+            **(self.issuer.settings if self.issuer else {"AUTH": "off"}),
             **self.options.settings,
         }
 
@@ -202,6 +207,8 @@ class Stack:
         data = Path(tempfile.mkdtemp(prefix="twofold-"))
         self._undo.callback(shutil.rmtree, data, ignore_errors=True)
         self._start_servers(data)
+        if self.options.tokens:
+            self._start_issuer()
         self._on_step("setting up collections, indexes, users and the topic")
         self.setup()
         self._start_functions()
@@ -236,6 +243,11 @@ class Stack:
         if self.mongo:
             self.mongo.wait_ready()
         self.broker.wait_ready()
+
+    def _start_issuer(self) -> None:
+        self.issuer = Issuer(self.options.ports.get("issuer", 0))
+        self._undo.callback(self.issuer.stop)
+        self.issuer.start()
 
     def _replica_set(self, directory: Path) -> ReplicaSet:
         first = self.options.ports.get("mongod")

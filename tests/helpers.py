@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
+from dev.issuer import token
 from dev.processes import wait_until
 from dev.stack import Stack
 from twofold import mongo
@@ -218,11 +219,17 @@ def ids(events: Iterable[Event]) -> Document:
     return {"$in": [event.event_id for event in events]}
 
 
+def bearer(subject: str = "service", *rights: str, **claims: Any) -> dict[str, str]:
+    """The header with a token of the stacks' issuer: that of a service that may do everything, or of a user."""
+    given = token(subject, rights, **claims) if subject != "service" else token(**claims)
+    return {"authorization": f"Bearer {given}"}
+
+
 @contextmanager
 def view(stack: Stack) -> Iterator[View]:
     """A view of `stack`, whose connections close with the block."""
     with (
-        httpx.Client(timeout=60.0) as http,
+        httpx.Client(timeout=60.0, headers=bearer()) as http,
         MongoClient[Document](stack.mongodb_uri, uuidRepresentation="standard", tz_aware=True) as client,
     ):
         yield View(stack, http, client[stack.database])
@@ -274,7 +281,9 @@ def _decoded(headers: Raw) -> list[tuple[str, str]]:
 async def callers(number: int) -> AsyncIterator[Callers]:
     """That many connections at most."""
     connector = aiohttp.TCPConnector(limit=number)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60.0)) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, headers=bearer(), timeout=aiohttp.ClientTimeout(60.0)
+    ) as session:
         yield Callers(session)
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 import httpx
 
 from dev.faults.producer import Item, Request, Sent, new_event, other_content, request_of, sent_of
+from dev.issuer import token
 
 PUBLISHERS = 32
 ANSWER_WITHIN_S = 12.0
@@ -93,7 +94,9 @@ class Load:
 
     async def _publish_all(self) -> None:
         limits = httpx.Limits(max_connections=PUBLISHERS + 8, max_keepalive_connections=PUBLISHERS)
-        async with httpx.AsyncClient(limits=limits, timeout=ANSWER_WITHIN_S, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            headers={"authorization": f"Bearer {token()}"}, limits=limits, timeout=ANSWER_WITHIN_S, trust_env=False
+        ) as client:
             pace = self._pace()
             await asyncio.gather(*(self._work(client, pace) for _ in range(PUBLISHERS)))
 

@@ -7,13 +7,15 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from twofold.cloudevents import from_http
-from twofold.errors import TwofoldError
+from twofold.auth import Principal, Right, authenticator
+from twofold.cloudevents import Received, from_http
+from twofold.errors import Rejected, TwofoldError
 from twofold.http import Function, allow, before_sigterm, problem_details, read_body
 from twofold.publishing import Published, Publisher, open_publisher
 from twofold.settings import Settings
 
 settings = Settings()
+callers = authenticator(settings)
 
 
 @asynccontextmanager
@@ -27,11 +29,15 @@ async def open_service() -> AsyncIterator[Publisher]:
 async def handle(publisher: Publisher, request: Request) -> Response:
     """Publish the event, or the batch, that `request` holds. Raises `TwofoldError`."""
     allow(request, "POST")
+    caller = await callers.principal(request.headers.raw)
+    caller.require(Right.PUBLISH)
     body = await read_body(request, settings.max_body_bytes)
     await publisher.turn()
     received = from_http(request.headers.raw, body, publisher.clock(), settings.max_batch_events)
     if isinstance(received, list):
-        return _batch_answer(await publisher.publish(received))
+        return _batch_answer(await publisher.publish([_permitted(caller, each) for each in received]))
+    if refusal := caller.refusal(received.event):
+        raise refusal
     (outcome,) = await publisher.publish([received])
     if isinstance(outcome, TwofoldError):
         raise outcome
@@ -48,6 +54,11 @@ def _batch_answer(outcomes: Sequence[Published | TwofoldError]) -> Response:
     ]
     taken = not any(isinstance(outcome, TwofoldError) for outcome in outcomes)
     return JSONResponse({"results": results}, status_code=202 if taken else 207)
+
+
+def _permitted(caller: Principal, received: Received | Rejected) -> Received | Rejected:
+    """The same, or why the caller may not publish it."""
+    return (caller.refusal(received.event) or received) if isinstance(received, Received) else received
 
 
 def _taken(published: Published) -> dict[str, str]:

@@ -90,8 +90,22 @@ class Undelivered(Rejected):
     title = "undelivered"
 
 
+class Unauthorized(Rejected):
+    """Nobody knows who calls: there is no token, or none that is good."""
+
+    status = 401
+    title = "unauthorized"
+
+
+class Forbidden(Rejected):
+    """Who calls is known, and may not do this."""
+
+    status = 403
+    title = "forbidden"
+
+
 class Missing(Rejected):
-    """What the request names isn't there."""
+    """What the request names isn't there, or isn't for the caller to see: the answer is the same."""
 
     status = 404
     title = "not-found"

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from twofold.errors import Malformed, TooLarge, TwofoldError, Unavailable
+from twofold.errors import Malformed, TooLarge, TwofoldError, Unauthorized, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +127,8 @@ def allow(request: Request, *methods: str, path: str = "/") -> None:
 def problem(error: TwofoldError) -> Response:
     """The answer for `error`."""
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
+    if isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": "Bearer"}
     return JSONResponse(
         problem_details(error), status_code=error.status, headers=headers, media_type="application/problem+json"
     )

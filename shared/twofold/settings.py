@@ -1,6 +1,6 @@
 """One frozen `Settings`, read from the environment; a missing or wrong one fails at start, by name."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -8,13 +8,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
-
-def _separated(value: object) -> object:
-    """A list in one variable: names, separated by commas."""
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated)]
+_Word = TypeVar("_Word")
+Words = Annotated[
+    tuple[_Word, ...], NoDecode, BeforeValidator(lambda given: given.split() if isinstance(given, str) else given)
+]
+"""Words with white space between them."""
 
 
 class Settings(BaseSettings):
@@ -31,6 +29,23 @@ class Settings(BaseSettings):
     """How long one operation may take in all, fail-over included. Below the 5 s in which a caller gets its 503."""
     retention_days: Seconds = 30.0
     """How long a document stays in `events` after it was read back from `event_store`."""
+
+    auth: Literal["on", "off"] = "on"
+    """Off lets everybody do everything, in the functions that people reach; each says so in its log when it starts."""
+    auth_issuer: str = ""
+    """The `iss` of tokens; needed, as the next two, where tokens are asked for."""
+    auth_audience: str = ""
+    """The `aud` of tokens: Twofold's name at the issuer."""
+    auth_jwks_url: str = ""
+    """Where the issuer's public keys are: a JWK set."""
+    auth_algorithms: Words[Literal["RS256", "PS256", "ES256", "EdDSA"]] = ("RS256", "ES256")
+    """What a token may be signed with; asymmetric ones only."""
+    auth_roles_claim: str = "roles"
+    """Where a token has its rights; a dot leads into an object: `realm_access.roles`."""
+    auth_leeway_s: Annotated[float, Field(ge=0)] = 30.0
+    """How far the issuer's clock may be off."""
+    auth_keys_fresh_s: Seconds = 300.0
+    """How long keys, and tokens that were checked, are believed without asking again."""
 
     kafka_bootstrap_servers: str = ""
     kafka_topic: str = "twofold.events"
@@ -70,15 +85,6 @@ class Settings(BaseSettings):
     relay_batch: Count = 1000
     relay_budget_s: Seconds = 50.0
     """How long one run may go on: less than the minute between two runs."""
-
-    pods_cluster: str = "kubernetes"
-    """What pod events call the cluster."""
-    pods_aggregate_keys: Names = ("twofold.dev/aggregate-id",)
-    """Labels or annotations of a pod, separated by commas: the first that is there is its events' `aggregate_id`."""
-    pods_correlation_keys: Names = ("twofold.dev/correlation-id",)
-    pods_user_keys: Names = ("twofold.dev/user-id",)
-    pods_ignored_namespaces: Names = ()
-    """Pods in these have no events; nor has one with the label or annotation `twofold.dev/ignore: "true"`."""
 
     setup_topic_partitions: Count = 4
     setup_topic_replication: Count = 1

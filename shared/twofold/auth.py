@@ -1,0 +1,296 @@
+"""Who calls, and what they may: JWT bearer tokens, checked against an issuer's keys (RFC 7519, 7517, 6750).
+
+A right is a string in the token's roles claim. `AUTH=off` lets everybody do everything; nothing else does.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import httpx
+import jwt
+
+from twofold.errors import Forbidden, Unauthorized, Unavailable
+from twofold.event import Event
+from twofold.reserved import is_reserved
+from twofold.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_TOKEN_BYTES = 16 * 1024
+MAX_KEYS_BYTES = 1024 * 1024
+KNOWN_TOKENS = 2_000
+"""How many checked tokens are remembered."""
+FETCH_WITHIN_S = 3.0
+ASK_AGAIN_S = 10.0
+"""How long an unknown key, or an issuer that is away, is believed to stay so: made-up ids are no burden to it."""
+KEPT_S = 3600.0
+"""How long keys are good while the issuer is away."""
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Right(StrEnum):
+    """What a token may allow. Reading one's own events needs none of them."""
+
+    PUBLISH = "events:publish"
+    """Publish, without a user or as the user that the token is for."""
+    PUBLISH_ANY = "events:publish:any"
+    """Publish events of any user: for services."""
+    PUBLISH_RESERVED = "events:publish:reserved"
+    """Publish in the name of the cluster (`reserved.py`)."""
+    READ_ALL = "events:read:all"
+    """Read the events of every user in `events`."""
+    AUDIT = "audit:read"
+    """Read all of `event_store`."""
+    ADMIN = "admin"
+    """Browse, export and delete in `events`, and read what `events:read:all` and `audit:read` let one read."""
+
+
+_IMPLIED = {
+    Right.ADMIN: {Right.READ_ALL, Right.AUDIT},
+    Right.PUBLISH_ANY: {Right.PUBLISH},
+    Right.PUBLISH_RESERVED: {Right.PUBLISH},
+}
+
+
+_NAMES = frozenset(Right)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, and what they may."""
+
+    subject: str
+    rights: frozenset[str]
+
+    @classmethod
+    def of(cls, subject: str, roles: Iterable[str]) -> "Principal":
+        """The principal with those roles that are rights, and with what they imply."""
+        named = {Right(role) for role in roles if role in _NAMES}
+        return cls(subject, frozenset(named.union(*(_IMPLIED.get(right, set()) for right in named))))
+
+    def may(self, right: Right) -> bool:
+        """Whether it has that right."""
+        return right in self.rights
+
+    def require(self, right: Right) -> None:
+        """Raise `Forbidden` unless it has that right."""
+        if right not in self.rights:
+            raise Forbidden(f"this needs the right {right}")
+
+    @property
+    def scope(self) -> str | None:
+        """The one user whose events it may read; None: everybody's."""
+        return None if Right.READ_ALL in self.rights else self.subject
+
+    def refusal(self, event: Event) -> Forbidden | None:
+        """Why it may not publish `event`; None if it may. That it may publish at all is asked before."""
+        user = event.metadata.user_id
+        if user is not None and user != self.subject and Right.PUBLISH_ANY not in self.rights:
+            return Forbidden(f"another user's name needs the right {Right.PUBLISH_ANY}", "userid")
+        if is_reserved(event) and Right.PUBLISH_RESERVED not in self.rights:
+            return Forbidden(f"the cluster's name needs the right {Right.PUBLISH_RESERVED}", "type")
+        return None
+
+
+ANYBODY = Principal("anybody", frozenset(Right))
+"""Who calls while tokens are not asked for."""
+
+
+class Authenticator(Protocol):
+    """Says who calls."""
+
+    async def principal(self, headers: Headers) -> Principal:
+        """Who sent a request with these headers. Raises `Unauthorized`, or `Unavailable` if that can't be known."""
+        ...
+
+
+class Open:
+    """Asks for no token: everybody may do everything."""
+
+    async def principal(self, headers: Headers) -> Principal:
+        """Anybody."""
+        return ANYBODY
+
+
+def authenticator(settings: Settings) -> Authenticator:
+    """What the settings ask for. Raises `ValueError`, which names each setting that is missing.
+
+    With `AUTH=off` that is said in the log, each time that a function starts.
+    """
+    if settings.auth == "off":
+        logger.warning("AUTH=off: no token is asked for, and everybody may do everything")
+        return Open()
+    needed = {
+        "AUTH_ISSUER": settings.auth_issuer,
+        "AUTH_AUDIENCE": settings.auth_audience,
+        "AUTH_JWKS_URL": settings.auth_jwks_url,
+    }
+    if missing := [name for name, value in needed.items() if not value]:
+        raise ValueError(f"{', '.join(missing)} must be set, or AUTH=off, which lets everybody do everything")
+    return Tokens(settings, Keys(settings.auth_jwks_url, settings.auth_keys_fresh_s))
+
+
+class Keys:
+    """The issuer's public keys by their ids: fetched when first needed, and again when they may have changed."""
+
+    def __init__(self, url: str, fresh_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._url = url
+        self._fresh_s = fresh_s
+        self._clock = clock
+        self._keys: Mapping[str, jwt.PyJWK] = {}
+        self._fetched_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._failure: Exception | None = None
+        self._fetching = asyncio.Lock()
+
+    async def get(self, key_id: str) -> jwt.PyJWK | None:
+        """That key, or None if the issuer has none of that id.
+
+        A key that the issuer withdrew is good for `fresh_s` at most; while the issuer is away, for an hour. Raises
+        `Unavailable` when the issuer is away and the key is not known.
+        """
+        if self._is_due(key_id):
+            async with self._fetching:
+                if self._is_due(key_id):  # nobody else fetched meanwhile
+                    await self._fetch()
+        age = self._clock() - self._fetched_at
+        if self._failure and (age > KEPT_S or key_id not in self._keys):
+            raise Unavailable("the keys that tokens are checked with can't be had") from self._failure
+        return self._keys.get(key_id)
+
+    def _is_due(self, key_id: str) -> bool:
+        now = self._clock()
+        if now - self._tried_at < ASK_AGAIN_S:
+            return False
+        return key_id not in self._keys or now - self._fetched_at > self._fresh_s
+
+    async def _fetch(self) -> None:
+        began = self._clock()
+        try:
+            self._keys = _keys_in(json.loads(await _read(self._url)))
+        except (httpx.HTTPError, TimeoutError, ValueError) as error:
+            self._failure = error
+            logger.warning("the keys at %s can't be had: %r", self._url, error)
+        else:
+            self._fetched_at, self._failure = began, None
+        finally:
+            self._tried_at = self._clock()
+
+
+async def _read(url: str) -> bytes:
+    """What is there. Raises `httpx.HTTPError`, `TimeoutError`, or `ValueError` for more than a set of keys can be."""
+    body = bytearray()
+    async with (
+        asyncio.timeout(FETCH_WITHIN_S),
+        httpx.AsyncClient(timeout=FETCH_WITHIN_S) as client,
+        client.stream("GET", url) as answer,
+    ):
+        answer.raise_for_status()
+        async for piece in answer.aiter_bytes():
+            body += piece
+            if len(body) > MAX_KEYS_BYTES:
+                raise ValueError(f"over {MAX_KEYS_BYTES} bytes")
+    return bytes(body)
+
+
+def _keys_in(document: Any) -> dict[str, jwt.PyJWK]:
+    """The public signing keys of a JWK set; what is of another kind is for somebody else. Raises `ValueError`."""
+    members = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(members, list):
+        raise ValueError("that is no set of keys")  # noqa: TRY004 - what was fetched is wrong, not what was passed
+    keys = {}
+    for member in members:
+        if not isinstance(member, dict) or member.get("kty") not in ("RSA", "EC", "OKP"):
+            continue
+        if member.get("use", "sig") != "sig" or not isinstance(member.get("kid"), str):
+            continue
+        try:
+            keys[member["kid"]] = jwt.PyJWK(member)
+        except jwt.PyJWTError as error:
+            logger.warning("the key %a is not understood: %s", member["kid"][:64], type(error).__name__)
+    return keys
+
+
+class Tokens:
+    """Checks bearer tokens: signature, algorithm, issuer, audience, times. A good one is remembered for a while."""
+
+    def __init__(self, settings: Settings, keys: Keys, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._clock = clock
+        self._known: dict[bytes, tuple[Principal, float]] = {}
+
+    async def principal(self, headers: Headers) -> Principal:
+        """Who sent the token. Raises `Unauthorized`, or `Unavailable` when the issuer's keys can't be had."""
+        given = [value for name, value in headers if name == b"authorization"]
+        if len(given) != 1:
+            raise Unauthorized("a bearer token is needed, in one Authorization header", "authorization")
+        known = self._known.get(given[0])
+        if known is not None and known[1] > self._clock():
+            return known[0]
+        return await self._check(given[0])
+
+    async def _check(self, value: bytes) -> Principal:
+        scheme, _, token = value.partition(b" ")
+        if scheme.lower() != b"bearer" or not token or len(token) > MAX_TOKEN_BYTES:
+            raise Unauthorized("only a bearer token is taken", "authorization")
+        try:
+            claims = await self._claims(token.strip())
+        except jwt.PyJWTError as error:
+            raise Unauthorized(_REASONS.get(type(error), "the token is not valid"), "authorization") from error
+        principal = Principal.of(claims["sub"], self._roles(claims))
+        self._remember(value, principal, claims["exp"])
+        return principal
+
+    async def _claims(self, token: bytes) -> Mapping[str, Any]:
+        """The token's claims, once all of it was checked. Raises `PyJWTError`, `Unauthorized` or `Unavailable`."""
+        header = jwt.get_unverified_header(token)
+        if header.get("alg") not in self._settings.auth_algorithms:
+            raise jwt.InvalidAlgorithmError
+        key_id = header.get("kid")
+        key = await self._keys.get(key_id) if isinstance(key_id, str) else None
+        if key is None:
+            raise Unauthorized("the token's key is none of the issuer's", "authorization")
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,  # which has its own algorithm: the header's must be the same
+            algorithms=[name for name in self._settings.auth_algorithms if name == key.algorithm_name],
+            issuer=self._settings.auth_issuer,
+            audience=self._settings.auth_audience,
+            leeway=self._settings.auth_leeway_s,
+            options={"require": ["exp", "iss", "aud", "sub"]},
+        )
+        if not claims["sub"]:
+            raise jwt.InvalidTokenError
+        return claims
+
+    def _roles(self, claims: Mapping[str, Any]) -> list[str]:
+        """A list of strings, or words in one string, as OAuth's `scope` has them; a dot leads into an object."""
+        found: Any = claims
+        for name in self._settings.auth_roles_claim.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        if isinstance(found, str):
+            return found.split()
+        return [role for role in found if isinstance(role, str)] if isinstance(found, list) else []
+
+    def _remember(self, value: bytes, principal: Principal, expires: float) -> None:
+        if len(self._known) >= KNOWN_TOKENS:
+            del self._known[next(iter(self._known))]
+        fresh_until = self._clock() + self._settings.auth_keys_fresh_s
+        self._known[value] = principal, min(float(expires) + self._settings.auth_leeway_s, fresh_until)
+
+
+_REASONS: dict[type[Exception], str] = {
+    jwt.ExpiredSignatureError: "the token has expired",
+    jwt.ImmatureSignatureError: "the token is not valid yet",
+    jwt.InvalidIssuerError: "the token is another issuer's",
+    jwt.InvalidAudienceError: "the token is for another audience",
+    jwt.InvalidAlgorithmError: "the token's algorithm is not taken",
+}

@@ -1,0 +1,354 @@
+"""Tokens, against a real issuer's address: the good one is taken, and every kind of bad one is refused."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from dev import issuer as the_issuer
+from dev.issuer import Issuer, public, signing_key, token
+from dev.processes import free_port
+from tests.helpers import an_event
+from twofold import auth
+from twofold.auth import Keys, Principal, Right, Tokens, authenticator
+from twofold.errors import Forbidden, Unauthorized, Unavailable
+from twofold.settings import Settings
+
+pytestmark = pytest.mark.guarantee("G9")
+
+RSA_KEY = ("rsa", rsa.generate_private_key(public_exponent=65537, key_size=2048))
+OTHER_KEY = ("other", ec.generate_private_key(ec.SECP256R1()))
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    serving = Issuer()
+    serving.start()
+    yield serving
+    serving.stop()
+
+
+def settings_for(issuer: Issuer, **changes: Any) -> Settings:
+    given = {name.lower(): value for name, value in issuer.settings.items()}
+    return Settings.model_validate({"mongodb_uri": "mongodb://x/"} | given | changes)
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def tokens(issuer: Issuer) -> Tokens:
+    settings = settings_for(issuer)
+    return Tokens(settings, Keys(settings.auth_jwks_url, settings.auth_keys_fresh_s))
+
+
+async def caller(tokens: Tokens, given: str) -> Principal:
+    return await tokens.principal([(b"host", b"x"), (b"authorization", f"Bearer {given}".encode())])
+
+
+async def refusal(tokens: Tokens, given: str) -> str:
+    with pytest.raises(Unauthorized) as refused:
+        await caller(tokens, given)
+    assert refused.value.status == 401
+    return refused.value.detail
+
+
+async def test_a_good_token_says_who_calls_and_what_they_may(tokens: Tokens) -> None:
+    who = await caller(tokens, token("ann", ("events:publish", "no such right")))
+    assert who == Principal("ann", frozenset({Right.PUBLISH}))
+
+
+async def test_a_good_rsa_token_is_taken(tokens: Tokens, issuer: Issuer) -> None:
+    issuer.keys.append(public(*RSA_KEY, "RS256"))
+    assert (await caller(tokens, token("ann", (), key=RSA_KEY, algorithm="RS256"))).subject == "ann"
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"exp": -60}, "expired"),
+        ({"nbf": 3600}, "not valid yet"),
+        ({"iat": 3600}, "not valid yet"),
+        ({"iss": "https://issuer.example"}, "another issuer's"),
+        ({"aud": "other"}, "another audience"),
+        ({"aud": ["other", "another"]}, "another audience"),
+        ({"exp": None}, "not valid"),
+        ({"iss": None}, "not valid"),
+        ({"aud": None}, "not valid"),
+        ({"sub": None}, "not valid"),
+        ({"sub": ""}, "not valid"),
+        ({"exp": "soon"}, "not valid"),
+    ],
+    ids=str,
+)
+async def test_a_token_with_a_wrong_claim_is_refused(tokens: Tokens, claims: dict[str, Any], reason: str) -> None:
+    """Times are seconds from now."""
+    now = time.time()
+    said: dict[str, Any] = {name: now + value if isinstance(value, int) else value for name, value in claims.items()}
+    assert reason in await refusal(tokens, token("ann", **said))
+
+
+async def test_one_audience_of_several_is_enough(tokens: Tokens) -> None:
+    assert (await caller(tokens, token("ann", aud=["other", "twofold"]))).subject == "ann"
+
+
+async def test_the_issuers_clock_may_be_off_a_little(tokens: Tokens) -> None:
+    assert (await caller(tokens, token("ann", exp=time.time() - 5, nbf=time.time() + 5))).subject == "ann"
+
+
+def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
+    parts = (base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims))
+    return (b".".join(parts)).decode()
+
+
+CLAIMS = {
+    "iss": the_issuer.NAME,
+    "aud": the_issuer.AUDIENCE,
+    "sub": "ann",
+    "exp": time.time() + 600,
+    "roles": ["admin"],
+}
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE"])
+async def test_an_unsigned_token_is_refused(tokens: Tokens, algorithm: str) -> None:
+    given = unsigned({"alg": algorithm, "typ": "JWT", "kid": signing_key()[0]}, CLAIMS) + "."
+    assert "algorithm" in await refusal(tokens, given)
+
+
+@pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
+async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(
+    tokens: Tokens, issuer: Issuer, encoding: Encoding
+) -> None:
+    """HS256 with what everybody knows, as though it were a secret."""
+    issuer.keys.append(public(*RSA_KEY, "RS256"))
+    secret = RSA_KEY[1].public_key().public_bytes(encoding, PublicFormat.SubjectPublicKeyInfo)
+    message = unsigned({"alg": "HS256", "typ": "JWT", "kid": RSA_KEY[0]}, CLAIMS)
+    signature = hmac.new(secret, message.encode(), hashlib.sha256).digest()
+    given = message + "." + base64.urlsafe_b64encode(signature).rstrip(b"=").decode()
+    assert "algorithm" in await refusal(tokens, given)
+
+
+async def test_a_key_is_used_with_its_own_algorithm_alone(tokens: Tokens, issuer: Issuer) -> None:
+    """RS256 is taken, and so is this key's id, but not the two together."""
+    issuer.keys.append(public(*RSA_KEY, "RS256"))
+    assert "algorithm" in await refusal(tokens, token(key=(signing_key()[0], RSA_KEY[1]), algorithm="RS256"))
+
+
+async def test_a_secret_among_the_issuers_keys_is_no_key(tokens: Tokens, issuer: Issuer) -> None:
+    secret = base64.urlsafe_b64encode(b"s" * 32).decode().rstrip("=")
+    issuer.keys.append({"kty": "oct", "k": secret, "kid": "oct", "alg": "HS256"})
+    assert await refusal(tokens, token(key=("oct", "s" * 32), algorithm="HS256"))
+
+
+async def test_an_algorithm_that_is_not_listed_is_refused(issuer: Issuer) -> None:
+    settings = settings_for(issuer, auth_algorithms=("RS256",))
+    tokens = Tokens(settings, Keys(settings.auth_jwks_url, 300))
+    assert "algorithm" in await refusal(tokens, token())
+
+
+async def test_a_token_of_an_unknown_key_is_refused(tokens: Tokens) -> None:
+    assert "none of the issuer's" in await refusal(tokens, token(key=OTHER_KEY))
+
+
+async def test_another_key_under_a_known_id_is_refused(tokens: Tokens) -> None:
+    assert await refusal(tokens, token(key=(signing_key()[0], OTHER_KEY[1])))
+
+
+async def test_a_token_without_a_key_id_is_refused(tokens: Tokens) -> None:
+    given = jwt.encode(CLAIMS, signing_key()[1], algorithm="ES256")
+    assert "none of the issuer's" in await refusal(tokens, given)
+
+
+async def test_a_key_that_the_token_brings_along_is_not_looked_at(tokens: Tokens) -> None:
+    brought = {"jwk": public(*OTHER_KEY), "jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/"}
+    assert await refusal(tokens, token(key=OTHER_KEY, headers=brought))
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+async def test_an_altered_token_is_refused(tokens: Tokens, part: int) -> None:
+    parts = token("ann").split(".")
+    parts[part] = ("A" if parts[part][0] != "A" else "B") + parts[part][1:]
+    assert await refusal(tokens, ".".join(parts))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"authorization", b"")],
+        [(b"authorization", b"Bearer")],
+        [(b"authorization", b"Bearer ")],
+        [(b"authorization", b"Basic YTpi")],
+        [(b"authorization", b"Bearer a.b.c")],
+        [(b"authorization", b"Bearer \xff.\xff.\xff")],
+        [(b"authorization", b"Bearer " + b"x" * 20_000)],
+        [(b"authorization", f"Bearer {token()}".encode()), (b"authorization", f"Bearer {token()}".encode())],
+    ],
+    ids=range(9),
+)
+async def test_without_one_bearer_token_nobody_is_known(tokens: Tokens, headers: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(Unauthorized):
+        await tokens.principal(headers)
+
+
+class TestRoles:
+    @pytest.mark.parametrize(
+        ("claim", "claims"),
+        [
+            ("roles", {"roles": ["admin", 5, None, "x"]}),
+            ("scope", {"scope": "openid admin"}),
+            ("realm_access.roles", {"realm_access": {"roles": ["admin"]}}),
+        ],
+    )
+    async def test_they_are_where_the_settings_say(self, issuer: Issuer, claim: str, claims: dict[str, Any]) -> None:
+        settings = settings_for(issuer, auth_roles_claim=claim)
+        who = await caller(Tokens(settings, Keys(settings.auth_jwks_url, 300)), token("ann", (), **claims))
+        assert who.rights == {Right.ADMIN, Right.READ_ALL, Right.AUDIT}
+
+    @pytest.mark.parametrize("roles", [None, 5, {"admin": True}, [["admin"]], "Admin ADMIN", ["admin "]], ids=str)
+    async def test_what_is_no_right_is_none(self, tokens: Tokens, roles: Any) -> None:
+        assert (await caller(tokens, token("ann", roles=roles))).rights == frozenset()
+
+    def test_what_implies_what(self) -> None:
+        assert Principal.of("s", ["events:publish:any"]).rights == {Right.PUBLISH, Right.PUBLISH_ANY}
+        assert Principal.of("s", ["events:read:all"]).rights == {Right.READ_ALL}
+        assert not Principal.of("s", ["admin"]).may(Right.PUBLISH)
+
+    def test_a_right_that_is_not_there_is_forbidden(self) -> None:
+        with pytest.raises(Forbidden) as refused:
+            Principal.of("ann", ["events:publish"]).require(Right.AUDIT)
+        assert refused.value.status == 403
+
+
+class TestPublishing:
+    @pytest.mark.parametrize(
+        ("rights", "user", "allowed"),
+        [
+            (("events:publish",), None, True),
+            (("events:publish",), "ann", True),
+            (("events:publish",), "bob", False),
+            (("events:publish",), "Ann", False),
+            (("events:publish:any",), "bob", True),
+            (("events:publish:reserved",), "bob", False),
+        ],
+    )
+    def test_nobody_publishes_in_another_users_name(
+        self, rights: tuple[str, ...], user: str | None, allowed: bool
+    ) -> None:
+        metadata = {"service_name": "/shop"} | ({"user_id": user} if user else {})
+        refused = Principal.of("ann", rights).refusal(an_event(metadata=metadata))
+        assert (refused is None) == allowed
+
+    def test_nobody_publishes_in_the_clusters_name(self) -> None:
+        event = an_event(event_type="pod.created")
+        assert Principal.of("ann", ["events:publish:any"]).refusal(event) is not None
+        assert Principal.of("ann", ["events:publish:reserved"]).refusal(event) is None
+
+
+class TestKeys:
+    async def test_they_are_fetched_once(self, tokens: Tokens, issuer: Issuer) -> None:
+        await asyncio.gather(*(caller(tokens, token(f"user-{n}")) for n in range(50)))
+        assert issuer.asked == 1
+
+    async def test_a_new_key_is_found(self, issuer: Issuer) -> None:
+        clock = Clock()
+        keys = Keys(issuer.url, 300, clock)
+        assert await keys.get("other") is None
+        issuer.keys = [public(*OTHER_KEY)]
+        clock.now = auth.ASK_AGAIN_S + 1
+        assert await keys.get("other") is not None
+        assert await keys.get(signing_key()[0]) is None
+
+    async def test_made_up_ids_do_not_burden_the_issuer(self, issuer: Issuer) -> None:
+        keys = Keys(issuer.url, 300, Clock())
+        for number in range(100):
+            assert await keys.get(f"made-up-{number}") is None
+        assert issuer.asked == 1
+
+    async def test_a_key_that_was_withdrawn_is_good_no_longer(self, issuer: Issuer) -> None:
+        """Nor is a token that was checked with it, though it has not expired."""
+        settings, clock = settings_for(issuer), Clock(time.time())
+        tokens = Tokens(settings, Keys(issuer.url, settings.auth_keys_fresh_s, clock), clock)
+        given = token("ann")
+        await caller(tokens, given)
+        issuer.keys = [public(*OTHER_KEY)]
+        await caller(tokens, given)
+        clock.now += settings.auth_keys_fresh_s + 1
+        await refusal(tokens, given)
+
+    async def test_without_them_it_is_trouble_and_not_the_callers_fault(self) -> None:
+        """503: the same request can succeed later."""
+        keys = Keys(f"http://127.0.0.1:{free_port()}/", 300)
+        with pytest.raises(Unavailable):
+            await keys.get("any")
+
+    @pytest.mark.parametrize("keys", ["none", [5], [{"kty": "EC", "kid": "x"}]], ids=str)
+    async def test_what_is_no_key_is_none(self, issuer: Issuer, keys: Any) -> None:
+        issuer.keys = keys
+        if keys == "none":
+            with pytest.raises(Unavailable):
+                await Keys(issuer.url, 300).get("x")
+        else:
+            assert await Keys(issuer.url, 300).get("x") is None
+
+    async def test_known_ones_outlive_a_short_absence_of_the_issuer(self) -> None:
+        clock, issuer = Clock(), Issuer()
+        issuer.start()
+        keys, known = Keys(issuer.url, 300, clock), signing_key()[0]
+        await keys.get(known)
+        issuer.stop()
+        clock.now = 301
+        assert await keys.get(known) is not None
+        clock.now += auth.ASK_AGAIN_S + 1
+        with pytest.raises(Unavailable):
+            await keys.get("other")
+        clock.now = auth.KEPT_S + 301
+        with pytest.raises(Unavailable):
+            await keys.get(known)
+
+
+class TestRemembered:
+    async def test_an_expired_token_is_forgotten(self, issuer: Issuer) -> None:
+        settings, clock = settings_for(issuer), Clock(time.time())
+        tokens = Tokens(settings, Keys(issuer.url, 300), clock)
+        given = token("ann", exp=time.time() - 20)
+        await caller(tokens, given)
+        clock.now += 11
+        assert tokens._known[f"Bearer {given}".encode()][1] < clock.now
+
+    async def test_only_so_many_are_kept(self, tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+        for number in range(auth.KNOWN_TOKENS + 5):
+            tokens._remember(f"{number}".encode(), auth.ANYBODY, time.time() + 60)
+        assert len(tokens._known) == auth.KNOWN_TOKENS
+
+
+class TestSettings:
+    def test_a_function_without_an_issuer_does_not_start_and_says_what_is_missing(self) -> None:
+        with pytest.raises(ValueError, match="AUTH_ISSUER, AUTH_AUDIENCE, AUTH_JWKS_URL must be set, or AUTH=off"):
+            authenticator(Settings.model_validate({"mongodb_uri": "mongodb://x/"}))
+
+    async def test_off_is_said_in_the_log_at_each_start(self, caplog: pytest.LogCaptureFixture) -> None:
+        off = Settings.model_validate({"mongodb_uri": "mongodb://x/", "auth": "off"})
+        for _ in range(2):
+            with caplog.at_level(logging.WARNING):
+                who = await authenticator(off).principal([])
+            assert who.rights == set(Right)
+        assert caplog.text.count("AUTH=off") == 2
