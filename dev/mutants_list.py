@@ -268,8 +268,8 @@ MUTANTS = (
     Mutant(
         "a redrive is not conditional",
         _LETTERS,
-        '{"_id": letter_id, "state": before}, change)',
-        '{"_id": letter_id}, change)',
+        '{"_id": letter_id, "state": before} | (only or {})',
+        '{"_id": letter_id} | (only or {})',
         (f"{_TEST_REDRIVING}::test_two_redrives_at_once_send_it_once",),
     ),
     Mutant(

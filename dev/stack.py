@@ -134,6 +134,11 @@ class Stack:
         return self.functions["relay"].url
 
     @property
+    def pod_events_url(self) -> str:
+        """The sink of an ApiServerSource."""
+        return self.functions["pod_events"].url
+
+    @property
     def token(self) -> str | None:
         """A bearer token that lets a service do everything; None if the functions ask for none."""
         return token() if self.issuer else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from functions.pod_events.identity import Identity
 from functions.pod_events.lifecycle import lifecycle
@@ -16,7 +16,7 @@ from twofold.event import Event
 LIVES = Path(__file__).parent / "fixtures" / "pods"
 
 IDENTITY = Identity(
-    cluster="local",
+    cluster="kubernetes",
     aggregate_keys=("twofold.dev/aggregate-id",),
     correlation_keys=("twofold.dev/correlation-id",),
     user_keys=("twofold.dev/user-id",),
@@ -31,10 +31,19 @@ class Sent:
     headers: dict[str, str]
     pod: dict[str, Any]
 
+    def request(self) -> tuple[dict[str, str], bytes]:
+        """Its headers, with an id that was never sent before, as each has; and its body."""
+        return self.headers | {"ce-id": str(uuid4())}, self.body
+
     @property
     def deleted(self) -> bool:
         """Whether it tells of the pod's deletion."""
         return self.headers["ce-type"].endswith(".delete")
+
+    @property
+    def uid(self) -> str:
+        """The pod's."""
+        return str(self.pod["metadata"]["uid"])
 
     @property
     def body(self) -> bytes:
@@ -60,8 +69,17 @@ def names() -> list[str]:
 @cache
 def life(name: str) -> list[Sent]:
     """What was sent in that life."""
-    lines = (LIVES / f"{name}.ndjson").read_text().splitlines()
-    return [Sent(line["headers"], line["body"]) for line in map(json.loads, lines)]
+    return _sent((LIVES / f"{name}.ndjson").read_text())
+
+
+def new_life(name: str) -> list[Sent]:
+    """The same life of a pod that nobody has seen yet."""
+    uid = life(name)[0].pod["metadata"]["uid"]
+    return _sent((LIVES / f"{name}.ndjson").read_text().replace(uid, str(uuid4())))
+
+
+def _sent(text: str) -> list[Sent]:
+    return [Sent(line["headers"], line["body"]) for line in map(json.loads, text.splitlines())]
 
 
 def first_observed(sent: Iterable[Sent]) -> dict[UUID, Event]:

@@ -31,6 +31,8 @@ class DeadLetter:
     offset: int | None
     received: Received | None = None
     """The event, if it could be read."""
+    sink: str = "store"
+    """The function that could not take it."""
 
     @property
     def letter_id(self) -> UUID:
@@ -88,6 +90,7 @@ class DeadLetters:
             "detail": letter.reason.detail,
             "headers": [{"name": name.decode("latin-1"), "value": value} for name, value in letter.kept_headers],
             "body": letter.body,
+            "sink": letter.sink,
             "log": {"partition": letter.partition, "offset": letter.offset},
             "event_id": event.event_id if event else None,
             "digest": event.digest if event else None,
@@ -136,8 +139,12 @@ class DeadLetters:
             return {(line["_id"]["state"], line["_id"]["reason"]): line["count"] async for line in counted}
 
     async def start_redrive(self, letter_id: UUID, by: str) -> Record | None:
-        """Take a dead letter for redriving, and return its record; None if it isn't dead, or not any more."""
-        document = await self._change(letter_id, "dead", "redriving", {"what": "redriven", "by": by})
+        """Take a dead letter for redriving, and return its record; None if it isn't dead, or not any more.
+
+        None too for one of another sink than `store`: Kafka does not lead there.
+        """
+        line = {"what": "redriven", "by": by}
+        document = await self._change(letter_id, "dead", "redriving", line, {"sink": {"$in": ["store", None]}})
         return record_of_letter(document) if document else None
 
     async def fail_redrive(self, letter_id: UUID, why: str) -> bool:
@@ -178,12 +185,15 @@ class DeadLetters:
             )
         return result.modified_count
 
-    async def _change(self, letter_id: UUID, before: str, after: str, line: Document) -> Document | None:
-        """The letter, if its state was `before`."""
+    async def _change(
+        self, letter_id: UUID, before: str, after: str, line: Document, only: Document | None = None
+    ) -> Document | None:
+        """The letter, if its state was `before`, and it is as `only` says."""
         line = {name: {"$literal": value} for name, value in line.items()} | {"at": "$$NOW"}
         change = [{"$set": {"state": after, "history": _with_line(line)}}]
+        which: Document = {"_id": letter_id, "state": before} | (only or {})
         with driver_errors():
-            return await self._dead_letters.find_one_and_update({"_id": letter_id, "state": before}, change)
+            return await self._dead_letters.find_one_and_update(which, change)
 
 
 def _with_line(line: Document) -> Document:

@@ -15,7 +15,7 @@ class Redriven:
 
     sent: int = 0
     not_dead: int = 0
-    """In another state by now, or no letters at all: left alone."""
+    """In another state by now, not of `store`, or no letters at all: left alone."""
     not_sent: int = 0
     """Kafka did not take them: dead as before."""
 

@@ -15,6 +15,14 @@ Words = Annotated[
 """Words with white space between them."""
 
 
+def _separated(value: object) -> object:
+    """A list in one variable: names, separated by commas."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated)]
+
+
 class Settings(BaseSettings):
     """What a function is told by its environment: each variable is its field's name in capitals.
 
@@ -85,6 +93,15 @@ class Settings(BaseSettings):
     relay_batch: Count = 1000
     relay_budget_s: Seconds = 50.0
     """How long one run may go on: less than the minute between two runs."""
+
+    pods_cluster: str = "kubernetes"
+    """What pod events call the cluster."""
+    pods_aggregate_keys: Names = ("twofold.dev/aggregate-id",)
+    """Labels or annotations of a pod, separated by commas: the first that is there is its events' `aggregate_id`."""
+    pods_correlation_keys: Names = ("twofold.dev/correlation-id",)
+    pods_user_keys: Names = ("twofold.dev/user-id",)
+    pods_ignored_namespaces: Names = ()
+    """Pods in these have no events; nor has one with the label or annotation `twofold.dev/ignore: "true"`."""
 
     setup_topic_partitions: Count = 4
     setup_topic_replication: Count = 1

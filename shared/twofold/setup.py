@@ -28,6 +28,7 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "dead_letters": {},
     "archive": _ZSTD,
     "locks": {},
+    "seen_pods": {},
     "statements": {},
 }
 
@@ -51,6 +52,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("state", ASCENDING), ("reason", ASCENDING), ("first_at", ASCENDING)], name="by_reason"),
     ],
     "archive": [IndexModel([("deleted_at", ASCENDING), ("_id", ASCENDING)], name="newest")],
+    "seen_pods": [IndexModel("gone_at", name="retention", expireAfterSeconds=3600, sparse=True)],
     "statements": [IndexModel("seq", name="newest")],
 }
 """Each for a query that needs it. `_id` has its own in every collection."""
@@ -72,6 +74,13 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "dead_letters": {"dead_letters": CHANGE},
     "admin": {"events": ("find", "remove"), "event_store": READ, "archive": APPEND},
     "audit": {"event_store": READ},
+    "pod_events": {
+        "events": APPEND,
+        "event_store": READ,
+        "dead_letters": CHANGE,
+        "locks": CHANGE,
+        "seen_pods": CHANGE,
+    },
     "operator": {
         "events": ("find", "insert", "update"),
         "archive": READ,

@@ -388,7 +388,7 @@ class TestObservations:
 class TestPayloads:
     def test_created(self) -> None:
         assert event_of(life("sidecar_after_main")[0].events(), "pod.created").payload == {
-            "cluster": "local",
+            "cluster": "kubernetes",
             "namespace": "work",
             "pod": "report-27-x7k2p",
             "pod_uid": life("sidecar_after_main")[0].pod["metadata"]["uid"],
@@ -402,7 +402,7 @@ class TestPayloads:
         last = life("oom_killed")[-1]
         status = last.pod["status"]["containerStatuses"][0]
         assert event_of(last.events(), "pod.container_terminated").payload == {
-            "cluster": "local",
+            "cluster": "kubernetes",
             "namespace": "work",
             "pod": "report-20-x7k2p",
             "pod_uid": last.pod["metadata"]["uid"],

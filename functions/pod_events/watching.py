@@ -1,0 +1,140 @@
+"""What becomes of a pod's state: its facts, published once; and of what an ApiServerSource sends that is no pod."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from twofold.cloudevents import Received, from_http
+from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.errors import Invalid, Malformed, Rejected
+from twofold.event import Event
+from twofold.publishing import Publisher
+from twofold.seen_pods import SeenPod, SeenPods
+
+from .identity import Identity
+from .lifecycle import lifecycle
+from .pod import Pod
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+STATES = {
+    "dev.knative.apiserver.resource.add": False,
+    "dev.knative.apiserver.resource.update": False,
+    "dev.knative.apiserver.resource.delete": True,
+}
+"""The types that an ApiServerSource sends in Resource mode, and whether each tells of a deletion."""
+
+REFERENCES = "dev.knative.apiserver.ref."
+"""What its types begin with in Reference mode, where it sends no objects."""
+
+IGNORE = "twofold.dev/ignore"
+
+
+class ReferenceMode(Invalid):
+    """The source sends names in place of pods: nobody can make events of these, now or later."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this ApiServerSource sends references, which hold no pod: set `mode: Resource` in its spec", "type"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """A pod at one moment, and the facts that show then."""
+
+    pod: Pod
+    events: list[Event]
+    deletion: Event
+    """The event of its deletion, if that is all that comes."""
+    deleted: bool
+
+    @property
+    def facts(self) -> bytes:
+        """Equal for states that show the same facts."""
+        ids = sorted(event.event_id.bytes for event in self.events)
+        return hashlib.sha256(b"".join(ids)).digest()
+
+    def seen(self) -> SeenPod:
+        """What is remembered of it."""
+        meta = self.pod.metadata
+        return SeenPod(meta.uid, meta.namespace, meta.name, self.facts, self.deletion, self.deleted)
+
+
+class Watcher:
+    """Publishes what pods' states show. One per process and event loop."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        seen: SeenPods,
+        letters: DeadLetters,
+        identity: Identity,
+        *,
+        ignored_namespaces: Sequence[str],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._publisher = publisher
+        self._seen = seen
+        self._letters = letters
+        self._identity = identity
+        self._ignored_namespaces = frozenset(ignored_namespaces)
+        self._clock = clock
+
+    async def take(self, headers: RawHeaders, body: bytes) -> None:
+        """Return once the delivery's facts are durable in `events`, or it is among the dead letters.
+
+        Raises `Unavailable` when it is not known to be durable: deliver it again. Raises `ReferenceMode`.
+        """
+        received: Received | None = None
+        try:
+            received = _one(from_http(headers, body, self._clock(), max_events=1))
+            state = self._state_in(received.event)
+            if state is not None:
+                await self.observe([state])
+        except ReferenceMode:
+            raise
+        except Rejected as reason:
+            await self._letters.keep(DeadLetter(headers, body, reason, None, None, received, sink="pod_events"))
+
+    async def observe(self, states: Sequence[PodState]) -> int:
+        """Publish the facts of `states`, of different pods, that are not known yet. Returns how many there were.
+
+        A pod with the same facts as when it was seen last costs one read, together with the others. What was seen is
+        noted after its facts are durable: whoever dies in between publishes them again, and nothing comes of it.
+        """
+        known = await self._seen.facts([state.pod.metadata.uid for state in states])
+        changed = [state for state in states if known.get(state.pod.metadata.uid) != state.facts]
+        if not changed:
+            return 0
+        published = await self._publisher.publish_observed([event for state in changed for event in state.events])
+        await self._seen.note([state.seen() for state in changed])
+        return published
+
+    def state_of(self, data: dict[str, Any], *, deleted: bool = False) -> PodState | None:
+        """The state that a pod's JSON object tells of; None for a pod that is to be ignored. Raises `Rejected`."""
+        pod = Pod.of(data)
+        meta = pod.metadata
+        ignored = "true" in (meta.labels.get(IGNORE), meta.annotations.get(IGNORE))
+        if ignored or meta.namespace in self._ignored_namespaces:
+            return None
+        events = lifecycle(pod, self._identity, deleted=True)
+        deletion = next(event for event in events if event.event_type == "pod.deleted")
+        if not deleted:
+            events.remove(deletion)
+        return PodState(pod, events, deletion, deleted)
+
+    def _state_in(self, event: Event) -> PodState | None:
+        if event.event_type.startswith(REFERENCES):
+            raise ReferenceMode
+        if event.event_type not in STATES:
+            raise Invalid("is none that an ApiServerSource sends of pods", "type")
+        return self.state_of(event.payload, deleted=STATES[event.event_type])
+
+
+def _one(received: Received | list[Received | Rejected]) -> Received:
+    if isinstance(received, list):
+        raise Malformed("an ApiServerSource sends no batches")
+    return received

@@ -1,0 +1,83 @@
+"""What `pod_events` remembers of the pods that it has seen."""
+
+from datetime import timedelta
+
+import pytest
+
+from tests.pods import Sent, new_life
+from twofold.mongo import Database, server_time
+from twofold.seen_pods import FIRST_WAIT, LONGEST_WAIT, SeenPod, SeenPods
+
+pytestmark = pytest.mark.guarantee("G6")
+
+
+def seen(sent: Sent, facts: bytes = b"facts", *, deleted: bool = False) -> SeenPod:
+    meta = sent.pod["metadata"]
+    return SeenPod(sent.uid, meta["namespace"], meta["name"], facts, sent.events()[0], deleted)
+
+
+@pytest.fixture
+def sent() -> Sent:
+    return new_life("exit_1")[-1]
+
+
+async def living(pods: SeenPods, database: Database, later: timedelta = timedelta(0)) -> list[SeenPod]:
+    return await pods.living("", await server_time(database) + later, limit=10)
+
+
+async def test_it_is_remembered_as_it_was_seen_last(database: Database, sent: Sent) -> None:
+    pods = SeenPods(database)
+    await pods.note([seen(sent, b"earlier")])
+    await pods.note([seen(sent)])
+    assert await pods.facts([sent.uid, "another"]) == {sent.uid: b"facts"}
+    assert await living(pods, database) == [seen(sent)]
+
+
+async def test_one_that_was_deleted_stays_so_whatever_comes_late(database: Database, sent: Sent) -> None:
+    pods = SeenPods(database)
+    await pods.note([seen(sent, deleted=True)])
+    await pods.note([seen(sent, b"an earlier state")])
+    assert await living(pods, database) == []
+
+
+@pytest.mark.guarantee("R18")
+async def test_the_wait_for_one_that_is_there_but_not_listed_grows(database: Database, sent: Sent) -> None:
+    """Each is twice the one before, up to an hour: a narrowed selector does not cost a request a minute for ever."""
+    pods = SeenPods(database)
+    await pods.note([seen(sent)])
+    waits = []
+    for _ in range(9):
+        await pods.postpone(sent.uid)
+        now = await server_time(database)
+        document = await database["seen_pods"].find_one({"_id": sent.uid})
+        assert document is not None
+        waits.append(round((document["next_look"] - now) / timedelta(minutes=1)))
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert LONGEST_WAIT == 60 * FIRST_WAIT
+
+
+async def test_while_it_waits_it_is_not_looked_for(database: Database, sent: Sent) -> None:
+    pods = SeenPods(database)
+    await pods.note([seen(sent)])
+    await pods.postpone(sent.uid)
+    assert await living(pods, database) == []
+    assert await living(pods, database, FIRST_WAIT + timedelta(seconds=5)) == [seen(sent)]
+
+
+async def test_seen_again_it_waits_no_more(database: Database, sent: Sent) -> None:
+    pods = SeenPods(database)
+    await pods.note([seen(sent)])
+    await pods.postpone(sent.uid)
+    await pods.note([seen(sent)])
+    assert await living(pods, database) == [seen(sent)]
+
+
+async def test_they_are_gone_through_in_pieces(database: Database) -> None:
+    pods = SeenPods(database)
+    some = [new_life("exit_1")[-1] for _ in range(5)]
+    await pods.note([seen(one) for one in some])
+    now, found, after = await server_time(database), [], ""
+    while page := await pods.living(after, now, limit=2):
+        found += [pod.pod_uid for pod in page]
+        after = found[-1]
+    assert found == sorted(one.uid for one in some)
