@@ -14,6 +14,7 @@ Manifest = dict[str, Any]
 """One Kubernetes object, as JSON has it."""
 
 FIELD_MANAGER = "twofold-tests"
+_LONGEST_MESSAGE = 2000  # some repeat the whole object
 _APPLY = {"content-type": "application/apply-patch+yaml"}
 _MERGE = {"content-type": "application/merge-patch+json"}
 
@@ -22,7 +23,7 @@ class Refused(RuntimeError):
     """The server said no; `status` is HTTP's, `reason` and the message are the server's words."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(f"{status} {reason}: {message}")
+        super().__init__(f"{status} {reason}: {message[:_LONGEST_MESSAGE]}")
         self.status = status
         self.reason = reason
 
@@ -93,10 +94,10 @@ class Api:
         """The object as it is now."""
         return self.send("GET", self.path_of(manifest))
 
-    def create(self, manifest: Manifest) -> Manifest:
-        """A new object, which is returned as the server keeps it."""
+    def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        """A new object, which is returned as the server keeps it; with `dry_run`, as it would keep it."""
         collection, _, _ = self.path_of(manifest).rpartition("/")
-        return self.send("POST", collection, manifest)
+        return self.send("POST", collection, manifest, query={"dryRun": "All"} if dry_run else {})
 
     def set_status(self, manifest: Manifest, status: Manifest) -> Manifest:
         """Merge `status` into the object's, as what controls it does (a list replaces a list)."""
@@ -108,7 +109,8 @@ class Api:
 
     def delete(self, manifest: Manifest, grace_period_s: int | None = None) -> Manifest:
         """Ask for the object's end; for a pod that runs, nothing but its `deletionTimestamp` comes of it at first."""
-        query = {} if grace_period_s is None else {"gracePeriodSeconds": str(grace_period_s)}
+        query = {"propagationPolicy": "Background"}  # else a controller that is not here would have to let go of it
+        query |= {} if grace_period_s is None else {"gracePeriodSeconds": str(grace_period_s)}
         return self.send("DELETE", self.path_of(manifest), query=query)
 
     def path_of(self, manifest: Manifest) -> str:

@@ -1,0 +1,149 @@
+"""What we deploy, as a real API server with Knative's kinds takes it: all of it, and nothing that is wrong."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from dev.kubernetes.api import Manifest, Refused
+from dev.kubernetes.control_plane import ControlPlane
+from dev.manifests.rendering import OVERLAYS, Rendered, render
+from tests.manifests import breaking
+
+pytestmark = [pytest.mark.go, pytest.mark.dev]
+
+CHANGES = Callable[[Rendered], object]
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> Rendered:
+    """What one overlay makes."""
+    return render(request.param)
+
+
+@pytest.fixture(scope="module")
+def applied(cluster: ControlPlane, overlay: Rendered) -> Iterator[Rendered]:
+    """An overlay that is in the cluster."""
+    with _applied(cluster, overlay):
+        yield overlay
+
+
+@contextmanager
+def _applied(cluster: ControlPlane, overlay: Rendered) -> Iterator[None]:
+    """Bring all objects in, and take them out behind the block; a name space stays, as nobody would end it."""
+    cluster.api.apply_all(overlay.objects)
+    try:
+        yield
+    finally:
+        for thing in reversed(overlay.objects):
+            if thing["kind"] != "Namespace":
+                cluster.api.delete(thing)
+
+
+def test_the_server_takes_every_object_and_keeps_what_it_says(cluster: ControlPlane, applied: Rendered) -> None:
+    for thing in applied.objects:
+        kept = cluster.api.get(thing)
+        given = {name: part for name, part in thing.items() if name != "stringData"}  # kept in base64, as `data`
+        assert not _lost(given, kept), f"{thing['kind']} {thing['metadata']['name']}"
+
+
+def _lost(given: Any, kept: Any, path: str = "") -> list[str]:
+    """The members of `given` that are not in `kept`: the server drops, without a word, what a schema doesn't have."""
+    if isinstance(given, dict):
+        if not isinstance(kept, dict):
+            return [path]
+        return [line for name, part in given.items() for line in _lost(part, kept.get(name), f"{path}.{name}")]
+    if isinstance(given, list) and isinstance(kept, list) and len(given) <= len(kept):
+        return [line for index, part in enumerate(given) for line in _lost(part, kept[index], f"{path}[{index}]")]
+    return [path] if given is not None and kept is None else []
+
+
+def test_applying_it_again_changes_nothing(cluster: ControlPlane, applied: Rendered) -> None:
+    """So that a deployment makes no new revision of what is as it was."""
+    for thing in applied.objects:
+        before, after = cluster.api.get(thing), cluster.api.apply(thing)
+        assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"], thing["metadata"]["name"]
+
+
+def test_its_pods_keep_the_strictest_rules_that_kubernetes_has(cluster: ControlPlane, namespace: str) -> None:
+    """Pod Security's `restricted`, by the server's own admission, on the pods of our functions and of setup."""
+    label = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.api.change(_space(namespace), {"metadata": {"labels": label}})
+    production = render("production")
+    checked = 0
+    for thing, spec in production.pods():
+        pod = _pod(namespace, thing["metadata"]["name"], spec)
+        cluster.api.create(pod, dry_run=True)
+        checked += 1
+        pod["spec"]["containers"][0]["securityContext"].pop("runAsNonRoot")
+        with pytest.raises(Refused, match='violates PodSecurity "restricted'):
+            cluster.api.create(pod, dry_run=True)
+    assert checked == len(production.functions) + 1
+
+
+def _space(name: str) -> Manifest:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def _pod(namespace: str, name: str, spec: Any) -> Manifest:
+    """A pod of that template, for an account that is there; Knative names the container and the port's protocol."""
+    container = {"name": "user-container", **deepcopy(spec["containers"][0])}
+    for probe in ("readinessProbe", "livenessProbe"):
+        if probe in container:
+            container[probe]["httpGet"].setdefault("port", 8080)
+    kept = {"volumes": spec["volumes"], "automountServiceAccountToken": False, "containers": [container]}
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": kept}
+
+
+def _changed(part: Callable[[Rendered], Any], **members: Any) -> CHANGES:
+    return lambda rendered: part(rendered).update(members)
+
+
+MUTATED: dict[str, tuple[CHANGES, str]] = {
+    "a field of a Service that isn't there": (_changed(breaking.pod, timeoutseconds=30), "timeoutseconds"),
+    "a Service without a container": (breaking.without(breaking.pod, "containers"), "containers: Required"),
+    "a Service with words for a number": (_changed(breaking.pod, containerConcurrency="many"), "containerConcurrency"),
+    "a privileged container": (
+        lambda rendered: breaking.container(rendered)["securityContext"].update(privileged="yes"),
+        "privileged",
+    ),
+    "a KafkaSource without topics": (breaking.without(breaking.source, "topics"), "topics: Required"),
+    "a KafkaSource without servers": (breaking.without(breaking.source, "bootstrapServers"), "bootstrapServers"),
+    "retries in words": (_changed(breaking.delivery, retry="many"), "retry"),
+    "a misspelt delivery": (_changed(breaking.delivery, backofDelay="PT1S"), "backofDelay"),
+    "a dead-letter sink without a name": (
+        lambda rendered: breaking.delivery(rendered)["deadLetterSink"]["ref"].pop("name"),
+        "name: Required",
+    ),
+    "a schedule that is a number": (
+        lambda rendered: breaking.source(rendered, "PingSource").update(schedule=5),
+        "schedule",
+    ),
+    "a Job that is restarted for ever": (_changed(breaking.setup, restartPolicy="Always"), "restartPolicy"),
+    "a word misspelt": (_changed(breaking.setup, restartPolice="Never"), "restartPolice"),
+    "a setting that is no string": (_changed(breaking.settings, RELAY_BATCH=1000), "RELAY_BATCH"),
+    "a port beyond all ports": (
+        lambda rendered: breaking.the(rendered, "NetworkPolicy", "store")["spec"]["egress"][0]["ports"][0].update(
+            port=70_000
+        ),
+        "port",
+    ),
+    "a name with an underscore": (
+        lambda rendered: breaking.the(rendered, "ServiceAccount", "store")["metadata"].update(name="st_ore"),
+        "metadata.name",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MUTATED)
+def test_the_server_refuses_what_is_wrong(cluster: ControlPlane, applied: Rendered, what: str) -> None:
+    change, says = MUTATED[what]
+    broken = deepcopy(applied)
+    change(broken)
+    wrong = [thing for thing, was in zip(broken.objects, applied.objects, strict=True) if thing != was]
+    assert len(wrong) == 1
+    with pytest.raises(Refused, match=says.replace(".", r"\.")):
+        cluster.api.apply(wrong[0], dry_run=True)
