@@ -8,7 +8,10 @@ from dev.manifests.rendering import Object, Rendered, called
 MONGODB = 27017
 KAFKA = frozenset({9092, 9093})
 
-NEEDS: Mapping[str, frozenset[tuple[str, str, str]]] = {}
+NEEDS: Mapping[str, frozenset[tuple[str, str, str]]] = {
+    "pod-events": frozenset({("", "pods", "get"), ("", "pods", "list")}),
+    "pod-source": frozenset({("", "pods", "get"), ("", "pods", "list"), ("", "pods", "watch")}),
+}
 """What each service account asks Kubernetes' API for, as (API group, resource, verb): the calls that are made."""
 
 

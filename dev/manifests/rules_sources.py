@@ -112,13 +112,21 @@ def sinks_are_there_and_wait_long_enough(rendered: Rendered, _: Project) -> Iter
 
 
 def pings_come_often_enough(rendered: Rendered, _: Project) -> Iterator[str]:
-    """The relay's budget is less than the minute between two runs."""
+    """The relay's budget is less than the minute between two runs; and pods are missed until they are listed."""
     woken = {source["spec"]["sink"]["ref"]["name"]: source for source in rendered.of("PingSource")}
-    if (ping := woken.get("relay")) is None or ping["spec"]["schedule"] != "* * * * *":
-        yield "PingSource relay: relay is not woken every minute"
+    for name in ("relay", "pod-events"):
+        if (ping := woken.get(name)) is None or ping["spec"]["schedule"] != "* * * * *":
+            yield f"PingSource {name}: {name} is not woken every minute"
     for name, source in woken.items():
         if source["spec"].get("contentType") != "application/json" or "data" not in source["spec"]:
             yield f"PingSource {name}: contentType or data is not said"
+
+
+def api_server_sources_send_objects(rendered: Rendered, _: Project) -> Iterator[str]:
+    """By default they send references, which hold nothing that an event could be made of."""
+    for source in rendered.of("ApiServerSource"):
+        if source["spec"].get("mode") != "Resource":
+            yield f"{called(source)}: mode is not Resource"
 
 
 def _sources(rendered: Rendered) -> list[Object]:
@@ -138,4 +146,5 @@ RULES = (
     kafka_is_reached_as_production_wants,
     sinks_are_there_and_wait_long_enough,
     pings_come_often_enough,
+    api_server_sources_send_objects,
 )

@@ -6,6 +6,7 @@ from dev.manifests.project import Project
 from dev.manifests.rules_sources import (
     DELIVERY,
     SAID,
+    api_server_sources_send_objects,
     kafka_is_reached_as_production_wants,
     kafka_sources_leave_nothing_to_defaults,
     kafka_sources_read_what_is_sent,
@@ -13,7 +14,18 @@ from dev.manifests.rules_sources import (
     sinks_are_there_and_wait_long_enough,
     the_retry_budget_outlasts_a_day,
 )
-from tests.manifests.breaking import Broken, Overlays, delivery, list_of, remove, service, settings, source, without
+from tests.manifests.breaking import (
+    Broken,
+    Overlays,
+    delivery,
+    list_of,
+    remove,
+    service,
+    settings,
+    source,
+    the,
+    without,
+)
 
 pytestmark = pytest.mark.guarantee("G1")
 
@@ -141,10 +153,17 @@ BROKEN = (
     Broken(
         pings_come_often_enough,
         "once an hour",
-        lambda r: source(r, "PingSource").update(schedule="0 * * * *"),
+        lambda r: the(r, "PingSource", "relay")["spec"].update(schedule="0 * * * *"),
         "every minute",
     ),
     Broken(pings_come_often_enough, "never", lambda r: remove(r, "PingSource", "relay"), "every minute"),
+    Broken(pings_come_often_enough, "no listing", lambda r: remove(r, "PingSource", "pod-events"), "every minute"),
+    Broken(
+        api_server_sources_send_objects,
+        "references",
+        lambda r: the(r, "ApiServerSource", "pod-events")["spec"].pop("mode"),
+        "mode is not Resource",
+    ),
 )
 
 
