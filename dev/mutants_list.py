@@ -329,6 +329,21 @@ MUTANTS = (
         "False and",
         (f"{_TEST_ARCHIVE}::TestSetBack",),
     ),
+    # what admins see
+    Mutant(
+        "a formula goes into the CSV as it is",
+        "shared/twofold/exporting.py",
+        'return f"\'{value}" if value.startswith(FORMULA) else value',
+        "return value",
+        ("tests/unit/test_exporting.py::test_no_cell_of_the_csv_begins_a_formula",),
+    ),
+    Mutant(
+        "an export ends with its first piece",
+        "shared/twofold/reading.py",
+        "limit(STREAM_PIECE)",
+        "limit(STREAM_PIECE - 1)",
+        ("tests/contract/test_admin_events.py::TestExport::test_it_goes_on_from_piece_to_piece",),
+    ),
     # the feed
     Mutant(
         "the feed leaves no room for an insert under way",

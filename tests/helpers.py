@@ -335,3 +335,33 @@ async def load(url: str, request: Callable[[Event], Request] = to_http, number: 
         finally:
             made.stopped = True
             await asyncio.gather(*calls)
+
+
+def stages(plan: Any) -> Iterator[Document]:
+    """Every stage of an explained plan, whatever form the server gives it."""
+    if isinstance(plan, Mapping):
+        if "stage" in plan:
+            yield dict(plan)
+        for name, inner in plan.items():
+            if name not in ("rejectedPlans", "command"):
+                yield from stages(inner)
+    elif isinstance(plan, list):
+        for inner in plan:
+            yield from stages(inner)
+
+
+async def explained(database: Database, sent: CommandStartedEvent) -> Document:
+    """What the server says of a command that was sent: how it went about it, and what it looked at."""
+    command = {name: value for name, value in sent.command.items() if not name.startswith(("$", "lsid", "txn"))}
+    command.pop("readConcern", None)
+    command.pop("maxTimeMS", None)
+    return await database.command("explain", command, verbosity="executionStats", codec_options=mongo.CODEC)
+
+
+def looked_at(explanation: Document, what: str) -> int:
+    """How many index keys (`totalKeysExamined`) or documents (`totalDocsExamined`) it looked at in all."""
+    if what in explanation:  # the stages below have their share of it, once more
+        return int(explanation[what])
+    inner = [value for name, value in explanation.items() if name not in ("command", "allPlansExecution")]
+    dicts = [each for value in inner for each in (value if isinstance(value, list) else [value])]
+    return sum(looked_at(each, what) for each in dicts if isinstance(each, dict))

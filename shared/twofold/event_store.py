@@ -1,17 +1,39 @@
 """`EventStore`: the collection `event_store`, the permanent log. It is inserted into and read, and never changed."""
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from bson.timestamp import Timestamp
+from pydantic import BaseModel, Field
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import PyMongoError
 
 from twofold.cloudevents import Received
 from twofold.errors import TwofoldError
 from twofold.event import Event
-from twofold.mongo import Database, Encoded, driver_errors, encode, event_of, insert_once, known, raw
+from twofold.filters import Range, Selection
+from twofold.mongo import Database, Encoded, driver_errors, encode, event_of, insert_once, known, raw, within
 from twofold.reading import EventReader
 from twofold.settings import Settings
+
+
+class TypeLine(BaseModel):
+    """The events of one type in the log."""
+
+    event_type: str
+    count: Annotated[int | None, Field(description="null: too many for the time that there was; ask for a range")]
+    first: Annotated[datetime, Field(description="the earliest time")]
+    last: Annotated[datetime, Field(description="the latest time")]
+
+
+class TypePage(BaseModel):
+    """Some types, by name."""
+
+    types: list[TypeLine]
+    next: Annotated[str | None, Field(description="`after` of the next page; null: there is none")] = None
 
 
 class EventStore:
@@ -47,6 +69,49 @@ class EventStore:
     def reader(self, settings: Settings) -> EventReader:
         """Pages of it, by filters."""
         return EventReader(self._event_store, self.INDEXED, settings.query_timeout_s, settings.search_s)
+
+    async def types(self, within_: Range, after: str | None, limit: int, seconds: float) -> TypePage:
+        """Statistics of up to `limit` types in a range, in the order of their names, behind the name `after`.
+
+        It walks the index by type: from a type to the next one, and to its first and last event. Counting reads each
+        of the type's events in the range, in the index alone; whatever is not counted in `seconds` is said to be so.
+        """
+        until = time.monotonic() + seconds
+        page, last = TypePage(types=[]), after or ""
+        with driver_errors():
+            while len(page.types) < limit and (event_type := await self._next_type(last)) is not None:
+                if time.monotonic() > until:
+                    page.next = last
+                    return page
+                last = event_type
+                if (line := await self._line(event_type, within_, until)) is not None:
+                    page.types.append(line)
+            if len(page.types) == limit and await self._next_type(last) is not None:
+                page.next = last
+        return page
+
+    async def _next_type(self, after: str) -> str | None:
+        behind = self._event_store.find({"event_type": {"$gt": after}}, {"event_type": 1, "_id": 0}, hint="by_types")
+        async for document in behind.sort("event_type", ASCENDING).limit(1):
+            return str(document["event_type"])
+        return None
+
+    async def _line(self, event_type: str, within_: Range, until: float) -> TypeLine | None:
+        there = Selection(types=(event_type,), since=within_.since, until=within_.until).query()
+        ends = []
+        for direction in (ASCENDING, DESCENDING):
+            found = self._event_store.find(there, {"timestamp": 1, "_id": 0}, hint="by_types")
+            ends += [end["timestamp"] async for end in found.sort("timestamp", direction).limit(1)]
+        if not ends:
+            return None
+        try:
+            with within(max(until - time.monotonic(), 0.001)):
+                count = await self._event_store.count_documents(there, hint="by_types")
+        except PyMongoError as error:
+            if not error.timeout:
+                raise
+            return TypeLine(event_type=event_type, count=None, first=ends[0], last=ends[-1])
+        return TypeLine(event_type=event_type, count=count, first=ends[0], last=ends[-1])
 
     async def get(self, event_id: UUID) -> Event | None:
         """The event, or None."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +19,10 @@ from twofold.mongo import Collection, Document, Encoded, driver_errors, plain, r
 
 SEARCH_BATCH = 500
 """How many events a search looks into before others have their turn."""
+
+STREAM_PIECE = 5_000
+"""How many events one query of a stream reads: a cursor must end before the server has worked on it for too long."""
+STREAM_BATCH = 200
 
 _TAIL = [("timestamp", ASCENDING), ("_id", ASCENDING)]
 _OPTIONAL = {
@@ -97,6 +101,13 @@ class EventOut(BaseModel):
         return Position(self.timestamp, self.event_id)
 
 
+class Unread(BaseModel):
+    """What stands in the place of an event that somebody made unreadable in the database."""
+
+    event_id: str
+    unreadable: Literal[True]
+
+
 class Page(BaseModel):
     """Some of the events that a filter selects."""
 
@@ -167,6 +178,35 @@ class EventReader:
             if page.next is None:
                 return
             page = await self.page(wanted.model_copy(update={"cursor": page.next}))
+
+    async def stream(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[EventOut | Unread]:
+        """Every event that `wanted` selects, from its cursor on, however many and however large.
+
+        No more than one batch of the server's is held at a time. `timeout_s` bounds each of the server's answers.
+        """
+        here, seen = wanted, STREAM_PIECE
+        while seen == STREAM_PIECE:
+            seen = 0
+            async for document in self._piece(here, timeout_s):
+                seen += 1
+                try:
+                    event = EventOut.of_plain(document)
+                except Unreadable:
+                    yield Unread(event_id=str(document["_id"]), unreadable=True)
+                    continue
+                here = wanted.after(event.position)
+                if wanted.has_text(document):
+                    yield event
+
+    async def _piece(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[Document]:
+        found = self._collection.find(wanted.query(), hint=self.hint(wanted), batch_size=STREAM_BATCH)
+        async with found.sort(wanted.sort).limit(STREAM_PIECE):
+            while True:
+                with driver_errors(), within(timeout_s):
+                    document = await anext(found, None)
+                if document is None:
+                    return
+                yield plain(document)
 
     def hint(self, wanted: Filter) -> str:
         """The index that serves `wanted`: that of the filter that leaves the fewest events."""

@@ -86,6 +86,26 @@ class Settings(BaseSettings):
     search_s: Seconds = 1.0
     """How long one request may search for text, at most half of `query_timeout_s`; the answer says where it stopped."""
 
+    export_timeout_s: Seconds = 30.0
+    """How long MongoDB may take for each piece of an export."""
+    statistics_timeout_s: Seconds = 10.0
+    """How long an admin's statistics may take."""
+    statistics_sample: Count = 1000
+    """Of how many finished aggregates, at most, the mean processing time is computed: of the latest."""
+    error_words: Words[str] = ("error", "failed", "timed_out")
+    """The last word of the types that count as errors: `order.failed`."""
+    finishing_words: Words[str] = ("cancelled", "completed", "failed", "succeeded", "timed_out")
+    """The last word of the types that finish an aggregate."""
+    security_types: Annotated[Words[str], Field(min_length=1, max_length=50)] = (
+        *("user.registered", "user.login", "user.login_failed", "user.logout", "user.password_changed"),
+        *("user.role_changed", "user.deleted", "token.revoked", "access.denied", "security.violation"),
+    )
+    """The types of the events that `audit` shows as security events."""
+    feed_wait_s: Annotated[float, Field(ge=0)] = 25.0
+    """How long a reader of the feed may ask to wait for events."""
+    feed_bytes: Count = 4 * 1024 * 1024
+    """With which size, in MongoDB, a page of the feed ends."""
+
     relay_first_look_s: Seconds = 30.0
     """How long after its insert an event is first looked for in `event_store`."""
     relay_back_off_s: Seconds = 60.0
