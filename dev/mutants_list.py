@@ -23,6 +23,7 @@ _STATEMENTS = "shared/twofold/statements.py"
 _LETTERS = "shared/twofold/dead_letters.py"
 _KAFKA = "shared/twofold/kafka.py"
 _ARCHIVE = "shared/twofold/archive.py"
+_WATCHING = "functions/pod_events/watching.py"
 _TEST_ARCHIVE = "tests/contract/test_archive.py"
 _TEST_MONGO = "tests/contract/test_mongo.py"
 _TEST_PUBLISHING = "tests/contract/test_publishing.py"
@@ -394,5 +395,12 @@ MUTANTS = (
         "await events.mark(conflicting) if conflicting else 0",
         "len(conflicting)",
         ("tests/contract/test_reconciling.py::test_a_conflict_that_it_found_is_stated",),
+    ),
+    Mutant(
+        "a pod that leaves the selector is taken for removed",
+        _WATCHING,
+        "deleted = deleted and pod.is_removed",
+        "deleted = bool(deleted)",
+        ("tests/flow/test_pod_events.py::TestLives::test_a_pod_that_leaves_the_selector_is_not_gone",),
     ),
 )

@@ -191,7 +191,7 @@ MAY_DIFFER: dict[str, frozenset[str]] = {
     ContainerTerminated.event_type: frozenset({"timestamp", "image_id"}),
     Succeeded.event_type: frozenset(),
     Failed.event_type: frozenset({"timestamp", "cause", "container", "exit_code", "signal", "reason", "message"}),
-    Terminating.event_type: frozenset({"grace_period_seconds"}),
+    Terminating.event_type: frozenset({"timestamp", "grace_period_seconds"}),
     Deleted.event_type: frozenset({"timestamp", "observed", "phase"}),
 }
 """What two states of one pod may say differently about the same fact, besides `ALWAYS_MAY_DIFFER`. The first wins."""

@@ -225,11 +225,19 @@ class Pod(_Part):
 
     @property
     def asked_to_end_at(self) -> datetime | None:
-        """When its deletion was asked for. A later deletion with a shorter grace period does not move it."""
+        """When its deletion was asked for, as far as this state tells; once no grace is left, when it was removed.
+
+        The API server moves its own time back when the grace period is shortened, but never into the past.
+        """
         deletion = self.metadata.deletion_timestamp
         if deletion is None:
             return None
         return deletion - timedelta(seconds=self.metadata.deletion_grace_period_seconds or 0)
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether it leaves the API server with this state, unless a finalizer holds it: no grace is left."""
+        return self.metadata.deletion_timestamp is not None and self.metadata.deletion_grace_period_seconds == 0
 
     @property
     def status_written_at(self) -> datetime | None:

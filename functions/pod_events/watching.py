@@ -24,7 +24,7 @@ STATES = {
     "dev.knative.apiserver.resource.update": False,
     "dev.knative.apiserver.resource.delete": True,
 }
-"""The types that an ApiServerSource sends in Resource mode, and whether each tells of a deletion."""
+"""The types that an ApiServerSource sends in Resource mode, and whether each may tell of a deletion."""
 
 REFERENCES = "dev.knative.apiserver.ref."
 """What its types begin with in Reference mode, where it sends no objects."""
@@ -114,12 +114,17 @@ class Watcher:
         return published
 
     def state_of(self, data: dict[str, Any], *, deleted: bool = False) -> PodState | None:
-        """The state that a pod's JSON object tells of; None for a pod that is to be ignored. Raises `Rejected`."""
+        """The state that a pod's JSON object tells of; None for a pod that is to be ignored. Raises `Rejected`.
+
+        `deleted` says that it was sent as deleted. So is a pod that leaves the source's selector, though it lives; one
+        that is really removed has no grace left. Should that ever not hold, the listing finds that the pod is gone.
+        """
         pod = Pod.of(data)
         meta = pod.metadata
         ignored = "true" in (meta.labels.get(IGNORE), meta.annotations.get(IGNORE))
         if ignored or meta.namespace in self._ignored_namespaces:
             return None
+        deleted = deleted and pod.is_removed
         events = lifecycle(pod, self._identity, deleted=True)
         deletion = next(event for event in events if event.event_type == "pod.deleted")
         if not deleted:

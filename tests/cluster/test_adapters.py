@@ -138,6 +138,15 @@ def test_a_pod_that_leaves_the_selector_is_sent_as_deleted_though_it_lives(watch
     assert seen.sent("work", "add", "update", "delete", "add")
 
 
+def test_a_pod_that_leaves_the_selector_while_it_ends_still_has_its_grace(watched: Callable[[], Watched]) -> None:
+    seen = watched()
+    pod = seen.pod("work")
+    seen.api.delete(pod)
+    seen.api.change(pod, {"metadata": {"labels": {"watched": "no"}}})
+    assert seen.sent("work", "add", "update", "update", "delete")
+    assert seen.sink.of("work")[-1].object["metadata"]["deletionGracePeriodSeconds"] == 30
+
+
 def test_a_503_is_tried_five_times_more_and_a_500_never(watched: Callable[[], Watched]) -> None:
     seen = watched()
     for status, tries in ((503, 6), (500, 1), (429, 6), (408, 1)):

@@ -100,6 +100,20 @@ class TestLives:
         assert created["aggregate_id"] == "execution-28"
         assert not flow.database.dead_letters.count_documents({"event_id": created["_id"]})
 
+    @pytest.mark.parametrize("terminating", [False, True], ids=["running", "terminating"])
+    def test_a_pod_that_leaves_the_selector_is_not_gone(self, flow: View, terminating: bool) -> None:
+        """The source sends it as deleted, as it was before; its end comes when it is really removed."""
+        states = new_life("deleted_while_running")
+        until = next(index for index, sent in enumerate(states) if "deletionTimestamp" in sent.pod["metadata"])
+        seen = states[: until + terminating]
+        left = copy.deepcopy(seen[-1])
+        left.headers["ce-type"] = "dev.knative.apiserver.resource.delete"
+        assert {send(flow, state).status_code for state in [*seen, left]} == {200}
+        assert held(flow, "events", states[0].uid) == expected(seen)
+        assert {send(flow, state).status_code for state in states[-2:]} == {200}
+        told = {document["event_type"] for document in documents(flow, "events", states[0].uid)}
+        assert told >= {"pod.terminating", "pod.deleted"}
+
     @pytest.mark.guarantee("R21")
     def test_the_works_id_finds_the_pods_events(self, flow: View) -> None:
         states = new_life("completed_job")
