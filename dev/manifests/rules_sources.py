@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from dev.kafka_source_rules import BackoffPolicy, retries
 from dev.manifests.project import Project
@@ -47,11 +47,12 @@ def retry_budget(source: Object) -> timedelta:
     delivery = source["spec"].get("delivery", {})
     try:
         delay = _DURATION.validate_python(delivery.get("backoffDelay", timedelta(0)))
-    except ValidationError:
+        policy = BackoffPolicy(delivery["backoffPolicy"]) if "backoffPolicy" in delivery else None
+    except ValueError:  # Knative refuses the source
         return timedelta(0)
     rules = retries(
         retry=delivery.get("retry"),
-        policy=BackoffPolicy(delivery["backoffPolicy"]) if "backoffPolicy" in delivery else None,
+        policy=policy,
         delay=delay.total_seconds() if delivery else None,
         dead_letters="deadLetterSink" in delivery,
     )

@@ -74,6 +74,12 @@ BROKEN = (
     ),
     Broken(
         the_retry_budget_outlasts_a_day,
+        "a policy that isn't there",
+        lambda r: delivery(r).update(backoffPolicy="quadratic"),
+        "gives up after 0:00:00",
+    ),
+    Broken(
+        the_retry_budget_outlasts_a_day,
         "no retries",
         lambda r: delivery(r).pop("retry"),
         "gives up after 0:00:00",
