@@ -26,6 +26,11 @@ def service_accounts_may_what_they_ask_for(rendered: Rendered, _: Project) -> It
             yield f"{called(account)}: may {verb} {resource}{f'.{group}' if group else ''}, and never asks for it"
         if not needs and account.get("automountServiceAccountToken") is not False:
             yield f"{called(account)}: has a token, and needs none (automountServiceAccountToken: false)"
+        if needs and account.get("automountServiceAccountToken") is not True:
+            yield f"{called(account)}: has no token to ask Kubernetes with (automountServiceAccountToken: true)"
+    for service in rendered.functions.values():
+        if service["spec"]["template"]["spec"].get("automountServiceAccountToken") is True:
+            yield f"{called(service)}: Knative refuses automountServiceAccountToken: true: say it in the ServiceAccount"
     for thing, spec in rendered.pods():
         if spec.get("serviceAccountName") not in NEEDS and spec.get("automountServiceAccountToken") is not False:
             yield f"{called(thing)}: its pods hold a token, and need none (automountServiceAccountToken: false)"

@@ -20,6 +20,7 @@ from dev.manifests.rules_settings import environment
 from dev.paths import ROOT
 from dev.processes import Child, free_port, wait_until
 from tests.helpers import View, an_event, delivered, plain_record
+from tests.pods import first_observed, names, new_life
 
 pytestmark = pytest.mark.dev
 
@@ -57,11 +58,21 @@ def relays(flow: View, url: str) -> None:
     assert wait_until(relayed, within=60.0, every=0.5)
 
 
+def tells_of_pods(flow: View, url: str) -> None:
+    states = new_life(names()[0])
+    for state in states:
+        headers, body = state.request()
+        assert flow.http.post(url, headers=headers, content=body).status_code == HTTPStatus.OK
+    told = {document["_id"] for document in flow.database.events.find({"payload.pod_uid": states[0].uid})}
+    assert told == set(first_observed(states))
+
+
 JOBS: Mapping[str, Callable[[View, str], None]] = {
     "publish": publishes,
     "store": stores,
     "dead_letters": keeps_letters,
     "relay": relays,
+    "pod_events": tells_of_pods,
 }
 """What shows, at a function's address, that it does its work."""
 

@@ -31,6 +31,24 @@ BROKEN = (
     ),
     Broken(
         service_accounts_may_what_they_ask_for,
+        "no token to ask with",
+        lambda r: the(r, "ServiceAccount", "pod-events").update(automountServiceAccountToken=False),
+        "has no token to ask Kubernetes with",
+    ),
+    Broken(
+        service_accounts_may_what_they_ask_for,
+        "a token that Knative refuses to mount",
+        lambda r: pod(r, "pod_events").update(automountServiceAccountToken=True),
+        "Knative refuses",
+    ),
+    Broken(
+        service_accounts_may_what_they_ask_for,
+        "less than is asked for",
+        lambda r: remove(r, "ClusterRoleBinding", "twofold-pod-events"),
+        "pod-events: may not list pods, which it asks for",
+    ),
+    Broken(
+        service_accounts_may_what_they_ask_for,
         "a token in a pod for nothing",
         lambda r: pod(r).pop("automountServiceAccountToken"),
         "its pods hold a token",
