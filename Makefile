@@ -83,5 +83,5 @@ format: .venv/made ## put the code into the one format and mend what ruff can
 	@echo 'Making .venv from pyproject.toml and constraints.txt (a minute or two the first time) ...'
 	@$(PYTHON) -m venv .venv
 	@$(RUN) pip install --quiet --disable-pip-version-check pip==$(PIP)
-	@$(RUN) pip install --quiet --disable-pip-version-check -e '.[kafka,auth,cli]' --group dev -c constraints.txt
+	@$(RUN) pip install --quiet --disable-pip-version-check -e '.[kafka,auth,pods,cli]' --group dev -c constraints.txt
 	@touch $@

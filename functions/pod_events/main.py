@@ -1,12 +1,14 @@
-"""`pod_events`: the sink of an ApiServerSource. Publishes the facts of each pod's life, once."""
+"""`pod_events`: the sink of an ApiServerSource and of a PingSource. Publishes the facts of each pod's life, once."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import functions_framework.aio
+from pydantic_core import to_jsonable_python
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from twofold import mongo
 from twofold.dead_letters import DeadLetters
@@ -16,14 +18,31 @@ from twofold.seen_pods import SeenPods
 from twofold.settings import Settings
 
 from .identity import Identity
+from .listing import Listing, Pods
 from .watching import Watcher
+
+PING = "dev.knative.sources.ping"
 
 settings = Settings()
 
 
-@asynccontextmanager
-async def open_service() -> AsyncIterator[Watcher]:
+class Service(NamedTuple):
     """What one worker process works with."""
+
+    watcher: Watcher
+    listing: Listing
+
+
+def connect() -> Pods:
+    """The API server's pods. Only who lists needs the client, which takes a second and 60 MiB to load."""
+    from .cluster import connect  # noqa: PLC0415
+
+    return connect(settings)
+
+
+@asynccontextmanager
+async def open_service() -> AsyncIterator[Service]:
+    """Open the connections of one worker process."""
     identity = Identity(
         settings.pods_cluster,
         settings.pods_aggregate_keys,
@@ -35,7 +54,7 @@ async def open_service() -> AsyncIterator[Watcher]:
         open_publisher(settings, "pod_events") as publisher,
     ):
         before_sigterm(publisher.flush)
-        yield Watcher(
+        watcher = Watcher(
             publisher,
             SeenPods(database),
             DeadLetters(database),
@@ -43,12 +62,19 @@ async def open_service() -> AsyncIterator[Watcher]:
             ignored_namespaces=settings.pods_ignored_namespaces,
             clock=lambda: datetime.now(UTC),
         )
+        yield Service(watcher, Listing(database, publisher, watcher, settings.pods_cluster, connect))
 
 
-async def handle(watcher: Watcher, request: Request) -> Response:
-    """Answer 200 once the delivery is durable somewhere. Raises `Unavailable`, and `ReferenceMode` with the fix."""
+async def handle(service: Service, request: Request) -> Response:
+    """Answer 200 once the delivery is durable somewhere; to a ping, with what the listing did.
+
+    Raises `Unavailable`, and `ReferenceMode` with the fix.
+    """
     allow(request, "POST")
-    await watcher.take(request.headers.raw, await read_body(request, settings.max_letter_bytes))
+    if request.headers.get("ce-type") == PING:
+        run = await service.listing.run()
+        return JSONResponse(to_jsonable_python(run) if run else {"busy": "another listing is at it"})
+    await service.watcher.take(request.headers.raw, await read_body(request, settings.max_letter_bytes))
     return Response(status_code=200)
 
 
@@ -57,5 +83,5 @@ function = Function(open_service, handle)
 
 @functions_framework.aio.http
 async def pod_events(request: Request) -> Response:
-    """The sink of the ApiServerSource."""
+    """The sink of the ApiServerSource and of the PingSource."""
     return await function(request)

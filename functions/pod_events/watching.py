@@ -59,8 +59,8 @@ class PodState:
 
     def seen(self) -> SeenPod:
         """What is remembered of it."""
-        meta = self.pod.metadata
-        return SeenPod(meta.uid, meta.namespace, meta.name, self.facts, self.deletion, self.deleted)
+        meta, cluster = self.pod.metadata, self.deletion.payload["cluster"]
+        return SeenPod(cluster, meta.uid, meta.namespace, meta.name, self.facts, self.deletion, self.deleted)
 
 
 class Watcher:
@@ -97,7 +97,11 @@ class Watcher:
         except ReferenceMode:
             raise
         except Rejected as reason:
-            await self._letters.keep(DeadLetter(headers, body, reason, None, None, received, sink="pod_events"))
+            await self.keep(headers, body, reason, received)
+
+    async def keep(self, headers: RawHeaders, body: bytes, reason: Rejected, received: Received | None = None) -> None:
+        """Make what is no pod a dead letter."""
+        await self._letters.keep(DeadLetter(headers, body, reason, None, None, received, sink="pod_events"))
 
     async def observe(self, states: Sequence[PodState]) -> int:
         """Publish the facts of `states`, of different pods, that are not known yet. Returns how many there were.

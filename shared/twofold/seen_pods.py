@@ -22,6 +22,7 @@ LONGEST_WAIT = timedelta(hours=1)
 class SeenPod:
     """A pod as it was last seen."""
 
+    cluster: str
     pod_uid: str
     namespace: str
     name: str
@@ -49,12 +50,17 @@ class SeenPods:
         with driver_errors():
             await self._seen.bulk_write([_noted(pod) for pod in pods], ordered=False)
 
-    async def living(self, after: str, now: datetime, limit: int) -> list[SeenPod]:
-        """The next `limit` pods by uid that are not known to be gone, and that may be looked for at `now`.
+    async def living(self, cluster: str, after: str, now: datetime, limit: int) -> list[SeenPod]:
+        """The next `limit` pods of a cluster by uid that are not known to be gone, and may be looked for at `now`.
 
         `now` is the server's time. For going through all in pieces.
         """
-        due = {"_id": {"$gt": after}, "gone_at": {"$exists": False}, "next_look": {"$not": {"$gt": now}}}
+        due = {
+            "_id": {"$gt": after},
+            "cluster": cluster,
+            "gone_at": {"$exists": False},
+            "next_look": {"$not": {"$gt": now}},
+        }
         with driver_errors():
             return [_seen(document) async for document in self._seen.find(due).sort("_id", 1).limit(limit)]
 
@@ -70,6 +76,7 @@ class SeenPods:
 
 def _noted(pod: SeenPod) -> UpdateOne:
     fields = {
+        "cluster": pod.cluster,
         "namespace": pod.namespace,
         "name": pod.name,
         "facts": pod.facts,
@@ -83,6 +90,7 @@ def _noted(pod: SeenPod) -> UpdateOne:
 
 def _seen(document: Document) -> SeenPod:
     return SeenPod(
+        document["cluster"],
         document["_id"],
         document["namespace"],
         document["name"],

@@ -15,14 +15,6 @@ Words = Annotated[
 """Words with white space between them."""
 
 
-def _separated(value: object) -> object:
-    """A list in one variable: names, separated by commas."""
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated)]
-
-
 class Settings(BaseSettings):
     """What a function is told by its environment: each variable is its field's name in capitals.
 
@@ -116,12 +108,23 @@ class Settings(BaseSettings):
 
     pods_cluster: str = "kubernetes"
     """What pod events call the cluster."""
-    pods_aggregate_keys: Names = ("twofold.dev/aggregate-id",)
-    """Labels or annotations of a pod, separated by commas: the first that is there is its events' `aggregate_id`."""
-    pods_correlation_keys: Names = ("twofold.dev/correlation-id",)
-    pods_user_keys: Names = ("twofold.dev/user-id",)
-    pods_ignored_namespaces: Names = ()
+    pods_aggregate_keys: Words[str] = ("twofold.dev/aggregate-id",)
+    """Labels or annotations of a pod: the first of them that is there is its events' `aggregate_id`."""
+    pods_correlation_keys: Words[str] = ("twofold.dev/correlation-id",)
+    pods_user_keys: Words[str] = ("twofold.dev/user-id",)
+    pods_ignored_namespaces: Words[str] = ()
     """Pods in these have no events; nor has one with the label or annotation `twofold.dev/ignore: "true"`."""
+    pods_namespace: str = ""
+    """Whose pods are listed; empty for those of all."""
+    pods_selector: str = ""
+    """Which pods are listed, by their labels: the ApiServerSource's selector."""
+    pods_page: Count = 250
+    """How many pods are asked for, and held, at a time."""
+    kubernetes_api_server: str = ""
+    """Where pods are listed: a URL. Empty: what `KUBECONFIG` says, or else the cluster that this runs in."""
+    kubernetes_token: SecretStr = SecretStr("")
+    kubernetes_ca_file: str = ""
+    kubeconfig: str = ""
 
     setup_topic_partitions: Count = 4
     setup_topic_replication: Count = 1

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.guarantee("G6")
 
 def seen(sent: Sent, facts: bytes = b"facts", *, deleted: bool = False) -> SeenPod:
     meta = sent.pod["metadata"]
-    return SeenPod(sent.uid, meta["namespace"], meta["name"], facts, sent.events()[0], deleted)
+    return SeenPod("here", sent.uid, meta["namespace"], meta["name"], facts, sent.events()[0], deleted)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def sent() -> Sent:
 
 
 async def living(pods: SeenPods, database: Database, later: timedelta = timedelta(0)) -> list[SeenPod]:
-    return await pods.living("", await server_time(database) + later, limit=10)
+    return await pods.living("here", "", await server_time(database) + later, limit=10)
 
 
 async def test_it_is_remembered_as_it_was_seen_last(database: Database, sent: Sent) -> None:
@@ -77,7 +77,14 @@ async def test_they_are_gone_through_in_pieces(database: Database) -> None:
     some = [new_life("exit_1")[-1] for _ in range(5)]
     await pods.note([seen(one) for one in some])
     now, found, after = await server_time(database), [], ""
-    while page := await pods.living(after, now, limit=2):
+    while page := await pods.living("here", after, now, limit=2):
         found += [pod.pod_uid for pod in page]
         after = found[-1]
     assert found == sorted(one.uid for one in some)
+
+
+async def test_pods_of_another_cluster_are_not_looked_for(database: Database, sent: Sent) -> None:
+    """Two clusters may share one Twofold, and neither knows the other's pods."""
+    pods = SeenPods(database)
+    await pods.note([seen(sent)])
+    assert await pods.living("there", "", await server_time(database), limit=10) == []

@@ -130,7 +130,7 @@ class TestAnswers:
         by_label, by_annotation, by_namespace = (copy.deepcopy(new_life("exit_1")[-1]) for _ in range(3))
         by_label.pod["metadata"]["labels"]["twofold.dev/ignore"] = "true"
         by_annotation.pod["metadata"]["annotations"] = {"twofold.dev/ignore": "true"}
-        particular = spawn("pod_events", PODS_IGNORED_NAMESPACES="kube-system, work")
+        particular = spawn("pod_events", PODS_IGNORED_NAMESPACES="kube-system work")
         assert send(flow, by_label).status_code == 200
         assert send(flow, by_annotation).status_code == 200
         assert send(flow, by_namespace, particular.url).status_code == 200

@@ -1,0 +1,166 @@
+"""What an ApiServerSource does not send: what was there before it, or happened while it was away, or got lost.
+
+The pods are listed, and what their states show is published like what is sent. A pod that was seen and is not listed
+is asked for by its name: only if the API server then says that it is not there, it is gone.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, NamedTuple, Protocol
+
+from twofold.errors import Rejected, Unavailable
+from twofold.locks import locked
+from twofold.mongo import Database, server_time
+from twofold.publishing import Publisher
+from twofold.seen_pods import SeenPod, SeenPods
+
+from .lifecycle import gone
+from .watching import PodState, Watcher
+
+Json = dict[str, Any]
+
+LONGEST = timedelta(minutes=5)
+"""How long a listing that died keeps others from it."""
+LOOKS = 500
+"""How many pods are asked for by their names in one run: the others wait for the next."""
+
+
+class NotAllowed(Unavailable):
+    """The service account has no right to ask this."""
+
+
+class Page(NamedTuple):
+    """Some pods, each as an ApiServerSource sends it, and what to ask for the next ones with: empty behind the last."""
+
+    pods: list[Json]
+    next: str
+
+
+class Pods(Protocol):
+    """The pods of a cluster. Both methods block, and raise `Unavailable`, or `NotAllowed`."""
+
+    def page(self, after: str = "") -> Page:
+        """The pods behind `after`."""
+        ...
+
+    def get(self, namespace: str, name: str) -> Json | None:
+        """The pod of that name as it is now; None if the API server says that there is none."""
+        ...
+
+
+@dataclass(slots=True)
+class Run:
+    """What one run did, in pods."""
+
+    listed: int = 0
+    ignored: int = 0
+    unreadable: int = 0
+    """Kept as dead letters."""
+    published: int = 0
+    """Facts that were not known, deletions included."""
+    gone: int = 0
+    unlisted: int = 0
+    """There, though they are not listed; or nobody may ask."""
+
+
+class Listing:
+    """Publishes what is missing. One works at a time, by a lock."""
+
+    def __init__(
+        self, database: Database, publisher: Publisher, watcher: Watcher, cluster: str, connect: Callable[[], Pods]
+    ) -> None:
+        self._database = database
+        self._seen = SeenPods(database)
+        self._publisher = publisher
+        self._watcher = watcher
+        self._cluster = cluster
+        self._connect = connect
+        self._pods: Pods | None = None
+
+    async def run(self) -> Run | None:
+        """List once; None if another is at it.
+
+        Raises `Unavailable` when MongoDB or the API server is away, with what was listed so far published: the next
+        run goes on from there.
+        """
+        async with locked(self._database, f"pods of {self._cluster}", LONGEST) as ours:
+            if not ours:
+                return None
+            if self._pods is None:
+                self._pods = await asyncio.to_thread(self._connect)
+            pods, run = self._pods, Run()
+            listed = await self._list(pods, run)
+            await self._look_for_others(pods, listed, run)
+            return run
+
+    async def _list(self, pods: Pods, run: Run) -> set[str]:
+        """Publish what the pods show, one page in memory at a time. Returns the uids of all."""
+        listed: set[str] = set()
+        token = await self._list_page(pods, "", listed, run)
+        while token:
+            token = await self._list_page(pods, token, listed, run)
+        return listed
+
+    async def _list_page(self, pods: Pods, token: str, listed: set[str], run: Run) -> str:
+        page = await asyncio.to_thread(pods.page, token)
+        listed.update(str((pod.get("metadata") or {}).get("uid")) for pod in page.pods)
+        await self._publish(page.pods, run)
+        return page.next
+
+    async def _publish(self, page: list[Json], run: Run) -> None:
+        run.listed += len(page)
+        states: list[PodState] = []
+        for pod in page:
+            try:
+                state = self._watcher.state_of(pod)
+            except Rejected as reason:
+                await self._keep(pod, reason, run)
+                continue
+            if state is None:
+                run.ignored += 1
+            else:
+                states.append(state)
+        try:
+            run.published += await self._watcher.observe(states)
+        except Rejected:  # one of them can't be taken: the others are, one by one
+            for state in states:
+                await self._publish_one(state, run)
+
+    async def _publish_one(self, state: PodState, run: Run) -> None:
+        try:
+            run.published += await self._watcher.observe([state])
+        except Rejected as reason:
+            await self._keep(state.pod.model_dump(mode="json", by_alias=True), reason, run)
+
+    async def _keep(self, pod: Json, reason: Rejected, run: Run) -> None:
+        run.unreadable += 1
+        await self._watcher.keep([(b"content-type", b"application/json")], json.dumps(pod).encode(), reason)
+
+    async def _look_for_others(self, pods: Pods, listed: set[str], run: Run) -> None:
+        """Ask for those that were seen and are not listed: a list may be of an earlier moment, or a narrower choice."""
+        now, after, looks = await server_time(self._database), "", 0
+        while seen := await self._seen.living(self._cluster, after, now, limit=LOOKS):
+            after = seen[-1].pod_uid
+            for pod in seen:
+                if pod.pod_uid not in listed:
+                    looks += 1
+                    await self._look_for(pods, pod, run)
+                if looks == LOOKS:
+                    return
+
+    async def _look_for(self, pods: Pods, pod: SeenPod, run: Run) -> None:
+        try:
+            there = await asyncio.to_thread(pods.get, pod.namespace, pod.name)
+        except NotAllowed:  # nobody knows, so it counts as there
+            there = {"metadata": {"uid": pod.pod_uid}}
+        if there is not None and there["metadata"]["uid"] == pod.pod_uid:
+            run.unlisted += 1
+            await self._seen.postpone(pod.pod_uid)
+            return
+        deletion = gone(pod.deletion, await server_time(self._database))
+        run.published += await self._publisher.publish_observed([deletion])
+        await self._seen.note([replace(pod, deleted=True)])
+        run.gone += 1

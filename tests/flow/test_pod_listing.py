@@ -1,0 +1,277 @@
+"""`pod_events` when a PingSource wakes it: what the ApiServerSource missed is found, and nothing else is made up."""
+
+import asyncio
+import copy
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from dev.functions import FunctionProcess
+from dev.ping import ping_headers
+from dev.processes import free_port
+from tests.api_server import ApiServer, api_server
+from tests.conftest import Spawner
+from tests.flow.test_pod_events import expected, held, send
+from tests.helpers import View, callers
+from tests.pods import Sent, life, new_life
+from twofold.mongo import Document
+
+pytestmark = pytest.mark.guarantee("G6")
+
+
+PING = ping_headers("pod-events", datetime.now(UTC))
+
+
+@pytest.fixture
+def api() -> Iterator[ApiServer]:
+    with api_server() as served:
+        yield served
+
+
+@pytest.fixture
+def lister(spawn: Spawner, api: ApiServer) -> FunctionProcess:
+    """A process of `pod_events` that watches over a cluster of its own."""
+    return spawn("pod_events", KUBERNETES_API_SERVER=api.url, PODS_CLUSTER=f"test-{uuid4()}", PODS_PAGE="50")
+
+
+def ping(flow: View, function: FunctionProcess) -> httpx.Response:
+    return flow.http.post(function.url, headers=PING, content=b"{}")
+
+
+def listed(flow: View, function: FunctionProcess) -> dict[str, Any]:
+    answer = ping(flow, function)
+    assert answer.status_code == 200, answer.text
+    run: dict[str, Any] = answer.json()
+    return run
+
+
+def events_of(flow: View, sent: Sent) -> list[Document]:
+    return list(flow.database.events.find({"payload.pod_uid": sent.uid}))
+
+
+def types_of(flow: View, sent: Sent) -> set[str]:
+    return {document["event_type"] for document in events_of(flow, sent)}
+
+
+class TestFound:
+    @pytest.mark.guarantee("G6", "R13")
+    def test_what_was_there_before_the_source_is_published(
+        self, flow: View, lister: FunctionProcess, api: ApiServer
+    ) -> None:
+        """An ApiServerSource sends nothing for its first list. Twice listed is published once."""
+        pods = [new_life(name)[-1] for name in ("exit_1", "crash_loop", "static_pod")]
+        for sent in pods:
+            api.put(sent.pod)
+        run = listed(flow, lister)
+        assert (run["listed"], run["published"]) == (3, sum(len(sent.events()) for sent in pods))
+        for sent in pods:
+            assert held(flow, "events", sent.uid).keys() == expected([sent]).keys()
+        assert listed(flow, lister)["published"] == 0
+
+    def test_every_page_is_asked_for_and_none_is_larger_than_set(
+        self, flow: View, lister: FunctionProcess, api: ApiServer
+    ) -> None:
+        for number in range(120):
+            sent = new_life("no_status")[0]
+            sent.pod["metadata"]["name"] = f"pod-{number:03}"
+            api.put(sent.pod)
+        run = listed(flow, lister)
+        assert (run["listed"], run["published"]) == (120, 120)
+        assert api.asked == [
+            "/api/v1/pods?limit=50",
+            "/api/v1/pods?continue=50&limit=50",
+            "/api/v1/pods?continue=100&limit=50",
+        ]
+
+    def test_a_token_that_expired_is_no_end(self, flow: View, lister: FunctionProcess, api: ApiServer) -> None:
+        for number in range(120):
+            sent = new_life("no_status")[0]
+            sent.pod["metadata"]["name"] = f"pod-{number:03}"
+            api.put(sent.pod)
+        api.expired = {"50", "100"}
+        assert listed(flow, lister)["listed"] == 120
+
+    def test_only_the_chosen_pods_are_asked_for(self, flow: View, spawn: Spawner, api: ApiServer) -> None:
+        chosen = {"PODS_NAMESPACE": "work", "PODS_SELECTOR": "app=web,tier!=test"}
+        listed(flow, spawn("pod_events", KUBERNETES_API_SERVER=api.url, PODS_CLUSTER=f"test-{uuid4()}", **chosen))
+        assert api.asked == ["/api/v1/namespaces/work/pods?labelSelector=app%3Dweb%2Ctier%21%3Dtest&limit=250"]
+
+    def test_an_ignored_pod_is_passed_over_and_no_pod_is_kept(
+        self, flow: View, lister: FunctionProcess, api: ApiServer
+    ) -> None:
+        ignored, unreadable, sound = new_life("exit_1")[-1], new_life("crash_loop")[-1], new_life("static_pod")[-1]
+        ignored.pod["metadata"]["labels"]["twofold.dev/ignore"] = "true"
+        unreadable.pod["status"]["startTime"] = f"never {unreadable.uid}"
+        for sent in (ignored, unreadable, sound):
+            api.put(sent.pod)
+        run = listed(flow, lister)
+        assert (run["listed"], run["ignored"], run["unreadable"]) == (3, 1, 1)
+        assert run["published"] == len(sound.events())
+        letters = list(flow.database.dead_letters.find({"sink": "pod_events", "log.partition": None}))
+        assert any(unreadable.uid.encode() in letter["body"] for letter in letters)
+
+
+class TestGone:
+    def test_a_pod_that_went_unseen_is_deleted_once_its_absence_is_confirmed(
+        self, flow: View, lister: FunctionProcess, api: ApiServer
+    ) -> None:
+        sent = new_life("crash_loop")[-1]
+        send(flow, sent, lister.url)
+        run = listed(flow, lister)
+        assert (run["gone"], run["published"]) == (1, 1)
+        assert api.asked[-1] == "/api/v1/namespaces/work/pods/worker-7f6d-9kq4d"
+        (deleted,) = [document for document in events_of(flow, sent) if document["event_type"] == "pod.deleted"]
+        assert deleted["payload"]["observed"] == "reconciled"
+        assert deleted["timestamp"] > max(document["timestamp"] for document in events_of(flow, sent)[:-1])
+        assert listed(flow, lister)["gone"] == 0
+
+    def test_another_pod_of_its_name_is_not_it(self, flow: View, lister: FunctionProcess, api: ApiServer) -> None:
+        before, after = (new_life("node_lost")[3] for _ in range(2))
+        send(flow, before, lister.url)
+        api.put(after.pod)
+        assert listed(flow, lister)["gone"] == 1
+        assert "pod.deleted" in types_of(flow, before)
+        assert "pod.deleted" not in types_of(flow, after)
+
+    def test_the_deletion_that_comes_late_changes_nothing(
+        self, flow: View, lister: FunctionProcess, api: ApiServer
+    ) -> None:
+        states = new_life("deleted_while_running")
+        for state in states[:-1]:
+            send(flow, state, lister.url)
+        assert listed(flow, lister)["gone"] == 1
+        assert send(flow, states[-1], lister.url).status_code == 200
+        found = {document["event_type"]: document["payload"] for document in events_of(flow, states[0])}
+        assert found["pod.deleted"]["observed"] == "reconciled"
+        assert held(flow, "events", states[0].uid).keys() == expected(states).keys()
+
+    def test_a_deletion_that_was_sent_is_not_looked_for(
+        self, flow: View, lister: FunctionProcess, api: ApiServer
+    ) -> None:
+        for state in new_life("completed_job"):
+            send(flow, state, lister.url)
+        assert listed(flow, lister)["gone"] == 0
+        assert api.asked == ["/api/v1/pods?limit=50"]
+
+
+class TestNoFalseDeletion:
+    @pytest.fixture
+    def sent(self, flow: View, lister: FunctionProcess) -> Sent:
+        state = new_life("crash_loop")[-1]
+        send(flow, state, lister.url)
+        return state
+
+    def test_a_list_without_it_is_not_believed(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent
+    ) -> None:
+        """A stale list, and a selector that was narrowed, look the same: the pod is there, and not listed."""
+        api.put(sent.pod)
+        api.hidden = {sent.pod["metadata"]["name"]}
+        run = listed(flow, lister)
+        assert (run["listed"], run["gone"], run["unlisted"]) == (0, 0, 1)
+        assert "pod.deleted" not in types_of(flow, sent)
+
+    @pytest.mark.guarantee("R18")
+    def test_it_is_not_asked_for_again_at_once(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent
+    ) -> None:
+        api.put(sent.pod)
+        api.hidden = {sent.pod["metadata"]["name"]}
+        assert [listed(flow, lister)["unlisted"] for _ in range(3)] == [1, 0, 0]
+
+    def test_without_the_right_to_list_nothing_is_deleted(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent
+    ) -> None:
+        api.forbidden = {"list"}
+        answer = ping(flow, lister)
+        assert answer.status_code == 503
+        assert "needs the verb list on pods" in answer.json()["detail"]
+        assert "pod.deleted" not in types_of(flow, sent)
+
+    def test_without_the_right_to_get_nothing_is_deleted(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent
+    ) -> None:
+        api.forbidden = {"get"}
+        assert listed(flow, lister)["gone"] == 0
+        assert "pod.deleted" not in types_of(flow, sent)
+
+    def test_a_404_from_something_between_is_not_believed(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent
+    ) -> None:
+        api.broken = True
+        assert ping(flow, lister).status_code == 503
+        assert "pod.deleted" not in types_of(flow, sent)
+
+    def test_an_api_server_that_is_away_deletes_nothing(self, flow: View, spawn: Spawner, sent: Sent) -> None:
+        away = spawn("pod_events", KUBERNETES_API_SERVER=f"http://127.0.0.1:{free_port()}")
+        assert ping(flow, away).status_code == 503
+        assert "pod.deleted" not in types_of(flow, sent)
+
+    def test_a_cluster_of_another_name_has_other_pods(
+        self, flow: View, spawn: Spawner, api: ApiServer, sent: Sent
+    ) -> None:
+        other = spawn("pod_events", KUBERNETES_API_SERVER=api.url, PODS_CLUSTER=f"another-{uuid4()}")
+        assert listed(flow, other)["gone"] == 0
+        assert "pod.deleted" not in types_of(flow, sent)
+
+
+class TestTrouble:
+    def test_without_an_api_server_the_fix_is_named(self, flow: View) -> None:
+        answer = flow.http.post(flow.stack.pod_events_url, headers=PING, content=b"{}")
+        assert answer.status_code == 503
+        assert "set KUBERNETES_API_SERVER or KUBECONFIG" in answer.json()["detail"]
+
+    @pytest.mark.guarantee("R19")
+    async def test_a_slow_list_stalls_nobody_and_only_one_works_at_a_time(
+        self, flow: View, lister: FunctionProcess, api: ApiServer
+    ) -> None:
+        """The client blocks, and so it never runs on the event loop."""
+        api.delay_s = 3.0
+        async with callers(8) as sending:
+            asked = (PING, b"{}")
+            first = asyncio.create_task(sending.post(lister.url, asked))
+            await asyncio.sleep(1.5)
+            deliveries = await sending.post_all(lister.url, [new_life("exit_1")[-1].request() for _ in range(5)])
+            second = await sending.post(lister.url, asked)
+            assert not first.done()
+            assert [answer.status for answer in deliveries] == [200] * 5
+            assert second.json() == {"busy": "another listing is at it"}
+            assert (await first).status == 200
+
+    def test_a_kubeconfig_leads_to_the_api_server(
+        self, flow: View, spawn: Spawner, api: ApiServer, tmp_path: Path
+    ) -> None:
+        config = tmp_path / "kubeconfig"
+        config.write_text(
+            "apiVersion: v1\nkind: Config\ncurrent-context: here\n"
+            f"clusters: [{{name: here, cluster: {{server: '{api.url}'}}}}]\n"
+            "users: [{name: me, user: {token: secret}}]\n"
+            "contexts: [{name: here, context: {cluster: here, user: me}}]\n"
+        )
+        function = spawn("pod_events", KUBECONFIG=str(config), PODS_CLUSTER=f"test-{uuid4()}")
+        assert listed(flow, function)["listed"] == 0
+
+
+LIMIT_KB = 200 * 1024
+
+
+def test_5000_pods_are_listed_within_200_mib(flow: View, spawn: Spawner, api: ApiServer) -> None:
+    """One page is held at a time. The worker's peak is what the kernel measured (VmHWM)."""
+    template = life("sidecar_after_main")[-1].pod
+    for number in range(5000):
+        pod = copy.deepcopy(template)
+        pod["metadata"] |= {"name": f"pod-{number:04}", "uid": str(uuid4())}
+        api.put(pod)
+    function = spawn("pod_events", KUBERNETES_API_SERVER=api.url, PODS_CLUSTER=f"test-{uuid4()}")
+    run = listed(flow, function)
+    assert run["listed"] == 5000
+    assert run["published"] == 5000 * len(life("sidecar_after_main")[-1].events())
+    assert len(api.asked) == 20
+    (worker,) = function.worker_pids
+    peak = Path(f"/proc/{worker}/status").read_text().partition("VmHWM:")[2].split()[0]
+    assert int(peak) < LIMIT_KB, peak
