@@ -112,8 +112,26 @@ FLOORS = (
 
 
 @dataclass(frozen=True)
+class Ceiling:
+    """What a ratio must be at most."""
+
+    ratio: str
+    most: float
+
+
+COLD_START = Ceiling("cold_start_ratio", 2.0)
+"""Of the slowest function's start to that of a bare functions-framework."""
+
+
+def cold_start_ratio(seconds: Mapping[str, Sequence[float]], bare: str) -> float:
+    """The longest median of all functions, in medians of `bare`."""
+    medians = {name: median(taken) for name, taken in seconds.items()}
+    return round(max(taken for name, taken in medians.items() if name != bare) / medians[bare], 3)
+
+
+@dataclass(frozen=True)
 class Figures:
-    """The report: a rate for each contestant, the median of its runs, and the ratios that have floors."""
+    """The report: a rate for each contestant, the median of its runs, and the ratios that have bounds."""
 
     limit_rps: float
     store_rps: float
@@ -125,22 +143,26 @@ class Figures:
     store_vs_naive: float
     publish_vs_naive: float
     batch_vs_single: float
+    cold_start_ratio: float
 
     @classmethod
-    def of(cls, runs: Mapping[str, Sequence[Run]]) -> "Figures":
-        """The figures of each contestant's runs."""
+    def of(cls, runs: Mapping[str, Sequence[Run]], cold_start: float) -> "Figures":
+        """The figures of each contestant's runs, and the ratio of the starts."""
         rates = {name: median(run.rate for run in runs[name]) for name in RATES}
         ratios = {floor.ratio: round(rates[floor.of] / rates[floor.to], 3) for floor in FLOORS}
-        return cls(**{RATES[name]: round(rate, 1) for name, rate in rates.items()}, **ratios)
+        return cls(
+            **{RATES[name]: round(rate, 1) for name, rate in rates.items()}, **ratios, cold_start_ratio=cold_start
+        )
 
     def as_json(self) -> dict[str, float]:
         """The figures by their names."""
         return asdict(self)
 
-    def missed(self) -> list[Floor]:
-        """The floors that were not reached."""
+    def missed(self) -> list[Floor | Ceiling]:
+        """The bounds that were not kept."""
         figures = self.as_json()
-        return [floor for floor in FLOORS if figures[floor.ratio] < floor.least]
+        floors = [floor for floor in FLOORS if figures[floor.ratio] < floor.least]
+        return [*floors, COLD_START] if self.cold_start_ratio > COLD_START.most else [*floors]
 
 
 def spread(runs: Iterable[Run]) -> tuple[float, float]:

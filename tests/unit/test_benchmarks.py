@@ -12,7 +12,18 @@ import pytest
 from benchmarks import contestants
 from benchmarks.events import BATCH, PAYLOAD_BYTES, batch, delivery, events, read, single
 from benchmarks.events import Feeds as TheFeeds
-from benchmarks.figures import FLOORS, RATES, Figures, Held, Load, Run, complaints, spread
+from benchmarks.figures import (
+    COLD_START,
+    FLOORS,
+    RATES,
+    Figures,
+    Held,
+    Load,
+    Run,
+    cold_start_ratio,
+    complaints,
+    spread,
+)
 from benchmarks.generator import generate
 from benchmarks.load import CONNECTIONS, LoadFailed, report
 from twofold.cloudevents import Received, from_http, from_kafka_source
@@ -81,13 +92,13 @@ def test_the_limit_keeps_nothing_and_may_repeat() -> None:
 
 def test_figures_are_medians_and_their_ratios() -> None:
     """An outlier on either side changes nothing."""
-    figures = Figures.of(runs(GOOD)).as_json()
+    figures = Figures.of(runs(GOOD), 1.5).as_json()
     assert {name: figures[key] for name, key in RATES.items()} == GOOD
     assert [figures[floor.ratio] for floor in FLOORS] == [0.5, 10.0, 5.0, 3.0]
 
 
 def test_the_json_has_exactly_the_promised_keys() -> None:
-    assert list(Figures.of(runs(GOOD)).as_json()) == [
+    assert list(Figures.of(runs(GOOD), 1.5).as_json()) == [
         "limit_rps",
         "store_rps",
         "naive_store_rps",
@@ -98,14 +109,25 @@ def test_the_json_has_exactly_the_promised_keys() -> None:
         "store_vs_naive",
         "publish_vs_naive",
         "batch_vs_single",
+        "cold_start_ratio",
     ]
 
 
 def test_each_floor_can_be_missed() -> None:
-    assert Figures.of(runs(GOOD)).missed() == []
+    assert Figures.of(runs(GOOD), 1.5).missed() == []
     for floor in FLOORS:
         slow = GOOD | {floor.of: GOOD[floor.to] * floor.least * 0.99}
-        assert floor in Figures.of(runs(slow)).missed()
+        assert floor in Figures.of(runs(slow), 1.5).missed()
+
+
+def test_a_slow_start_is_a_miss() -> None:
+    assert COLD_START not in Figures.of(runs(GOOD), COLD_START.most).missed()
+    assert COLD_START in Figures.of(runs(GOOD), COLD_START.most + 0.01).missed()
+
+
+def test_the_slowest_function_counts_by_its_median() -> None:
+    starts = {"bare": [0.9, 1.0, 5.0], "publish": [1.5, 1.6, 9.0], "relay": [1.1, 1.2, 1.3]}
+    assert cold_start_ratio(starts, "bare") == 1.6
 
 
 def test_the_spread_is_the_slowest_and_the_fastest() -> None:
