@@ -22,7 +22,11 @@ QUICK = {"RELAY_FIRST_LOOK_S": "2"}
 """So that one can watch a mark go; a cluster looks first after half a minute."""
 RELAY_EVERY_S = 2.0
 
-FIXED_PORTS = {"publish": 8080, "store": 8081, "relay": 8082, "issuer": 8090, "mongod": 27017, "kafka": 9092}
+FIXED_PORTS = {"publish": 8080, "store": 8081, "relay": 8082, "query": 8083} | {
+    "issuer": 8090,
+    "mongod": 27017,
+    "kafka": 9092,
+}
 
 
 @dataclass(frozen=True)

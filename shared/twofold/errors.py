@@ -111,6 +111,13 @@ class Missing(Rejected):
     title = "not-found"
 
 
+class Gone(Rejected):
+    """It was there once, and can't be given any more."""
+
+    status = 410
+    title = "gone"
+
+
 class NotInLog(Rejected):
     """The event is not known to be in the log, so it must not be removed from `events`."""
 

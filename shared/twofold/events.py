@@ -19,9 +19,11 @@ from bson.timestamp import Timestamp
 from twofold.errors import Rejected, TwofoldError
 from twofold.event import Event
 from twofold.filters import FIELDS
+from twofold.live import LiveEvents
 from twofold.mongo import Database, Document, Encoded, driver_errors, encode, event_of, insert_once, known, raw
 from twofold.reading import EventReader
 from twofold.settings import Settings
+from twofold.statistics import EventStatistics
 
 BACK_OFF = timedelta(minutes=1)
 """How long after its first resending an event is looked for again."""
@@ -79,6 +81,14 @@ class EventRepository:
     def reader(self, settings: Settings) -> EventReader:
         """Pages of it, by filters."""
         return EventReader(self._events, self.INDEXED, settings.query_timeout_s, settings.search_s)
+
+    def statistics(self, settings: Settings) -> EventStatistics:
+        """Counts of it."""
+        return EventStatistics(self._events, self.INDEXED, settings)
+
+    def live(self, settings: Settings) -> LiveEvents:
+        """What comes into it, as it comes."""
+        return LiveEvents(self._events, settings)
 
     async def due(self, now: datetime, first_look: timedelta, limit: int) -> list[Mark]:
         """Up to `limit` marks that are due at `now`, the server's time: first those tried before, then the new ones.

@@ -57,8 +57,10 @@ class Range(BaseModel):
         return self
 
 
-class Selection(Range):
-    """Which events: all conditions hold at once. Values are compared whole and literally."""
+class Conditions(BaseModel):
+    """Which events, whenever they were: all conditions hold at once. Values are compared whole and literally."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     types: Annotated[
         tuple[Value, ...],
@@ -68,21 +70,30 @@ class Selection(Range):
     correlation: Annotated[Value | None, Field(description="with this correlation id")] = None
     user: Annotated[Value | None, Field(description="of this user")] = None
     service: Annotated[Value | None, Field(description="from this service (CloudEvents' source)")] = None
+
+    def query(self) -> dict[str, Any]:
+        """The MongoDB query."""
+        values = {field: getattr(self, name) for name, field in FIELDS.items()}
+        return {field: value if isinstance(value, str) else _any_of(value) for field, value in values.items() if value}
+
+
+class Ranged(Range, Conditions):
+    """Which events, and when."""
+
+    def query(self) -> dict[str, Any]:
+        """The MongoDB query."""
+        bounds = {"$gte": self.since, "$lt": self.until}
+        bounds = {operator: bound for operator, bound in bounds.items() if bound is not None}
+        return super().query() | ({"timestamp": bounds} if bounds else {})
+
+
+class Selection(Ranged):
+    """Which events, when, and with which text in them. `query` leaves the text out: MongoDB can't look for it."""
+
     text: Annotated[
         Text | None,
         Field(description="with this text, whatever its case, in an id, a type, the metadata or the payload"),
     ] = None
-
-    def query(self) -> dict[str, Any]:
-        """The MongoDB query for all but `text`, which MongoDB can't look for in a payload of any shape."""
-        query: dict[str, Any] = {}
-        for name, field in FIELDS.items():
-            if value := getattr(self, name):
-                query[field] = value if isinstance(value, str) else _any_of(value)
-        bounds = {"$gte": self.since, "$lt": self.until}
-        if bounds := {operator: bound for operator, bound in bounds.items() if bound is not None}:
-            query["timestamp"] = bounds
-        return query
 
     def has_text(self, document: Mapping[str, Any]) -> bool:
         """Whether the event that `document` holds has the `text`, or no text is asked for."""

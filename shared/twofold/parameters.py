@@ -4,6 +4,7 @@ What comes out is a value of the model's own types: nothing that is written into
 """
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar, get_origin
 from urllib.parse import parse_qsl
@@ -12,7 +13,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from twofold.errors import Malformed, Problem
+from twofold.errors import Forbidden, Malformed, Problem
 from twofold.event import EARLIEST, MAX_ATTRIBUTE, printable
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -25,10 +26,17 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def read(query_string: bytes | str, model: type[Model]) -> Model:
+def read(
+    query_string: bytes | str,
+    model: type[Model],
+    in_path: Mapping[str, str] | None = None,
+    user: str | None = None,
+) -> Model:
     """The parameters as a `model`, whose aliases are their names; one whose field is a tuple may be repeated.
 
-    Raises `Malformed`, which names each parameter that is unknown, repeated, empty or wrong.
+    `in_path` has those of its fields that stand in the path instead. With a `user`, the parameter of that name can say
+    nobody else, and says that user where it isn't given. Raises `Forbidden` for another, and `Malformed`, which
+    names each parameter that is unknown, repeated, empty or wrong.
     """
     text = query_string.decode("latin-1") if isinstance(query_string, bytes) else query_string
     try:
@@ -40,8 +48,9 @@ def read(query_string: bytes | str, model: type[Model]) -> Model:
             f"the query must be NAME=VALUE, joined by &, percent-encoded UTF-8, and at most {MAX_PARAMETERS} of them",
             "query",
         ) from None
+    values: dict[str, Any] = dict(in_path or {})
     many = {field.alias or name: get_origin(field.annotation) is tuple for name, field in model.model_fields.items()}
-    values: dict[str, Any] = {}
+    many = {name: repeated for name, repeated in many.items() if name not in values}
     for name, value in pairs:
         if name not in many:
             known = ", ".join(many) or "none"
@@ -54,6 +63,8 @@ def read(query_string: bytes | str, model: type[Model]) -> Model:
             raise Malformed("must be given once", name)
         else:
             values[name] = value
+    if user is not None and values.setdefault("user", user) != user:
+        raise Forbidden("another user's events need a right of their own", "user")
     return validated(values, model)
 
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pymongo import ASCENDING, IndexModel
 
 from twofold.errors import Unreadable
-from twofold.filters import FIELDS, Filter, Position
+from twofold.filters import FIELDS, Conditions, Filter, Position
 from twofold.mongo import Collection, Document, Encoded, driver_errors, plain, raw, within
 
 SEARCH_BATCH = 500
@@ -48,23 +48,37 @@ def filter_indexes(filters: Iterable[str]) -> list[IndexModel]:
     return [IndexModel(_TAIL, name="by_time"), *by_filter]
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+_Present = TypeVar("_Present")
+Optional = Annotated[_Present | None, Field(exclude_if=_is_none)]
+"""Absent, rather than null, where it isn't given."""
+
+
+def index_for(wanted: Conditions, indexed: frozenset[str]) -> str:
+    """The index that serves `wanted`: that of the filter that leaves the fewest events."""
+    return next((f"by_{name}" for name in FIELDS if name in indexed and getattr(wanted, name)), "by_time")
+
+
 class MetadataOut(BaseModel):
     """Who and what an event came from. What the producer did not give is absent."""
 
     model_config = ConfigDict(extra="allow")
 
     service_name: Annotated[str, Field(description="CloudEvents' source")]
-    service_version: str | None = None
-    correlation_id: str | None = None
-    causation_id: str | None = None
-    user_id: str | None = None
-    environment: str | None = None
-    ip_address: str | None = None
-    user_agent: str | None = None
-    traceparent: str | None = None
-    source_event_id: Annotated[str | None, Field(description="the id as it was given, if it is no UUID")] = None
-    time_assigned: Annotated[bool | None, Field(description="the producer gave no time, so publish did")] = None
-    extensions: dict[str, str] | None = None
+    service_version: Optional[str] = None
+    correlation_id: Optional[str] = None
+    causation_id: Optional[str] = None
+    user_id: Optional[str] = None
+    environment: Optional[str] = None
+    ip_address: Optional[str] = None
+    user_agent: Optional[str] = None
+    traceparent: Optional[str] = None
+    source_event_id: Annotated[Optional[str], Field(description="the id as it was given, if it is no UUID")] = None
+    time_assigned: Annotated[Optional[bool], Field(description="the producer gave no time, so publish did")] = None
+    extensions: Optional[dict[str, str]] = None
 
 
 class EventOut(BaseModel):
@@ -208,9 +222,9 @@ class EventReader:
                     return
                 yield plain(document)
 
-    def hint(self, wanted: Filter) -> str:
-        """The index that serves `wanted`: that of the filter that leaves the fewest events."""
-        return next((f"by_{name}" for name in FIELDS if name in self._indexed and getattr(wanted, name)), "by_time")
+    def hint(self, wanted: Conditions) -> str:
+        """The index that serves `wanted`."""
+        return index_for(wanted, self._indexed)
 
     async def _documents(self, wanted: Filter) -> AsyncGenerator[Document]:
         found = self._collection.find(wanted.query(), hint=self.hint(wanted)).sort(wanted.sort)

@@ -75,6 +75,13 @@ class Settings(BaseSettings):
 
     query_timeout_s: Seconds = 3.0
     """How long one query of a reader may take, in the server too."""
+    statistics_days: Seconds = 31.0
+    """Of how many days, at most, statistics are asked for."""
+    stream_s: Seconds = 240.0
+    """How long a live stream goes on before its reader is to connect again."""
+    stream_heartbeat_s: Seconds = 15.0
+    streams: Count = 100
+    """How many live streams a process serves at once."""
     search_s: Seconds = 1.0
     """How long one request may search for text, at most half of `query_timeout_s`; the answer says where it stopped."""
 

@@ -74,6 +74,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "dead_letters": {"dead_letters": CHANGE},
     "admin": {"events": ("find", "remove"), "event_store": READ, "archive": APPEND},
     "audit": {"event_store": READ},
+    "query": {"events": ("find", "changeStream")},
     "pod_events": {
         "events": APPEND,
         "event_store": READ,

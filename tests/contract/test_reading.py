@@ -109,6 +109,10 @@ def words_of(event: Event) -> list[str]:
     return [string for string in strings if string is not None]
 
 
+def matches_all_but_text(event: Event, asked: dict[str, Any]) -> bool:
+    return matches(event, {name: value for name, value in asked.items() if name != "text"})
+
+
 async def walked(reader: EventReader, asked: dict[str, Any]) -> list[EventOut]:
     return [event async for event in reader.walk(Filter.model_validate(asked))]
 

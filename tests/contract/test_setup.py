@@ -312,7 +312,8 @@ class TestRights:
         """
         for function, grants in ROLES.items():
             for collection, actions in grants.items():
-                may = {"find", "insert", "update"} | ({"remove"} if (function, collection) == REMOVER else set())
+                may = {"find", "changeStream", "insert", "update"}
+                may |= {"remove"} if (function, collection) == REMOVER else set()
                 assert set(actions) <= may, (function, collection)
 
     @pytest.mark.guarantee("G3", "R33")

@@ -67,12 +67,20 @@ def tells_of_pods(flow: View, url: str) -> None:
     assert told == set(first_observed(states))
 
 
+def answers(flow: View, url: str) -> None:
+    event = an_event()
+    flow.accept(event)
+    assert flow.http.get(f"{url}/events/{event.event_id}").json()["digest"] == event.digest.hex()
+    assert flow.http.get(f"{url}/openapi.json").status_code == HTTPStatus.OK
+
+
 JOBS: Mapping[str, Callable[[View, str], None]] = {
     "publish": publishes,
     "store": stores,
     "dead_letters": keeps_letters,
     "relay": relays,
     "pod_events": tells_of_pods,
+    "query": answers,
 }
 """What shows, at a function's address, that it does its work."""
 

@@ -1,0 +1,40 @@
+"""`query`: people's questions about `events`, by HTTP: pages, one event, counts, a live stream."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import functions_framework.aio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from twofold import mongo
+from twofold.api import Api
+from twofold.auth import authenticator
+from twofold.events import EventRepository
+from twofold.http import Function, before_sigterm
+from twofold.openapi import describe
+from twofold.settings import Settings
+
+from .operations import OPERATIONS, Query
+
+settings = Settings()
+api = Api(OPERATIONS, authenticator(settings), describe("query", OPERATIONS))
+
+
+@asynccontextmanager
+async def open_service() -> AsyncIterator[Query]:
+    """What one worker process works with."""
+    async with mongo.connect(settings, "query") as database:
+        events = EventRepository(database)
+        service = Query(events.reader(settings), events.statistics(settings), events.live(settings))
+        before_sigterm(service.live.close)
+        yield service
+
+
+function = Function(open_service, api.handle)
+
+
+@functions_framework.aio.http
+async def query(request: Request) -> Response:
+    """The HTTP function."""
+    return await function(request)

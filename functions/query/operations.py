@@ -1,0 +1,141 @@
+"""What `query` answers. Who may not read everybody's events gets their own alone, and no trace of others."""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import Response
+
+from twofold.api import Call, Operation
+from twofold.errors import Gone, Malformed, Missing
+from twofold.filters import Conditions, Filter, Ranged
+from twofold.http import LiveResponse
+from twofold.live import LiveEvents, Moment
+from twofold.parameters import Id
+from twofold.reading import EventOut, EventReader, Page
+from twofold.statistics import EventStatistics, Statistics, Types
+
+RECONNECT_MS = 2000
+"""How long the reader of a stream that ended waits before it connects again."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the operations work with."""
+
+    reader: EventReader
+    statistics: EventStatistics
+    live: LiveEvents
+
+
+class OneEvent(BaseModel):
+    """Which event."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event_id: Id
+
+
+async def page(call: Call[Query]) -> Page:
+    """Some events."""
+    return await call.service.reader.page(call.parameters)
+
+
+async def one(call: Call[Query]) -> EventOut:
+    """One event; another user's is no more there than one that never was."""
+    event = await call.service.reader.get(call.parameters.event_id, call.caller.scope)
+    if event is None:
+        raise Missing("there is no such event", "event_id")
+    return event
+
+
+async def statistics(call: Call[Query]) -> Statistics:
+    """Counts."""
+    return await call.service.statistics.count(call.parameters)
+
+
+async def types(call: Call[Query]) -> Types:
+    """The types."""
+    return await call.service.statistics.types(call.parameters)
+
+
+async def stream(call: Call[Query]) -> Response:
+    """Events as they come."""
+    given = call.request.headers.getlist("last-event-id")
+    if len(given) > 1:
+        raise Malformed("must be given once", "Last-Event-ID")
+    following = call.service.live.follow(call.parameters, given[0] if given else None)
+    return await LiveResponse.of(following, _as_sse, "text/event-stream")
+
+
+def _as_sse(moment: Moment) -> bytes:
+    """Server-sent events (HTML, 9.2): a heart-beat has no data, and moves the reader's place on all the same."""
+    if moment.event is None:
+        return f": here\nretry: {RECONNECT_MS}\nid: {moment.place}\n\n".encode()
+    return f"id: {moment.place}\nevent: event\ndata: {moment.event.model_dump_json()}\n\n".encode()
+
+
+OPERATIONS: tuple[Operation[Query], ...] = (
+    Operation(
+        name="listEvents",
+        method="GET",
+        path="/events",
+        summary="Events by any combination of filters, page by page.",
+        details=(
+            "A page's `next` is the `cursor` of the following one. Each event comes once, whatever is published "
+            "meanwhile. A search for `text` looks through the events that the other filters leave, in order, for about "
+            "a second: if that was not enough, `cut` is true, and `next` goes on from there."
+        ),
+        handle=page,
+        parameters=Filter,
+        answer=Page,
+        of_user=True,
+    ),
+    Operation(
+        name="getEvent",
+        method="GET",
+        path="/events/{event_id}",
+        summary="One event.",
+        handle=one,
+        parameters=OneEvent,
+        answer=EventOut,
+        refusals=(Missing,),
+    ),
+    Operation(
+        name="getStatistics",
+        method="GET",
+        path="/statistics",
+        summary="How many events a range holds: in all, by type, by service, by hour.",
+        details="Without a range: the last 24 hours. At most 31 days, unless the operator says otherwise.",
+        handle=statistics,
+        parameters=Ranged,
+        answer=Statistics,
+        of_user=True,
+    ),
+    Operation(
+        name="listTypes",
+        method="GET",
+        path="/types",
+        summary="Which types of events there are.",
+        handle=types,
+        parameters=Conditions,
+        answer=Types,
+        of_user=True,
+    ),
+    Operation(
+        name="streamEvents",
+        method="GET",
+        path="/stream",
+        summary="Events as they come, as server-sent events.",
+        details=(
+            "It ends after some minutes; connect again with the last `id` as `Last-Event-ID`, as browsers do by "
+            "themselves, and nothing is left out. A heart-beat has an `id` and no data. 410 says that the place is too "
+            "long ago. To have all that is there and all that comes: open the stream first, then read the pages."
+        ),
+        handle=stream,
+        parameters=Conditions,
+        of_user=True,
+        refusals=(Gone,),
+        media_types=("text/event-stream",),
+        headers={"Last-Event-ID": "go on behind the event, or the heart-beat, with this `id`"},
+    ),
+)

@@ -1,0 +1,141 @@
+"""An API of several operations: each is declared once, and found, checked, answered and described by that.
+
+Whatever an operation asks for is read strictly, by models alone, after it is known who asks.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from twofold import parameters
+from twofold.auth import Authenticator, Principal, Right
+from twofold.errors import Malformed, Missing, Problem, TwofoldError, UnsupportedType
+from twofold.http import read_body
+
+Service = TypeVar("Service")
+
+MAX_BODY_BYTES = 64 * 1024
+"""More than any operation's body needs."""
+
+
+class Nothing(BaseModel):
+    """No parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Service]):
+    """One call of an operation: by whom, with which parameters and which body, each of the operation's own model."""
+
+    service: Service
+    caller: Principal
+    parameters: Any
+    body: Any
+    request: Request
+
+
+@dataclass(frozen=True)
+class Operation(Generic[Service]):
+    """One thing that can be asked for, and all that OpenAPI and docs/api.md say of it."""
+
+    name: str
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    """With the names of parameters in braces: `/events/{event_id}`."""
+    summary: str
+    """One sentence."""
+    handle: Callable[[Call[Service]], Awaitable[BaseModel | Response]]
+    answer: type[BaseModel] | None = None
+    """The JSON that it answers; None: it answers `media_types`."""
+    parameters: type[BaseModel] = Nothing
+    """Those of the path and those of the query."""
+    body: type[BaseModel] | None = None
+    right: Right | None = None
+    """What the caller needs besides a token."""
+    of_user: bool = False
+    """Whether who may not read everybody's events gets only their own: the parameter `user` is then theirs."""
+    refusals: tuple[type[TwofoldError], ...] = ()
+    """What it refuses with, besides what every operation does."""
+    media_types: tuple[str, ...] = ("application/json",)
+    details: str = ""
+    """What else there is to know, for people."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Request headers that it reads, and what each is for."""
+    status: int = 200
+
+    @property
+    def path_names(self) -> tuple[str, ...]:
+        """The parameters that stand in the path."""
+        return tuple(re.findall(r"{(\w+)}", self.path))
+
+    def match(self, path: str) -> Mapping[str, str] | None:
+        """The path's parameters, if it is this operation's."""
+        found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.path), path)
+        return found.groupdict() if found else None
+
+
+class Api(Generic[Service]):
+    """The operations of one function. `/openapi.json` answers `description`, their OpenAPI, to all."""
+
+    def __init__(
+        self,
+        operations: Sequence[Operation[Service]],
+        callers: Authenticator,
+        description: Mapping[str, Any],
+    ) -> None:
+        self._operations = tuple(operations)
+        self._callers = callers
+        self._description = JSONResponse(dict(description))
+
+    async def handle(self, service: Service, request: Request) -> Response:
+        """Answer `request`. Raises `TwofoldError`, or 405 for a method that its path doesn't take."""
+        path = request.scope["path"]
+        if path == "/openapi.json" and request.method == "GET":
+            return self._description
+        operation, in_path = self._operation(request.method, path)
+        caller = await self._callers.principal(request.headers.raw)
+        if operation.right is not None:
+            caller.require(operation.right)
+        user = caller.scope if operation.of_user else None
+        asked = parameters.read(request.scope["query_string"], operation.parameters, in_path, user)
+        body = await _body(request, operation.body) if operation.body else None
+        answer = await operation.handle(Call(service, caller, asked, body, request))
+        if isinstance(answer, Response):
+            return answer
+        return Response(answer.model_dump_json(), status_code=operation.status, media_type="application/json")
+
+    def _operation(self, method: str, path: str) -> tuple[Operation[Service], Mapping[str, str]]:
+        methods = set()
+        for operation in self._operations:
+            if (in_path := operation.match(path)) is not None:
+                if operation.method == method:
+                    return operation, in_path
+                methods.add(operation.method)
+        if path == "/openapi.json":
+            methods.add("GET")
+        if not methods:
+            raise Missing("there is nothing at this path", "path")
+        raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
+
+
+async def _body(request: Request, model: type[BaseModel]) -> BaseModel:
+    """The JSON body as a `model`. Raises `Malformed`, `UnsupportedType` or `TooLarge`."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise UnsupportedType("the body must be application/json", "content-type")
+    body = await read_body(request, MAX_BODY_BYTES)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        problems = tuple(
+            Problem(".".join(map(str, wrong["loc"])) or "body", wrong["msg"])
+            for wrong in error.errors(include_url=False, include_context=False, include_input=False)
+        )
+        raise Malformed("; ".join(f"{where}: {what}" for where, what in problems), problems=problems) from None

@@ -1,0 +1,119 @@
+"""Live events: what comes into `events` from now on, or from where a reader left off, as it comes.
+
+It stands on a change stream of a majority, so nothing is shown that could still be rolled back. A reader that fell
+further behind than the oplog reaches is told so, and loses nothing silently.
+"""
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.asynchronous.change_stream import AsyncChangeStream
+from pymongo.errors import OperationFailure
+
+from twofold.errors import Gone, Malformed, Unavailable, Unreadable
+from twofold.filters import Conditions
+from twofold.mongo import Collection, Encoded, driver_errors, raw
+from twofold.reading import EventOut
+from twofold.settings import Settings
+
+LONGEST_TOKEN = 4096
+LOOK_EVERY_MS = 1000
+"""How long the server waits for the next event before it says that there is none: an end is noticed after that."""
+
+_HISTORY_LOST = 286
+_FATAL = 280
+"""MongoDB 6.0's codes for a change stream that can't be resumed."""
+
+Changes = AsyncChangeStream[Encoded]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something, or nothing, happened: `place` is where to go on behind it."""
+
+    place: str
+    event: EventOut | None = None
+
+
+class LiveEvents:
+    """Streams over one collection, so many at once. Every method raises `Unavailable` when MongoDB is away."""
+
+    def __init__(self, collection: Collection, settings: Settings) -> None:
+        self._collection = raw(collection)
+        self._free = settings.streams
+        self._lasts_s = settings.stream_s
+        self._heartbeat_s = settings.stream_heartbeat_s
+        self._closing = asyncio.Event()
+
+    async def close(self) -> None:
+        """End all streams: their readers go on elsewhere, from where they are."""
+        self._closing.set()
+
+    @asynccontextmanager
+    async def follow(self, wanted: Conditions, place: str | None) -> AsyncIterator[AsyncGenerator[Moment]]:
+        """What `wanted` selects, from `place` on, or from now on; with a moment at the start and at each heart-beat.
+
+        Raises `Malformed` for a place that was never given out, `Gone` for one that is too long ago, and `Unavailable`
+        when there are too many streams already.
+        """
+        if self._free < 1 or self._closing.is_set():
+            raise Unavailable("there are as many live streams as this process serves: try again")
+        self._free -= 1
+        try:
+            with driver_errors():
+                async with await self._open(wanted, place) as changes:
+                    yield self._moments(changes)
+        finally:
+            self._free += 1
+
+    async def _open(self, wanted: Conditions, place: str | None) -> Changes:
+        query = {f"fullDocument.{field}": value for field, value in wanted.query().items()}
+        pipeline = [{"$match": {"operationType": "insert"} | query}]
+        token = None if place is None else _token(place)
+        try:
+            return await self._collection.watch(pipeline, resume_after=token, max_await_time_ms=LOOK_EVERY_MS)
+        except OperationFailure as error:
+            if token is None or error.has_error_label("RetryableError"):
+                raise
+            if error.code in (_HISTORY_LOST, _FATAL):
+                raise Gone("that is too long ago: begin anew, and read what came between by its time") from error
+            raise Malformed("is none that was given out", "Last-Event-ID") from error
+
+    async def _moments(self, changes: Changes) -> AsyncGenerator[Moment]:
+        end = time.monotonic() + self._lasts_s
+        beat = 0.0
+        while (now := time.monotonic()) < end and not self._closing.is_set():
+            change = await changes.try_next()
+            event = _event_in(change) if change is not None else None
+            if event is not None or now >= beat:
+                beat = time.monotonic() + self._heartbeat_s
+                yield Moment(_place(changes), event)
+
+
+def _event_in(change: Any) -> EventOut | None:
+    """The event that came; None for one that somebody made unreadable in the database meanwhile."""
+    try:
+        return EventOut.of(change["fullDocument"])
+    except Unreadable:
+        return None
+
+
+def _place(changes: Changes) -> str:
+    token: Any = changes.resume_token
+    return base64.urlsafe_b64encode(bytes.fromhex(token["_data"])).decode().rstrip("=")
+
+
+def _token(place: str) -> dict[str, str]:
+    try:
+        data = base64.b64decode(place + "=" * (-len(place) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise Malformed("is none that was given out", "Last-Event-ID") from None
+    if not 0 < len(data) <= LONGEST_TOKEN:
+        raise Malformed("is none that was given out", "Last-Event-ID")
+    return {"_data": data.hex().upper()}

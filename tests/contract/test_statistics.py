@@ -1,0 +1,148 @@
+"""Counts by a real MongoDB are those that Python counts, and come from an index."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+
+from dev.stack import Stack
+from tests.contract.test_reading import EVENTS, MONDAY, TYPES, both, matches_all_but_text, questions
+from tests.helpers import settings_of, some_events
+from twofold import mongo, statistics
+from twofold.errors import Malformed
+from twofold.event import Event
+from twofold.events import EventRepository
+from twofold.filters import Conditions, Ranged
+from twofold.mongo import Database, server_time
+from twofold.reading import index_for
+from twofold.settings import Settings
+from twofold.setup import set_up
+from twofold.statistics import EventStatistics, Statistics
+
+pytestmark = pytest.mark.guarantee("R24")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def counting(stack: Stack) -> AsyncIterator[EventStatistics]:
+    """Counts of `events`, which holds `EVENTS`."""
+    own = settings_of(stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}")
+    await set_up(own, {})
+    async with mongo.connect(own, "tests") as database:
+        await both(database, own, EVENTS)
+        yield EventRepository(database).statistics(own)
+        await database.client.drop_database(database.name)
+
+
+def conditions(asked: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in asked.items() if name not in ("order", "limit", "text", "from", "to")}
+
+
+def counted(events: list[Event], found: Statistics) -> None:
+    """That each of the counts is that of the events."""
+    assert found.total == len(events)
+    assert found.by_type == Counter(event.event_type for event in events)
+    assert found.by_service == Counter(event.metadata.service_name for event in events)
+    hours = Counter(event.timestamp.replace(minute=0, second=0, microsecond=0) for event in events)
+    assert [(hour.hour, hour.events) for hour in found.by_hour] == sorted(hours.items())
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@hypothesis_settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=questions)
+async def test_they_are_what_python_counts(counting: EventStatistics, asked: dict[str, Any]) -> None:
+    at = {"from": asked.get("from", MONDAY), "to": asked.get("to", MONDAY + timedelta(hours=9))}
+    if at["from"] > at["to"]:
+        return
+    found = await counting.count(Ranged.model_validate(conditions(asked) | at))
+    counted([event for event in EVENTS if matches_all_but_text(event, conditions(asked) | at)], found)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@hypothesis_settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=questions)
+async def test_types_are_those_that_are_there(counting: EventStatistics, asked: dict[str, Any]) -> None:
+    found = await counting.types(Conditions.model_validate(conditions(asked)))
+    there = {event.event_type for event in EVENTS if matches_all_but_text(event, conditions(asked))}
+    assert found.types == sorted(there)
+    assert not found.more
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_without_a_range_they_are_of_the_last_day(counting: EventStatistics) -> None:
+    now = await server_time(counting._collection.database)
+    found = await counting.count(Ranged())
+    assert abs((found.until - now).total_seconds()) < 60
+    assert found.until - found.since == statistics.DEFAULT
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("days", [31.1, 400])
+async def test_the_range_has_a_limit(counting: EventStatistics, days: float) -> None:
+    with pytest.raises(Malformed, match="at most 31 days"):
+        await counting.count(Ranged.model_validate({"from": MONDAY, "to": MONDAY + timedelta(days=days)}))
+
+
+@pytest.mark.guarantee("R25")
+async def test_many_types_are_cut_off_and_that_is_said(database: Database, settings: Settings) -> None:
+    events = [event for n in range(statistics.MOST_NAMES + 3) for event in some_events(1, event_type=f"t{n:05}")]
+    await both(database, settings, events)
+    own = EventRepository(database).statistics(settings)
+    found = await own.types(Conditions())
+    assert (len(found.types), found.more) == (statistics.MOST_NAMES, True)
+    everything = await own.count(Ranged())
+    assert (len(everything.by_type), everything.total) == (statistics.MOST_NAMES, len(events))
+
+
+def used(plan: Any) -> list[dict[str, Any]]:
+    """Every stage that is somewhere in what the server explains."""
+    found = [plan] if isinstance(plan, dict) and "stage" in plan else []
+    inner = plan.values() if isinstance(plan, dict) else plan if isinstance(plan, list) else []
+    return found + [stage for each in inner for stage in used(each)]
+
+
+@pytest.mark.guarantee("R25")
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"type": TYPES[:2]}, {"user": "ann"}, {"aggregate": "x"}, {"correlation": "x"}, {"service": "x"}],
+    ids=lambda asked: "".join(asked) or "all",
+)
+async def test_they_come_from_an_index(counting: EventStatistics, asked: dict[str, Any]) -> None:
+    wanted = Ranged.model_validate(asked | {"from": MONDAY, "to": MONDAY + timedelta(hours=1)})
+    hint = index_for(wanted, counting._indexed)
+    explained = await counting._collection.database.command(
+        "explain",
+        {
+            "aggregate": counting._collection.name,
+            "pipeline": statistics._pipeline(wanted.query()),
+            "cursor": {},
+            "hint": hint,
+        },
+        verbosity="queryPlanner",
+    )
+    stages = used(explained)
+    assert {stage["indexName"] for stage in stages if "indexName" in stage} == {hint}
+    assert "COLLSCAN" not in {stage["stage"] for stage in stages}
+
+
+@pytest.mark.guarantee("R25")
+@pytest.mark.asyncio(loop_scope="module")
+async def test_all_types_come_from_a_skipping_scan(counting: EventStatistics) -> None:
+    """From each type to the next, whatever lies between."""
+    explained = await counting._collection.database.command(
+        "explain",
+        {
+            "aggregate": counting._collection.name,
+            "pipeline": statistics._all_types({}),
+            "cursor": {},
+            "hint": "by_types",
+        },
+        verbosity="queryPlanner",
+    )
+    assert "DISTINCT_SCAN" in {stage["stage"] for stage in used(explained)}
