@@ -53,12 +53,16 @@ def receive_adapter(
 def source_config(source: Manifest) -> dict[str, Any]:
     """What Knative's controller makes of an ApiServerSource's spec for its adapter. Pure.
 
-    The source's own name space is watched: a `namespaceSelector` needs the controller, which finds the name spaces.
+    Raises `ValueError` for a `namespaceSelector` that chooses: the controller would look the name spaces up.
     """
     spec = source["spec"]
+    if spec.get("namespaceSelector"):
+        raise ValueError(
+            "only the source's own name space, or all of them, can be watched without Knative's controller"
+        )
     return {
         "namespaces": [source["metadata"]["namespace"]],
-        "allNamespaces": False,
+        "allNamespaces": "namespaceSelector" in spec,  # an empty one chooses all
         "resources": [_watched(resource) for resource in spec["resources"]],
         "owner": spec.get("owner"),
         "mode": spec.get("mode", "Reference"),

@@ -59,6 +59,10 @@ class Kubelet:
         status = {"phase": "Failed", "reason": reason, "message": message, "containerStatuses": None}
         return self._api.set_status(pod, status)
 
+    def delete(self, pod: Manifest) -> None:
+        """What anybody may ask for: the pod is to end within its grace period."""
+        self._api.delete(pod)
+
     def remove(self, pod: Manifest) -> None:
         """The kubelet's last word: what was to be removed is."""
         self._api.delete(pod, grace_period_s=0)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,11 +80,19 @@ def test_a_sources_spec_becomes_its_adapters_configuration() -> None:
         {"apiVersion": "v1", "kind": "Pod", "selector": {"matchLabels": {"a": "1"}}},
         {"apiVersion": "apps/v1", "kind": "Deployment"},
     ]
-    source = {"metadata": {"name": "pods", "namespace": "work"}, "spec": {"mode": "Resource", "resources": resources}}
+    source: dict[str, Any] = {
+        "metadata": {"name": "pods", "namespace": "work"},
+        "spec": {"mode": "Resource", "resources": resources},
+    }
     configuration = source_config(source)
-    assert configuration["namespaces"] == ["work"]
+    assert (configuration["namespaces"], configuration["allNamespaces"]) == (["work"], False)
     assert configuration["mode"] == "Resource"
     assert configuration["resources"] == [
         {"gvr": {"Group": "", "Version": "v1", "Resource": "pods"}, "selector": "a=1"},
         {"gvr": {"Group": "apps", "Version": "v1", "Resource": "deployments"}, "selector": ""},
     ]
+    source["spec"]["namespaceSelector"] = {}
+    assert source_config(source)["allNamespaces"]
+    source["spec"]["namespaceSelector"] = {"matchLabels": {"a": "1"}}
+    with pytest.raises(ValueError, match="controller"):
+        source_config(source)
