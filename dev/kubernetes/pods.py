@@ -37,6 +37,11 @@ class Kubelet:
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
         self._api.send("POST", f"{self._api.path_of(pod)}/binding", binding)
 
+    def find_no_node(self, pod: Manifest, message: str) -> None:
+        """The scheduler's other part: it tries again and again."""
+        condition = _condition("PodScheduled", "False") | {"reason": "Unschedulable", "message": message}
+        self._api.set_status(pod, {"conditions": [condition]})
+
     def run(self, pod: Manifest) -> Manifest:
         """Every container runs."""
         running = {"state": {"running": {"startedAt": now()}}, "ready": True}

@@ -11,8 +11,12 @@ from dev.kubernetes import knative
 from dev.kubernetes.api import Manifest
 from dev.kubernetes.control_plane import ControlPlane, Programs
 from dev.kubernetes.golang import Unbuilt, budget, program
+from dev.manifests.rendering import Rendered, render
 from tests.cluster.objects import an_account
 from tests.cluster.sink import Sink, recording
+
+RIGHTS = frozenset({"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
+"""The kinds of objects that say who may do what."""
 
 Binary = Callable[[str], Path]
 
@@ -39,6 +43,14 @@ def cluster(binary: Binary, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with ControlPlane(programs, directory / "data", directory) as running:
         knative.install(running.api)
         yield running
+
+
+@pytest.fixture(scope="session")
+def deployed(cluster: ControlPlane) -> Rendered:
+    """The production overlay, whose accounts and rights are in the cluster."""
+    production = render("production")
+    cluster.api.apply_all(thing for thing in production.objects if thing["kind"] in RIGHTS)
+    return production
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from dev.kubernetes.api import Api, Refused
 from dev.kubernetes.control_plane import ControlPlane
 from dev.manifests.rendering import OVERLAYS, render
 from dev.manifests.rules_access import NEEDS
+from tests.cluster.conftest import RIGHTS
 from tests.cluster.objects import a_role_for, an_account
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
@@ -20,7 +21,6 @@ Account = tuple[str, str]
 
 ELSEWHERE = "kube-system"
 NOBODY = (ELSEWHERE, "nobody")
-RBAC = {"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 
 # Verbs that no resource lists, since they are checked beside another one.
 UNLISTED: tuple[Right, ...] = (
@@ -65,7 +65,7 @@ def _may(api: Api, user: str, right: Right, namespace: str) -> bool:
 @pytest.fixture(scope="module")
 def accounts(cluster: ControlPlane) -> list[Account]:
     """The accounts of both overlays, with their roles in the cluster."""
-    things = [thing for overlay in OVERLAYS for thing in render(overlay).objects if thing["kind"] in RBAC]
+    things = [thing for overlay in OVERLAYS for thing in render(overlay).objects if thing["kind"] in RIGHTS]
     cluster.api.apply_all(things)
     named = [thing["metadata"] for thing in things if thing["kind"] == "ServiceAccount"]
     return sorted({(metadata["namespace"], metadata["name"]) for metadata in named})

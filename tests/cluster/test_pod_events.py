@@ -14,14 +14,13 @@ from dev.kubernetes.adapters import receive_adapter
 from dev.kubernetes.api import Manifest
 from dev.kubernetes.control_plane import ControlPlane
 from dev.kubernetes.pods import Kubelet, a_pod
-from dev.manifests.rendering import render
+from dev.manifests.rendering import Rendered
 from dev.processes import Child, wait_until
 from tests.cluster.conftest import Binary
-from tests.helpers import ARRIVES_WITHIN_S, View
+from tests.cluster.timelines import come_to_be, told
+from tests.helpers import View
 
 pytestmark = [pytest.mark.go, pytest.mark.guarantee("G6")]
-
-RIGHTS = ("Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 
 Life = Callable[[Kubelet, Manifest], object]
 
@@ -55,6 +54,18 @@ def evicted(kubelet: Kubelet, pod: Manifest) -> None:
     kubelet.fail(pod, "Evicted", "The node was low on resource: memory.")
 
 
+def deadline_exceeded(kubelet: Kubelet, pod: Manifest) -> None:
+    kubelet.bind(pod)
+    kubelet.run(pod)
+    kubelet.fail(pod, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+
+
+def unschedulable_then_scheduled(kubelet: Kubelet, pod: Manifest) -> None:
+    kubelet.find_no_node(pod, "0/3 nodes are available: 3 Insufficient memory.")
+    kubelet.bind(pod)
+    kubelet.run(pod)
+
+
 def removed_while_running(kubelet: Kubelet, pod: Manifest) -> None:
     kubelet.bind(pod)
     kubelet.run(pod)
@@ -74,16 +85,16 @@ LIVES: dict[Life, list[str]] = {
     ],
     no_image: ["created", "scheduled", "initialized", "container_waiting image_pull", "container_waiting image_pull"],
     evicted: ["created", "scheduled", "failed evicted"],
+    deadline_exceeded: ["created", "scheduled", "initialized", "running", "failed deadline_exceeded"],
+    unschedulable_then_scheduled: ["created", "unschedulable", "scheduled", "initialized", "running"],
     removed_while_running: ["created", "scheduled", "initialized", "running", "terminating", "deleted"],
 }
 
 
-@pytest.fixture(scope="module")
-def source(cluster: ControlPlane) -> Manifest:
-    """The ApiServerSource of our manifests, with its account and that account's rights."""
-    production = render("production")
-    cluster.api.apply_all(thing for thing in production.objects if thing["kind"] in RIGHTS)
-    (found,) = production.of("ApiServerSource")
+@pytest.fixture
+def source(cluster: ControlPlane, deployed: Rendered) -> Manifest:
+    """The ApiServerSource of our manifests."""
+    (found,) = deployed.of("ApiServerSource")
     return cluster.api.apply(found)
 
 
@@ -101,30 +112,17 @@ def watched(cluster: ControlPlane, namespace: str, flow: View, adapter: Child) -
     """A cluster whose pods are sent to the running function."""
     adapter.start()
     numbers = count()
-    assert wait_until(lambda: _is_told(cluster, flow, a_pod(namespace, f"canary-{next(numbers)}")), within=60.0)
+    assert wait_until(lambda: _istold(cluster, flow, a_pod(namespace, f"canary-{next(numbers)}")), within=60.0)
     return cluster
 
 
-def _is_told(cluster: ControlPlane, flow: View, pod: Manifest) -> bool:
+def _istold(cluster: ControlPlane, flow: View, pod: Manifest) -> bool:
     """Whether a new pod is told of soon: nothing is before the adapter's first list has ended."""
     uid = cluster.api.create(pod)["metadata"]["uid"]
-    return wait_until(lambda: bool(_told(flow, "events", uid)), within=1.0)
+    return wait_until(lambda: bool(told(flow, "events", uid)), within=1.0)
 
 
-def _told(flow: View, collection: str, uid: str) -> list[str]:
-    """The facts of a pod that a collection holds, in the order of their time, each with its cause."""
-    documents = flow.database[collection].find({"payload.pod_uid": uid}).sort([("timestamp", 1), ("seq", 1)])
-    return [
-        " ".join([document["event_type"].removeprefix("pod."), *filter(None, [document["payload"].get("cause")])])
-        for document in documents
-    ]
-
-
-def _digests(flow: View, collection: str, uid: str) -> dict[object, bytes]:
-    return {found["_id"]: found["digest"] for found in flow.database[collection].find({"payload.pod_uid": uid})}
-
-
-@pytest.mark.guarantee("R13", "R14", "R15", "R16")
+@pytest.mark.guarantee("R13", "R14", "R15", "R16", "R17")
 def test_real_pods_have_their_timelines_in_both_collections(watched: ControlPlane, namespace: str, flow: View) -> None:
     kubelet, uids = Kubelet(watched.api), {}
     for life in LIVES:
@@ -132,14 +130,7 @@ def test_real_pods_have_their_timelines_in_both_collections(watched: ControlPlan
         uids[life] = watched.api.create(pod)["metadata"]["uid"]
         life(kubelet, pod)
     for life, expected in LIVES.items():
-        assert _come_to_be(flow, uids[life], expected), (life.__name__, _told(flow, "events", uids[life]))
-
-
-def _come_to_be(flow: View, uid: str, facts: list[str]) -> bool:
-    """Whether `events` comes to hold these facts of a pod, and the log the same events."""
-    told = wait_until(lambda: sorted(_told(flow, "events", uid)) == sorted(facts), within=ARRIVES_WITHIN_S, every=0.1)
-    events = _digests(flow, "events", uid)
-    return told and wait_until(lambda: _digests(flow, "event_store", uid) == events, within=ARRIVES_WITHIN_S, every=0.1)
+        assert come_to_be(flow, uids[life], expected), (life.__name__, told(flow, "events", uids[life]))
 
 
 @pytest.mark.guarantee("R21")
