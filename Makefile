@@ -15,6 +15,9 @@ JAVA := $(shell command -v java >/dev/null && command -v mvn >/dev/null && echo 
 # leaves its tests out. From here on only the cache is used.
 CLUSTER = cluster=''; $(RUN) dev.kubernetes || { test $$? = 3 || exit 1; cluster='not go'; }; export TWOFOLD_GO_BUDGET_S=0
 
+# The cluster whose pods are watched, only if it is said here: the shell's variable may lead to any.
+WATCHED = $(if $(filter command,$(word 1,$(origin KUBECONFIG))),--kubeconfig $(KUBECONFIG))
+
 OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(KEEP),--keep)
 
 FAULT_OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(SEED),--seed $(SEED)) \
@@ -31,8 +34,8 @@ help: ## print this list
 demo: .venv/made ## publish 1,000 events and compare what the servers hold (JSON=FILE, KEEP=1, BROKER=tansu|apache)
 	@$(RUN) dev demo $(OPTIONS)
 
-dev: .venv/made ## run the whole stack on this machine until Ctrl-C (BROKER=tansu|apache)
-	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER))
+dev: .venv/made ## run the whole stack on this machine until Ctrl-C (BROKER=tansu|apache, KUBECONFIG=FILE)
+	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER)) $(WATCHED)
 
 test: .venv/made ## the tests that need nothing but Python and PyPI, in under 5 minutes
 	@$(PYTEST) tests -m 'not java and not apache and not go and not slow'

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dev import demo as the_demo
+from dev import demo_pods
 from dev.faults import run as the_faults
 from dev.mutants import mutants
 from dev.preflight import Unfit
@@ -53,6 +54,7 @@ def demo(
     if json_path:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
     console.print(_table(figures))
+    console.print(_timeline(report.timeline))
     if report.complaints():
         complain.print("\n".join(["The demo failed:", *report.complaints(), f"Logs: {running.logs}"]), markup=False)
         raise typer.Exit(1)
@@ -74,6 +76,14 @@ def _table(figures: dict[str, Any]) -> Table:
     table = Table(show_header=False)
     for name, value in figures.items():
         table.add_row(name, "-" if value is None else str(value))
+    return table
+
+
+def _timeline(events: Sequence[Mapping[str, Any]]) -> Table:
+    """A pod's life, as `event_store` has it."""
+    table = Table("time", "event", "what it says", title=f"The life of the pod {demo_pods.SHOWN}")
+    for event in events:
+        table.add_row(*demo_pods.line_of(event))
     return table
 
 
@@ -109,14 +119,24 @@ def faults(
 
 @app.command()
 def up(
+    *,
     broker: Broker = "tansu",
     workers: Workers = 1,
     members: Annotated[int, typer.Option(help="mongod processes in the replica set: 1 or 3")] = 1,
     auth: Annotated[bool, typer.Option(help="MongoDB checks users, and each function has its own")] = False,
     fixed_ports: Annotated[bool, typer.Option(help="8080 and up, 27017 and 9092, not free ones")] = False,
+    kubeconfig: Annotated[Path | None, typer.Option(help="watch that cluster's pods, not recorded ones")] = None,
 ) -> None:
     """Run the whole stack until Ctrl-C."""
-    options = command_line_options(broker, members=members, auth=auth, workers=workers, fixed_ports=fixed_ports)
+    options = command_line_options(
+        broker,
+        members=members,
+        auth=auth,
+        workers=workers,
+        fixed_ports=fixed_ports,
+        pod_lives=True,
+        kubeconfig=kubeconfig,
+    )
     with _explained(), _steps() as on_step, Stack(options, on_step=on_step) as stack:
         _print_addresses(stack)
         try:

@@ -17,9 +17,10 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.read_concern import ReadConcern
 
-from dev import demo_events
+from dev import demo_events, demo_pods
 from dev.demo_check import Findings, compare
 from dev.demo_events import CloudEvent, Submission
+from dev.demo_pods import OF_PODS, PUBLISHED
 from dev.processes import wait_until
 from dev.running import Running, Steps
 
@@ -54,6 +55,12 @@ class Report:
     event_store: int
     pending_marks: int
     lags_ms: list[float]
+    pod_events: int
+    """Events of pods in `event_store`; all other counts leave them out, but for the pending marks."""
+    timeline: list[Document]
+    """The events of one pod there, by their times."""
+    pods_off: list[str]
+    """What is wrong with the pods' events."""
 
     def complaints(self) -> list[str]:
         """Everything that is off; none is what the demo is for."""
@@ -67,7 +74,7 @@ class Report:
             "never seen to arrive in event_store": len(self.tally.accepted_at) - len(self.lags_ms),
         }
         off = [f"{what}: {count}" for what, count in counts.items() if count]
-        return off + self.tally.surprises
+        return off + self.tally.surprises + self.pods_off
 
     def as_json(self, start_s: float, running: Running) -> dict[str, Any]:
         """The keys that `JSON=FILE` gets."""
@@ -82,6 +89,7 @@ class Report:
             "doubled": self.findings.doubled,
             "differing": self.findings.differing,
             "pending_marks": self.pending_marks,
+            "pod_events": self.pod_events,
             "lag_ms_p50": percentile(self.lags_ms, 0.50),
             "lag_ms_p99": percentile(self.lags_ms, 0.99),
             "start_s": round(start_s, 2),
@@ -132,12 +140,14 @@ def run(running: Running, on_step: Steps) -> Report:
         try:
             on_step(f"publishing {len(events)} events")
             tally = asyncio.run(publish_all(running, events))
+            on_step(f"sending the states of {len(demo_pods.LIVES)} pods, as an ApiServerSource does")
+            pods_off = demo_pods.send_lives(running.pod_events_url)
             on_step("waiting until event_store has them and every mark is off")
             wait_until(lambda: _settled(database, len(tally.accepted_at)), within=SETTLED_WITHIN_S, every=0.2)
         finally:
             watcher.close()
         on_step("comparing what was accepted with what both collections hold")
-        return _report(database, events, tally, watcher)
+        return _report(database, events, tally, watcher, pods_off)
 
 
 def _settled(database: Database[Document], accepted: int) -> bool:
@@ -145,7 +155,7 @@ def _settled(database: Database[Document], accepted: int) -> bool:
 
 
 def _stored(database: Database[Document]) -> int:
-    return database.event_store.count_documents({})
+    return database.event_store.count_documents(PUBLISHED)
 
 
 def _pending(database: Database[Document]) -> int:
@@ -153,9 +163,12 @@ def _pending(database: Database[Document]) -> int:
     return database.events.count_documents({"$or": [{"outbox": {"$exists": True}}, {"expires_at": None}]})
 
 
-def _report(database: Database[Document], events: list[CloudEvent], tally: Tally, watcher: Watcher) -> Report:
+def _report(
+    database: Database[Document], events: list[CloudEvent], tally: Tally, watcher: Watcher, pods_off: list[str]
+) -> Report:
     accepted = [event for event in events if event["data"]["n"] in tally.accepted_at]
-    projected, logged = list(database.events.find()), list(database.event_store.find())
+    projected, logged = list(database.events.find(PUBLISHED)), list(database.event_store.find(PUBLISHED))
+    pods = list(database.event_store.find(OF_PODS))
     seen = watcher.seen_at
     return Report(
         tally=tally,
@@ -164,6 +177,9 @@ def _report(database: Database[Document], events: list[CloudEvent], tally: Tally
         event_store=len(logged),
         pending_marks=_pending(database),
         lags_ms=[max(0.0, seen[n] - at) * 1000 for n, at in tally.accepted_at.items() if n in seen],
+        pod_events=len(pods),
+        timeline=demo_pods.of_shown_pod(pods),
+        pods_off=pods_off + demo_pods.findings(list(database.events.find(OF_PODS)), pods),
     )
 
 

@@ -1,7 +1,6 @@
 """PingSource's stand-in: `python -m dev.ping` posts an empty CloudEvent to a function every N seconds.
 
-It is as lossy as PingSource: one request at a time, five retries from 50 ms and only for PingSource's own
-list of statuses and for connection errors, then the event is gone. A tick that passes meanwhile is skipped.
+It is as lossy as PingSource (`dev.adapter`). A tick that passes during a delivery is skipped.
 """
 
 import argparse
@@ -12,11 +11,7 @@ from datetime import UTC, datetime
 
 import httpx
 
-RETRIED = frozenset({404, 413, 425, 429, 502, 503, 504})
-"""Knative's list for adapters (eventing v1.22); a 500 is final."""
-
-RETRIES = 5
-FIRST_DELAY_S = 0.05
+from dev.adapter import deliver
 
 
 def ping_headers(name: str, now: datetime) -> dict[str, str]:
@@ -29,23 +24,6 @@ def ping_headers(name: str, now: datetime) -> dict[str, str]:
         "ce-time": now.isoformat().replace("+00:00", "Z"),
         "content-type": "application/json",
     }
-
-
-def deliver(client: httpx.Client, sink: str, headers: dict[str, str]) -> str:
-    """Post one event, with PingSource's retries; what became of it, in words."""
-    outcome = "not tried"
-    for attempt in range(1 + RETRIES):
-        if attempt:
-            time.sleep(FIRST_DELAY_S * 2 ** (attempt - 1))
-        try:
-            status = client.post(sink, headers=headers, content=b"{}").status_code
-        except httpx.HTTPError as error:
-            outcome = f"{type(error).__name__} after {attempt + 1} tries"
-            continue
-        outcome = f"{status} after {attempt + 1} tries"
-        if status not in RETRIED:
-            break
-    return outcome
 
 
 def run(sink: str, name: str, every: float) -> None:

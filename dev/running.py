@@ -38,6 +38,7 @@ class Running:
     database: str
     kafka: str
     publish_url: str
+    pod_events_url: str
     token: str | None
     """What to send to it as a bearer token."""
     logs: str
@@ -53,6 +54,7 @@ class Running:
             database=stack.database,
             kafka=stack.kafka,
             publish_url=stack.publish_url,
+            pod_events_url=stack.pod_events_url,
             token=stack.token,
             logs=str(stack.logs),
             pid=os.getpid(),
@@ -77,7 +79,14 @@ class Running:
 
 
 def command_line_options(
-    broker: str, *, members: int = 1, auth: bool = False, workers: int = 1, fixed_ports: bool = False
+    broker: str,
+    *,
+    members: int = 1,
+    auth: bool = False,
+    workers: int = 1,
+    fixed_ports: bool = False,
+    pod_lives: bool = False,
+    kubeconfig: Path | None = None,
 ) -> Options:
     """What `make demo` and `make dev` run.
 
@@ -92,6 +101,8 @@ def command_line_options(
         kafka_bootstrap=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"),
         settings=QUICK,
         relay_every_s=RELAY_EVERY_S,
+        pod_lives=pod_lives,
+        kubeconfig=kubeconfig,
         ports=FIXED_PORTS if fixed_ports else {},
         logs=new_logs(),
     )

@@ -58,6 +58,12 @@ class Options:
     """More arguments for the KafkaSource stand-in: `("--retry", "3")`."""
     relay_every_s: float | None = None
     """Seconds between the timer's events for `relay`; without it, relay runs when it is called."""
+    pod_lives: bool = False
+    """Whether an ApiServerSource stand-in sends the recorded lives of pods to `pod_events`, once."""
+    kubeconfig: Path | None = None
+    """A Kubernetes API server whose pods the stand-in watches in place of that, and `pod_events` lists."""
+    list_every_s: float = 10.0
+    """Seconds between the timer's events for `pod_events`, with a `kubeconfig`."""
     ports: Mapping[str, int] = field(default_factory=dict)
     """Fixed ports, by `mongod` (the first member's), `kafka`, `issuer`, or a function's name; else free ones."""
     logs: Path | None = None
@@ -86,7 +92,6 @@ class Stack:
         self.issuer: Issuer | None = None
         self.functions: dict[str, FunctionProcess] = {}
         self.source: Child | None = None
-        self.ping: Child | None = None
         self.logs: Path
         self._passwords = {name: secrets.token_hex(12) for name in {*ROLES, *self.options.with_functions}}
 
@@ -161,7 +166,8 @@ class Stack:
         user = {}
         if self.mongo and self.options.auth:
             user = {"MONGODB_URI": self.mongo.uri_for(name, self._passwords[name], self.database)}
-        return self.environment | user | dict(self.options.function_settings.get(name, {}))
+        cluster = {"KUBECONFIG": str(self.options.kubeconfig)} if self.options.kubeconfig else {}
+        return self.environment | user | cluster | dict(self.options.function_settings.get(name, {}))
 
     def setup(self) -> None:
         """Run `twofold.setup` as its Job in the cluster does. Raises `StartFailed` with what it said."""
@@ -217,7 +223,8 @@ class Stack:
         self._on_step("setting up collections, indexes, users and the topic")
         self.setup()
         self._start_functions()
-        self._start_timer()
+        self._start_timers()
+        self._start_pod_source()
         self._on_step("ready")
 
     def _make_logs(self) -> Path:
@@ -294,12 +301,31 @@ class Stack:
         sink = self.functions.get("dead_letters")
         return ("--dead-letter-sink", sink.url) if sink else ()
 
-    def _start_timer(self) -> None:
+    def _start_timers(self) -> None:
         if self.options.relay_every_s is not None and "relay" in self.functions:
-            every = ("--every", str(self.options.relay_every_s))
-            self.ping = self._module("dev.ping", "--sink", self.relay_url, "--name", "relay", *every)
-            self._undo.callback(self.ping.terminate, 5.0)
-            self.ping.start()
+            self._start_timer("relay", self.options.relay_every_s)
+        if self.options.kubeconfig and "pod_events" in self.functions:
+            self._start_timer("pod_events", self.options.list_every_s)
+
+    def _start_timer(self, function: str, every_s: float) -> None:
+        sink = self.functions[function].url
+        arguments = ("--sink", sink, "--name", function, "--every", str(every_s))
+        self._run_beside(self._module("dev.ping", *arguments, name=f"ping_{function}"))
+
+    def _start_pod_source(self) -> None:
+        """The ApiServerSource of knative/base."""
+        if "pod_events" not in self.functions or not (self.options.pod_lives or self.options.kubeconfig):
+            return
+        arguments, ready_with = ["--sink", self.functions["pod_events"].url], ""
+        if self.options.kubeconfig:
+            arguments += ["--kubeconfig", str(self.options.kubeconfig)]
+            ready_with = "watching"
+        name, module = "api_server_source", "dev.api_server_source"
+        self._run_beside(self._module(module, *arguments, name=name, ready=lambda child: child.printed(ready_with)))
+
+    def _run_beside(self, child: Child) -> None:
+        self._undo.callback(child.terminate, 5.0)
+        child.start()
 
     def _module(
         self,

@@ -21,10 +21,11 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from dev import preflight
+from dev.adapter import deliver
 from dev.broker import Broker, create, unavailable
 from dev.mongod import ReplicaSet
 from dev.paths import ROOT
-from dev.ping import deliver, ping_headers
+from dev.ping import ping_headers
 from dev.proc import processes, status
 from dev.processes import Child, StartFailed, free_port, wait_until
 from dev.stack import Options, Stack

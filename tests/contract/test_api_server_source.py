@@ -1,0 +1,134 @@
+"""The ApiServerSource stand-in: it sends what the source sends, and loses what the source loses."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiClient, Configuration, CoreV1Api
+
+from dev.api_server_source import LIVES, recorded, request_of, send, watched
+from tests.pods import life
+
+pytestmark = pytest.mark.dev
+
+Answered = list[tuple[dict[str, str], bytes]]
+
+
+@contextmanager
+def answering(*statuses: int) -> Iterator[tuple[str, Answered]]:
+    """A sink that answers with these, the last of them for ever; its address, and what it was sent."""
+    sent: Answered = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            sent.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(statuses[min(len(sent), len(statuses)) - 1])
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", sent
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_recorded_state_has_a_new_id_each_time() -> None:
+    first, second = (recorded(LIVES / "exit_1.ndjson") for _ in range(2))
+    assert len({request.headers["ce-id"] for request in [*first, *second]}) == 2 * len(life("exit_1"))
+    assert [request.body for request in first] == [request.body for request in second]
+
+
+def test_what_it_makes_of_a_change_is_what_the_source_makes() -> None:
+    """The recorded ones are as the real adapter sends them."""
+    sent = life("deleted_while_running")[-1]
+    made = request_of("DELETED", sent.pod, sent.headers["ce-source"])
+    differ = {"ce-id", "ce-time", "kn-namespace"}
+    assert {name: value for name, value in made.headers.items() if name not in differ} == {
+        name: value for name, value in sent.headers.items() if name not in differ
+    }
+    assert json.loads(made.body) == sent.pod
+
+
+@pytest.mark.parametrize(
+    ("statuses", "tries"), [((200,), 1), ((503, 429, 200), 3), ((500,), 1), ((400,), 1), ((503,), 6), ((404,), 6)]
+)
+def test_it_retries_what_the_source_retries(statuses: tuple[int, ...], tries: int) -> None:
+    with answering(*statuses) as (sink, sent):
+        (outcome,) = send(sink, recorded(LIVES / "no_status.ndjson"))
+        assert outcome == f"{statuses[-1]} after {tries} tries"
+        assert len(sent) == tries
+        assert len({headers["ce-id"] for headers, _ in sent}) == 1
+
+
+class Watched:
+    """An API server with a list, and watches that tell of changes and end."""
+
+    def __init__(self, *watches: list[dict[str, Any]]) -> None:
+        self.watches = list(watches)
+        self.asked: list[str] = []
+
+    @contextmanager
+    def served(self) -> Iterator[CoreV1Api]:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                self.send_response(200)
+                self.end_headers()
+                if "watch" not in self.path:
+                    pods = {"metadata": {"resourceVersion": "7"}, "items": [life("no_status")[0].pod]}
+                    self.wfile.write(json.dumps(pods).encode())
+                    return
+                for change in outer.watches.pop(0) if outer.watches else []:
+                    self.wfile.write(json.dumps(change).encode() + b"\n")
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+                """Say nothing."""
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                with ApiClient(Configuration(host=f"http://127.0.0.1:{server.server_port}")) as client:
+                    yield CoreV1Api(client)
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+def change(type_: str, version: str) -> dict[str, Any]:
+    pod = life("no_status")[0].pod
+    return {"type": type_, "object": pod | {"metadata": pod["metadata"] | {"resourceVersion": version}}}
+
+
+def test_its_first_list_sends_nothing_and_changes_do() -> None:
+    server = Watched([change("ADDED", "8"), change("BOOKMARK", "9"), change("MODIFIED", "10"), change("DELETED", "11")])
+    with server.served() as api:
+        types = [request.headers["ce-type"].rpartition(".")[2] for request in islice(watched(api, "app=web"), 3)]
+    assert types == ["add", "update", "delete"]
+    assert [("watch" in path, "labelSelector=app%3Dweb" in path) for path in server.asked] == [
+        (False, True),
+        (True, True),
+    ]
+
+
+def test_a_watch_that_ends_is_taken_up_and_one_too_old_is_listed_again_in_silence() -> None:
+    expired = {"type": "ERROR", "object": {"kind": "Status", "code": 410}}
+    server = Watched([change("ADDED", "8")], [expired], [change("MODIFIED", "9")])
+    with server.served() as api:
+        assert len(list(islice(watched(api, ""), 2))) == 2
+    assert ["resourceVersion=8" in path for path in server.asked] == [False, False, True, False, False]
+    assert ["watch" in path for path in server.asked] == [False, True, True, False, True]
