@@ -1,0 +1,96 @@
+"""`python -m benchmarks.storage`: what a million events take on disk, measured on a real mongod, indexes included."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.events import PAYLOAD_BYTES, events
+from dev.stack import Options, Stack
+from twofold import mongo
+from twofold.cloudevents import Received, to_kafka
+from twofold.event import Event
+from twofold.event_store import EventStore
+from twofold.events import EventRepository
+from twofold.mongo import Database
+from twofold.settings import Settings
+
+GROUP = 500
+COLLECTIONS = ("event_store", "events")
+_MILLION = 1_000_000
+
+app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def storage(
+    count: Annotated[int, typer.Option("--events", min=GROUP, help="more take longer, and are truer")] = 200_000,
+) -> None:
+    """Store events as `store` and `publish` do, and print what MongoDB says that they take."""
+    with tempfile.TemporaryDirectory(prefix="twofold-storage-") as folder:
+        options = Options(with_functions=(), source=False, logs=Path(folder))
+        with Stack(options) as stack:
+            settings = Settings.model_validate({name.lower(): value for name, value in stack.environment.items()})
+            in_kafka = asyncio.run(_fill(settings, count))
+            taken = asyncio.run(_taken(settings))
+    _show(taken, in_kafka, count)
+
+
+async def _fill(settings: Settings, count: int) -> int:
+    """Into both collections, the clocks of `events` started; returns the bytes of the records in Kafka."""
+    in_kafka = 0
+    async with mongo.connect(settings, "storage") as database:
+        log, repository = EventStore(database), EventRepository(database)
+        now = datetime.now(UTC)
+        for number, group in enumerate(_groups(count)):
+            ids = [event.event_id for event in group]
+            received = [Received(event, partition=number % 4, offset=number) for event in group]
+            await log.append([EventStore.encode(each, now) for each in received], ids)
+            await repository.insert([EventRepository.encode(event, now) for event in group], ids)
+            await repository.confirm(ids, timedelta(days=settings.retention_days))
+            in_kafka += sum(to_kafka(event).size for event in group)
+        await database.client.admin.command("fsync")  # what isn't written yet would not be counted
+    return in_kafka
+
+
+async def _taken(settings: Settings) -> dict[str, dict[str, Any]]:
+    async with mongo.connect(settings, "storage") as database:
+        return {name: await _statistics(database, name) for name in COLLECTIONS}
+
+
+async def _statistics(database: Database, collection: str) -> dict[str, Any]:
+    found: dict[str, Any] = await database.command("collStats", collection)
+    return found
+
+
+def _groups(count: int) -> Iterator[list[Event]]:
+    made = events(count, seed="storage")
+    while group := list(islice(made, GROUP)):
+        yield group
+
+
+def _show(taken: dict[str, dict[str, Any]], in_kafka: int, count: int) -> None:
+    table = Table(title=f"MB per million events, of {count:,} with payloads of {PAYLOAD_BYTES} bytes")
+    table.add_column("")
+    for heading in ("BSON", "on disk", "indexes", "together"):
+        table.add_column(heading, justify="right")
+    for name, found in taken.items():
+        sizes = (found["size"], found["storageSize"], found["totalIndexSize"], found["totalSize"])
+        table.add_row(f"{name} ({found['nindexes']} indexes)", *(_per_million(size, count) for size in sizes))
+    table.add_row("Kafka's records, uncompressed", _per_million(in_kafka, count), "", "", "")
+    Console().print(table)
+
+
+def _per_million(size: float, count: int) -> str:
+    return f"{size / count * _MILLION / 1e6:,.0f}"
+
+
+if __name__ == "__main__":
+    app()
