@@ -1,5 +1,6 @@
 """What the manifests are compared with: the functions, what they import, artifacts, roles, settings."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ class Project:
     """The functions that import a Kafka client, however indirectly."""
     artifacts: Mapping[str, str]
     """The function that each of skaffold.yaml's images holds."""
+    calls: Mapping[str, frozenset[tuple[str, str, str]]]
+    """What each function asks of Kubernetes' API, as (API group, resource, verb), by the methods that it calls."""
     roles: frozenset[str]
     """Those for which setup makes a database user."""
     base_settings: Mapping[str, str]
@@ -39,10 +42,21 @@ class Project:
                 name for name in functions if imports.find_shortest_chain(f"functions.{name}.main", "kafka")
             ),
             artifacts=_artifacts(root / "skaffold.yaml"),
+            calls={name: _calls(root / "functions" / name) for name in functions},
             roles=frozenset(ROLES),
             base_settings=yaml.safe_load((root / "knative/base/settings.yaml").read_text())["data"],
             version=tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"],
         )
+
+
+_CALL = re.compile(r"\.(list|read|create|replace|patch|delete)_(?:namespaced_)?([a-z]+)(?:_for_all_namespaces)?\(")
+_VERBS = {"read": "get", "replace": "update"}
+
+
+def _calls(folder: Path) -> frozenset[tuple[str, str, str]]:
+    """The kubernetes client's methods are named after verb and kind; ours are CoreV1Api's, whose group has no name."""
+    texts = [text for text in map(Path.read_text, folder.glob("*.py")) if "from kubernetes.client import" in text]
+    return frozenset(("", f"{kind}s", _VERBS.get(verb, verb)) for text in texts for verb, kind in _CALL.findall(text))
 
 
 def _artifacts(file: Path) -> dict[str, str]:

@@ -7,6 +7,8 @@ from dev.manifests.rendering import Object, Rendered, called
 
 MONGODB = 27017
 KAFKA = frozenset({9092, 9093})
+KUBERNETES = frozenset({443, 6443})
+"""The API's Service, and the server's own port."""
 
 NEEDS: Mapping[str, frozenset[tuple[str, str, str]]] = {
     "pod-events": frozenset({("", "pods", "get"), ("", "pods", "list")}),
@@ -34,6 +36,19 @@ def service_accounts_may_what_they_ask_for(rendered: Rendered, _: Project) -> It
     for thing, spec in rendered.pods():
         if spec.get("serviceAccountName") not in NEEDS and spec.get("automountServiceAccountToken") is not False:
             yield f"{called(thing)}: its pods hold a token, and need none (automountServiceAccountToken: false)"
+
+
+def what_is_asked_for_is_what_is_called(rendered: Rendered, project: Project) -> Iterator[str]:
+    """`NEEDS`, by which the API server is asked too: the functions' calls, and those of the source's adapter."""
+    calls = {name.replace("_", "-"): asked for name, asked in project.calls.items() if asked}
+    for source in rendered.of("ApiServerSource"):
+        kinds = [resource["kind"].lower() for resource in source["spec"]["resources"]]
+        asked = frozenset(("", f"{kind}s", verb) for kind in kinds for verb in ("get", "list", "watch"))
+        calls[source["spec"]["serviceAccountName"]] = asked
+    for name in sorted(calls.keys() | NEEDS.keys()):
+        if calls.get(name, frozenset()) != NEEDS.get(name, frozenset()):
+            has, makes = sorted(NEEDS.get(name, ())), sorted(calls.get(name, ()))
+            yield f"ServiceAccount {name}: rules_access.NEEDS has {has}, and the calls made are {makes}"
 
 
 def nobody_reads_secrets(rendered: Rendered, _: Project) -> Iterator[str]:
@@ -86,6 +101,11 @@ def the_network_lets_through_what_is_used(rendered: Rendered, project: Project) 
         if service and ("twofold.dev/kafka" in service["metadata"]["labels"]) != sends:
             yield f"{called(service)}: the label twofold.dev/kafka: client is for those that send, and for them only"
 
+    for source in rendered.of("ApiServerSource"):
+        labels = {"eventing.knative.dev/sourceName": source["metadata"]["name"]}
+        if not _egress_ports(rendered, labels) >= KUBERNETES:
+            yield f"{called(source)}: its adapter can't reach Kubernetes' API (a NetworkPolicy for pods with {labels})"
+
 
 def _selects_all(policy: Object) -> bool:
     spec = policy["spec"]
@@ -105,6 +125,7 @@ def _egress_ports(rendered: Rendered, labels: Mapping[str, str]) -> set[int]:
 
 RULES = (
     service_accounts_may_what_they_ask_for,
+    what_is_asked_for_is_what_is_called,
     nobody_reads_secrets,
     the_network_lets_through_what_is_used,
 )

@@ -130,6 +130,21 @@ def api_server_sources_send_objects(rendered: Rendered, _: Project) -> Iterator[
             yield f"{called(source)}: mode is not Resource"
 
 
+def what_is_sent_is_what_is_listed(rendered: Rendered, _: Project) -> Iterator[str]:
+    """A pod that is listed and never sent, or the other way round, would have half a life."""
+    settings = rendered.data("settings")
+    for source in rendered.of("ApiServerSource"):
+        spec = source["spec"]
+        everywhere = spec.get("namespaceSelector") == {}
+        sent_from = "" if everywhere else source["metadata"]["namespace"]
+        if sent_from != settings.get("PODS_NAMESPACE") or spec.get("namespaceSelector"):
+            yield f"{called(source)}: its namespaces are not PODS_NAMESPACE: {settings.get('PODS_NAMESPACE')!r}"
+        for resource in spec["resources"]:
+            labels = resource.get("selector", {}).get("matchLabels", {})
+            if ",".join(f"{name}={value}" for name, value in labels.items()) != settings.get("PODS_SELECTOR"):
+                yield f"{called(source)}: its selector is not PODS_SELECTOR: {settings.get('PODS_SELECTOR')!r}"
+
+
 def _sources(rendered: Rendered) -> list[Object]:
     return [found for kind in ("KafkaSource", "PingSource", "ApiServerSource") for found in rendered.of(kind)]
 
@@ -148,4 +163,5 @@ RULES = (
     sinks_are_there_and_wait_long_enough,
     pings_come_often_enough,
     api_server_sources_send_objects,
+    what_is_sent_is_what_is_listed,
 )

@@ -66,6 +66,12 @@ class TestWhatIsToBeDone:
         assert any("twofold-shop for FUNCTION: shop" in line for line in complaints([overlays["local"]], changed))
 
 
+def test_a_call_that_needs_another_right_is_found_out(overlays: Overlays, project: Project) -> None:
+    more = project.calls["pod_events"] | {("", "pods", "delete")}
+    changed = replace(project, calls={**project.calls, "pod_events": more})
+    assert any("rules_access.NEEDS" in line for line in complaints([overlays["production"]], changed))
+
+
 class TestRetryBudget:
     """By the rules of `dev.kafka_source_rules`, which are Knative's."""
 

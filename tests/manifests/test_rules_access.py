@@ -7,6 +7,7 @@ from dev.manifests.rules_access import (
     nobody_reads_secrets,
     service_accounts_may_what_they_ask_for,
     the_network_lets_through_what_is_used,
+    what_is_asked_for_is_what_is_called,
 )
 from tests.manifests.breaking import Broken, Overlays, bind, grant, pod, remove, service, the
 
@@ -52,6 +53,18 @@ BROKEN = (
         "a token in a pod for nothing",
         lambda r: pod(r).pop("automountServiceAccountToken"),
         "its pods hold a token",
+    ),
+    Broken(
+        what_is_asked_for_is_what_is_called,
+        "another kind is watched",
+        lambda r: the(r, "ApiServerSource", "pod-events")["spec"]["resources"].append({"kind": "Job"}),
+        "ServiceAccount pod-source",
+    ),
+    Broken(
+        the_network_lets_through_what_is_used,
+        "an adapter that is locked in",
+        lambda r: remove(r, "NetworkPolicy", "pod-source"),
+        "its adapter can't reach Kubernetes' API",
     ),
     Broken(nobody_reads_secrets, "in the namespace", lambda r: grant(r, "Role", "store", SECRETS), "secrets"),
     Broken(nobody_reads_secrets, "everywhere", lambda r: grant(r, "ClusterRole", "store", SECRETS), "secrets"),

@@ -13,6 +13,7 @@ from dev.manifests.rules_sources import (
     pings_come_often_enough,
     sinks_are_there_and_wait_long_enough,
     the_retry_budget_outlasts_a_day,
+    what_is_sent_is_what_is_listed,
 )
 from tests.manifests.breaking import (
     Broken,
@@ -169,6 +170,18 @@ BROKEN = (
         "references",
         lambda r: the(r, "ApiServerSource", "pod-events")["spec"].pop("mode"),
         "mode is not Resource",
+    ),
+    Broken(
+        what_is_sent_is_what_is_listed,
+        "another selector",
+        lambda r: settings(r).update(PODS_SELECTOR="app=shop"),
+        "its selector is not",
+    ),
+    Broken(
+        what_is_sent_is_what_is_listed,
+        "one namespace",
+        lambda r: the(r, "ApiServerSource", "pod-events")["spec"].pop("namespaceSelector"),
+        "its namespaces are not PODS_NAMESPACE",
     ),
 )
 
