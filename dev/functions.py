@@ -13,7 +13,7 @@ from dev.paths import ROOT
 from dev.proc import processes
 from dev.processes import Child
 
-FUNCTIONS = ("publish", "store", "dead_letters", "relay", "pod_events", "query")
+FUNCTIONS = ("publish", "store", "dead_letters", "relay", "pod_events", "query", "admin", "audit")
 """What a stack starts unless told otherwise; each has a folder in `functions/`."""
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")

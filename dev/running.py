@@ -23,6 +23,8 @@ QUICK = {"RELAY_FIRST_LOOK_S": "2"}
 RELAY_EVERY_S = 2.0
 
 FIXED_PORTS = {"publish": 8080, "store": 8081, "relay": 8082, "query": 8083} | {
+    "audit": 8084,
+    "admin": 8085,
     "issuer": 8090,
     "mongod": 27017,
     "kafka": 9092,

@@ -5,33 +5,52 @@ the log lacks can be sent again. For the same reason the archive keeps the whole
 backup that was made before, `reconcile` finds the event here and brings it back (docs/operations.md).
 """
 
+import base64
+import binascii
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Annotated
 from uuid import UUID, uuid4
 
 from bson.timestamp import Timestamp
+from pydantic import BaseModel, Field
 from pymongo import DESCENDING, WriteConcern
 from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
-from twofold.errors import Missing, NotInLog
+from twofold.errors import Malformed, Missing, NotInLog
+from twofold.event import EARLIEST
 from twofold.mongo import Database, Document, Encoded, Session, driver_errors, known, raw, server_time
 
 _DUPLICATE_KEY = 11000
+_PLACE = struct.Struct(">cq16s")
+_KIND = b"d"
 
 
-@dataclass(frozen=True, slots=True)
-class Deletion:
+class Deletion(BaseModel):
     """An event that was taken out of `events`."""
 
     deletion_id: UUID
     event_id: UUID
     event_type: str
-    deleted_at: datetime
-    """By the server's clock."""
-    deleted_by: str
+    deleted_at: Annotated[datetime, Field(description="by the server's clock")]
+    deleted_by: Annotated[str, Field(description="the subject of the token")]
     reason: str
+
+    @property
+    def cursor(self) -> str:
+        """For what is behind this one."""
+        milliseconds = (self.deleted_at - EARLIEST) // timedelta(milliseconds=1)
+        return base64.urlsafe_b64encode(_PLACE.pack(_KIND, milliseconds, self.deletion_id.bytes)).decode().rstrip("=")
+
+
+class Deletions(BaseModel):
+    """Some of the deletions, the newest first."""
+
+    deletions: list[Deletion]
+    next: Annotated[str | None, Field(description="the cursor of the next page; null: there is none")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +86,19 @@ class Archive:
             raise NotInLog("the event is not known to be in the log yet: it must stay until it is")
         if (await known(self._database["event_store"], [event_id])).get(event_id) != document["digest"]:
             raise NotInLog("the log does not have this event, though it is unmarked: run `twofold reconcile`")
-        deletion = Deletion(uuid4(), event_id, document["event_type"], at, by, reason)
+        deletion = Deletion(
+            deletion_id=uuid4(),
+            event_id=event_id,
+            event_type=document["event_type"],
+            deleted_at=at,
+            deleted_by=by,
+            reason=reason,
+        )
         await self._move(deletion, document)
         return deletion
 
     async def _move(self, deletion: Deletion, document: Encoded) -> None:
-        kept = {
-            "_id": deletion.deletion_id,
-            "event_id": deletion.event_id,
-            "event_type": deletion.event_type,
-            "deleted_at": deletion.deleted_at,
-            "deleted_by": deletion.deleted_by,
-            "reason": deletion.reason,
-            "event": document,
-        }
+        kept = {"_id": deletion.deletion_id, **deletion.model_dump(exclude={"deletion_id"}), "event": document}
         unmarked = {"_id": deletion.event_id, "digest": document["digest"], "outbox": {"$exists": False}}
 
         async def move(session: Session) -> None:
@@ -95,15 +113,20 @@ class Archive:
                     move, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
                 )
 
-    async def deletions(self, limit: int, before: Deletion | None = None) -> list[Deletion]:
-        """The newest deletions, newest first; those behind `before`."""
+    async def deletions(self, limit: int, cursor: str | None = None) -> Deletions:
+        """The newest deletions, newest first, from `cursor` on. Raises `Malformed` for what is no cursor of theirs."""
         behind: Document = {}
-        if before:
-            at, deletion_id = before.deleted_at, before.deletion_id
-            behind = {"$or": [{"deleted_at": {"$lt": at}}, {"deleted_at": at, "_id": {"$lt": deletion_id}}]}
+        if cursor is not None:
+            at, deletion_id = _place(cursor)
+            behind = {
+                "deleted_at": {"$lte": at},
+                "$or": [{"deleted_at": {"$lt": at}}, {"_id": {"$lt": deletion_id}}],
+            }
         with driver_errors():
-            found = self._archive.find(behind, {"event": 0}).sort([("deleted_at", DESCENDING), ("_id", DESCENDING)])
-            return [Deletion(deletion_id=document.pop("_id"), **document) async for document in found.limit(limit)]
+            found = self._archive.find(behind, {"event": 0}, hint="newest")
+            found = found.sort([("deleted_at", DESCENDING), ("_id", DESCENDING)]).limit(limit + 1)
+            listed = [Deletion(deletion_id=document.pop("_id"), **document) async for document in found]
+        return Deletions(deletions=listed[:limit], next=listed[limit - 1].cursor if len(listed) > limit else None)
 
     async def after(self, deletion_id: UUID | None, limit: int) -> list[Archived]:
         """The next `limit` archived events by the id of their deletion. For going through all in pieces."""
@@ -141,3 +164,15 @@ class Archive:
 
 def _without(document: Encoded, name: str) -> Document:
     return {field: value for field, value in document.items() if field != name}
+
+
+def _place(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        whole = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        kind, milliseconds, deletion_id = _PLACE.unpack(whole)
+        at = EARLIEST + timedelta(milliseconds=milliseconds)
+    except (binascii.Error, ValueError, struct.error, OverflowError):
+        raise Malformed("is none that was given out", "cursor") from None
+    if kind != _KIND:
+        raise Malformed("is none that was given out", "cursor")
+    return at, UUID(bytes=deletion_id)

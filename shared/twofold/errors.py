@@ -104,21 +104,25 @@ class Forbidden(Rejected):
     title = "forbidden"
 
 
-class Missing(Rejected):
+class Refused(Rejected):
+    """What people ask for can't be had. No sink answers it: to Knative, its status would mean something else."""
+
+
+class Missing(Refused):
     """What the request names isn't there, or isn't for the caller to see: the answer is the same."""
 
     status = 404
     title = "not-found"
 
 
-class Gone(Rejected):
+class Gone(Refused):
     """It was there once, and can't be given any more."""
 
     status = 410
     title = "gone"
 
 
-class NotInLog(Rejected):
+class NotInLog(Refused):
     """The event is not known to be in the log, so it must not be removed from `events`."""
 
     status = 409

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from bson.timestamp import Timestamp
@@ -34,6 +34,15 @@ class TypePage(BaseModel):
 
     types: list[TypeLine]
     next: Annotated[str | None, Field(description="`after` of the next page; null: there is none")] = None
+
+
+class LogHealth(BaseModel):
+    """Whether the log answers, and what it holds."""
+
+    status: Literal["ok"]
+    events: Annotated[int, Field(description="about how many there are: the server's own estimate")]
+    first: Annotated[datetime | None, Field(description="when the first came into the log, by the server's clock")]
+    last: Annotated[datetime | None, Field(description="when the last came into the log, by the server's clock")]
 
 
 class EventStore:
@@ -69,6 +78,16 @@ class EventStore:
     def reader(self, settings: Settings) -> EventReader:
         """Pages of it, by filters."""
         return EventReader(self._event_store, self.INDEXED, settings.query_timeout_s, settings.search_s)
+
+    async def health(self) -> LogHealth:
+        """What the log holds. Raises `Unavailable` if it doesn't answer."""
+        ends = []
+        with driver_errors():
+            events = await self._event_store.estimated_document_count()
+            for direction in (ASCENDING, DESCENDING):
+                found = self._event_store.find({}, {"seq": 1, "_id": 0}, hint="feed").sort("seq", direction).limit(1)
+                ends.append(next(iter([end["seq"].as_datetime() async for end in found]), None))
+        return LogHealth(status="ok", events=events, first=ends[0], last=ends[1])
 
     async def types(self, within_: Range, after: str | None, limit: int, seconds: float) -> TypePage:
         """Statistics of up to `limit` types in a range, in the order of their names, behind the name `after`.

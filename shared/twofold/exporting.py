@@ -7,7 +7,7 @@ before it (OWASP, "CSV Injection"). JSON and NDJSON hold every value as it is.
 import csv
 import io
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from typing import Any, Literal
 
 from twofold.reading import EventOut, Unread
@@ -33,17 +33,17 @@ PIECE_BYTES = 64 * 1024
 Item = EventOut | Unread
 
 
-def export(items: AsyncIterable[Item], form: Format) -> AsyncIterator[bytes]:
+def export(items: AsyncIterable[Item], form: Format) -> AsyncGenerator[bytes]:
     """The events in that format. What `items` raises ends it in the middle: the whole is then visibly not whole."""
     return _gathered({"csv": _csv, "json": _json, "ndjson": _ndjson}[form](items))
 
 
 def as_json(item: Item) -> str:
-    """One event as every reader shows it: what its producer did not give is absent."""
-    return item.model_dump_json(exclude_unset=True)
+    """One event as every reader shows it."""
+    return item.model_dump_json()
 
 
-async def _gathered(texts: AsyncIterator[str]) -> AsyncIterator[bytes]:
+async def _gathered(texts: AsyncIterator[str]) -> AsyncGenerator[bytes]:
     waiting = bytearray()
     async for text in texts:
         waiting += text.encode()

@@ -13,16 +13,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Annotated, Self
 
 from bson.timestamp import Timestamp
+from pydantic import BaseModel, Field
 from pymongo import ASCENDING
 
 from twofold import mongo
-from twofold.errors import Malformed
+from twofold.errors import Malformed, Unreadable
 from twofold.mongo import Database, Encoded, driver_errors, raw
+from twofold.reading import EventOut, Unread
 
-POLL_S = 0.5
+MAX_WAIT_S = 25
+"""How long a reader may ask to wait: less than a stopping server gives to the requests that are under way."""
+POLL_S = 1.0
 """How often one who waits looks again."""
 _PLACE = struct.Struct(">cII")
 _KIND = b"f"
@@ -71,6 +75,32 @@ class Stretch:
     place: Place
     up_to: datetime
     """No event that came into the log before this moment, by the server's clock, can still appear."""
+
+
+class FeedPage(BaseModel):
+    """What comes next in the feed."""
+
+    events: Annotated[
+        list[EventOut | Unread], Field(description="in the order of the feed; one that can't be read has its place")
+    ]
+    cursor: Annotated[str, Field(description="for what comes behind these")]
+    up_to: Annotated[
+        datetime, Field(description="nothing that came into the log before this time can still appear; server's clock")
+    ]
+
+    @classmethod
+    def of(cls, stretch: Stretch) -> Self:
+        """The same as people get it."""
+        return cls(
+            events=[_shown(each) for each in stretch.documents], cursor=stretch.place.cursor, up_to=stretch.up_to
+        )
+
+
+def _shown(document: Encoded) -> EventOut | Unread:
+    try:
+        return EventOut.of(document)
+    except Unreadable:
+        return Unread(event_id=str(document["_id"]), unreadable=True)
 
 
 class Feed:

@@ -200,7 +200,7 @@ class EventReader:
         """
         here, seen = wanted, STREAM_PIECE
         while seen == STREAM_PIECE:
-            seen = 0
+            seen, began = 0, here
             async for document in self._piece(here, timeout_s):
                 seen += 1
                 try:
@@ -211,6 +211,8 @@ class EventReader:
                 here = wanted.after(event.position)
                 if wanted.has_text(document):
                     yield event
+            if seen == STREAM_PIECE and here == began:
+                raise Unreadable("too many events next to each other were made unreadable in the database")
 
     async def _piece(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[Document]:
         found = self._collection.find(wanted.query(), hint=self.hint(wanted), batch_size=STREAM_BATCH)

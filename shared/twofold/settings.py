@@ -100,8 +100,6 @@ class Settings(BaseSettings):
         *("user.role_changed", "user.deleted", "token.revoked", "access.denied", "security.violation"),
     )
     """The types of the events that `audit` shows as security events."""
-    feed_wait_s: Annotated[float, Field(ge=0)] = 25.0
-    """How long a reader of the feed may ask to wait for events."""
     feed_bytes: Count = 4 * 1024 * 1024
     """With which size, in MongoDB, a page of the feed ends."""
 

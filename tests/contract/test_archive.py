@@ -14,7 +14,7 @@ from tests.helpers import altered, an_event, settings_of, some_events
 from twofold import mongo
 from twofold.archive import Archive, Deletion
 from twofold.cloudevents import Received
-from twofold.errors import Missing, NotInLog, Unavailable
+from twofold.errors import Malformed, Missing, NotInLog, Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -75,7 +75,7 @@ class TestDeleted:
         assert (kept["deleted_by"], kept["reason"]) == ("Ada", "published by mistake")
         assert earliest <= kept["deleted_at"] <= await mongo.server_time(database)
         assert await EventStore(database).get(event.event_id) == event
-        assert await archive.deletions(10) == [deletion]
+        assert (await archive.deletions(10)).deletions == [deletion]
 
     async def test_one_that_is_not_there_is_told(self, database: Database, archive: Archive) -> None:
         """Deleted already, or never there."""
@@ -100,11 +100,18 @@ class TestDeleted:
         events = await confirmed(database, 5)
         made = [await archive.delete(event.event_id, "Ada", "tidying up") for event in events]
         first = await archive.deletions(3)
-        rest = await archive.deletions(3, first[-1])
-        assert {deletion.deletion_id for deletion in first + rest} == {deletion.deletion_id for deletion in made}
-        assert [deletion.deleted_at for deletion in first + rest] == sorted(
+        rest = await archive.deletions(3, first.next)
+        assert (len(first.deletions), rest.next) == (3, None)
+        listed = first.deletions + rest.deletions
+        assert {deletion.deletion_id for deletion in listed} == {deletion.deletion_id for deletion in made}
+        assert [deletion.deleted_at for deletion in listed] == sorted(
             (deletion.deleted_at for deletion in made), reverse=True
         )
+
+    @pytest.mark.parametrize("cursor", ["x", "AAAA", '{"$gt":1}', "é", "A" * 34])
+    async def test_a_cursor_that_is_none_is_refused(self, archive: Archive, cursor: str) -> None:
+        with pytest.raises(Malformed):
+            await archive.deletions(3, cursor)
 
     async def test_it_may_be_published_again(self, database: Database, archive: Archive) -> None:
         """And deleted again: each deletion has its own line."""
@@ -159,7 +166,14 @@ class TestRefused:
 
 
 def archive_entry(event: Event) -> Deletion:
-    return Deletion(uuid4(), event.event_id, event.event_type, datetime.now(UTC), "Ada", "a race")
+    return Deletion(
+        deletion_id=uuid4(),
+        event_id=event.event_id,
+        event_type=event.event_type,
+        deleted_at=datetime.now(UTC),
+        deleted_by="Ada",
+        reason="a race",
+    )
 
 
 class TestAtomic:
@@ -230,7 +244,7 @@ class TestRights:
             (event,) = await confirmed(everything)
         async with mongo.connect(own, "tests") as database:
             await Archive(database).delete(event.event_id, "Ada", "a test of rights")
-            assert (await Archive(database).deletions(1))[0].event_id == event.event_id
+            assert (await Archive(database).deletions(1)).deletions[0].event_id == event.event_id
 
     @pytest.mark.parametrize("change", ["update", "remove", "drop"])
     def test_it_may_not_change_what_it_archived(self, stack: Stack, change: str) -> None:

@@ -74,6 +74,23 @@ def answers(flow: View, url: str) -> None:
     assert flow.http.get(f"{url}/openapi.json").status_code == HTTPStatus.OK
 
 
+def looks_after_events(flow: View, url: str) -> None:
+    event = an_event()
+    flow.accept(event)
+    assert flow.http.get(f"{url}/events/{event.event_id}").json()["mark"]["state"] == "new"
+    lines = flow.http.get(f"{url}/export", params={"format": "ndjson", "aggregate": event.aggregate_id}).text
+    assert len(lines.splitlines()) == 1
+    refused = flow.http.delete(f"{url}/events/{event.event_id}", params={"reason": "a test"})
+    assert refused.status_code == HTTPStatus.CONFLICT
+
+
+def reads_the_log(flow: View, url: str) -> None:
+    event = an_event()
+    assert flow.store(delivered(event)).status_code == HTTPStatus.OK
+    assert flow.http.get(f"{url}/events/{event.event_id}").json()["digest"] == event.digest.hex()
+    assert flow.http.get(f"{url}/health").json()["status"] == "ok"
+
+
 JOBS: Mapping[str, Callable[[View, str], None]] = {
     "publish": publishes,
     "store": stores,
@@ -81,6 +98,8 @@ JOBS: Mapping[str, Callable[[View, str], None]] = {
     "relay": relays,
     "pod_events": tells_of_pods,
     "query": answers,
+    "admin": looks_after_events,
+    "audit": reads_the_log,
 }
 """What shows, at a function's address, that it does its work."""
 

@@ -1,9 +1,12 @@
 """Each error knows its status: the contract with Knative, where 4xx ends an event and 503 brings it again."""
 
+import re
+
 import pytest
 
+from dev.paths import ROOT
 from twofold import errors
-from twofold.errors import Problem, Rejected, TwofoldError, Unavailable
+from twofold.errors import Problem, Refused, Rejected, TwofoldError, Unavailable
 from twofold.http import problem_details
 
 pytestmark = pytest.mark.guarantee("R10")
@@ -17,15 +20,27 @@ def _kinds() -> list[type[TwofoldError]]:
     return [kind for kind in kinds if hasattr(kind, "status")]
 
 
+TO_SINKS = [pytest.param(kind, id=kind.__name__) for kind in _kinds() if not issubclass(kind, Refused)]
 ALL = [pytest.param(kind, id=kind.__name__) for kind in _kinds()]
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", TO_SINKS)
 def test_what_can_not_succeed_later_is_not_retried_by_kafka_source_and_all_else_is(kind: type[TwofoldError]) -> None:
     retried = kind.status >= 500 or kind.status in RETRIED_BY_KAFKA_SOURCE
 
     assert retried is kind.retriable
     assert issubclass(kind, Rejected) is not kind.retriable
+
+
+@pytest.mark.parametrize("sink", ["publish", "store", "dead_letters", "relay", "pod_events"])
+def test_what_only_people_are_told_is_named_by_no_sink(sink: str) -> None:
+    """Nor by anything of Twofold's that it works with, but for `http`, which knows every error."""
+    code = [*(ROOT / "functions" / sink).glob("*.py")]
+    code += [ROOT / "shared/twofold" / f"{name}.py" for name in ("publishing", "storing", "relaying", "cloudevents")]
+    for_people = {kind.__name__ for kind in _kinds() if issubclass(kind, Refused)}
+    assert for_people
+    for file in code:
+        assert for_people.isdisjoint(re.findall(r"\w+", file.read_text())), file
 
 
 def test_trouble_that_passes_is_retried_by_every_source() -> None:

@@ -1,0 +1,39 @@
+"""`admin`: `events` for those who look after it, by HTTP: browse, statistics, export, delete."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import functions_framework.aio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from twofold import mongo
+from twofold.admin_events import AdminEventsRepository
+from twofold.admin_statistics import AdminStatistics
+from twofold.api import Api
+from twofold.archive import Archive
+from twofold.auth import authenticator
+from twofold.http import Function
+from twofold.openapi import describe
+from twofold.settings import Settings
+
+from .operations import OPERATIONS, Admin
+
+settings = Settings()
+api = Api(OPERATIONS, authenticator(settings), describe("admin", OPERATIONS))
+
+
+@asynccontextmanager
+async def open_service() -> AsyncIterator[Admin]:
+    """What one worker process works with."""
+    async with mongo.connect(settings, "admin") as database:
+        yield Admin(AdminEventsRepository(database, settings), AdminStatistics(database, settings), Archive(database))
+
+
+function = Function(open_service, api.handle)
+
+
+@functions_framework.aio.http
+async def admin(request: Request) -> Response:
+    """The HTTP function."""
+    return await function(request)

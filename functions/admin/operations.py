@@ -1,0 +1,220 @@
+"""What `admin` answers: `events` as those see it who look after it, exports, and deletions on record."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from twofold.admin_events import AdminEventsRepository, Browse, Detail
+from twofold.admin_statistics import AdminStatistics, Statistics, UserOverview
+from twofold.api import Call, Operation
+from twofold.archive import Archive, Deletion, Deletions
+from twofold.auth import Right
+from twofold.errors import Missing, NotInLog
+from twofold.exporting import MEDIA_TYPES, Format, export
+from twofold.filters import MAX_LIMIT, Filter, Order, Selection
+from twofold.http import LiveResponse
+from twofold.parameters import Id, Text, Value, Whole
+from twofold.reading import Page
+
+MAX_HOURS = 31 * 24
+
+
+@dataclass(frozen=True)
+class Admin:
+    """What the operations work with."""
+
+    events: AdminEventsRepository
+    statistics: AdminStatistics
+    archive: Archive
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OneEvent(_Strict):
+    """Which event."""
+
+    event_id: Id
+
+
+class ToDelete(OneEvent):
+    """Which event, and why."""
+
+    reason: Annotated[Text, Field(description="why; it is kept with the event and the name of who asked")]
+
+
+class Export(Selection):
+    """Which events, in which order and format."""
+
+    order: Annotated[Order, Field(description="by time, and by id where the time is equal")] = "newest"
+    form: Annotated[Format, Field(alias="format", description="JSON in one array, or one object a line, or CSV")] = (
+        "json"
+    )
+
+
+class Hours(_Strict):
+    """How far back."""
+
+    hours: Annotated[Whole, Field(ge=1, le=MAX_HOURS, description="how many hours, up to now")] = 24
+
+
+class HoursOfUser(Hours):
+    """Whose, and how far back."""
+
+    user: Annotated[Value, Field(description="the user")]
+
+
+class DeletionsFrom(_Strict):
+    """A page of deletions."""
+
+    limit: Annotated[Whole, Field(ge=1, le=MAX_LIMIT, description="how many at most")] = 100
+    cursor: Annotated[Value | None, Field(description="`next` of the page before")] = None
+
+
+async def browse(call: Call[Admin]) -> Page:
+    """Some events."""
+    return await call.service.events.browse(call.parameters)
+
+
+async def detail(call: Call[Admin]) -> Detail:
+    """One event and its kin."""
+    found = await call.service.events.detail(call.parameters.event_id)
+    if found is None:
+        raise Missing("there is no such event in `events`", "event_id")
+    return found
+
+
+async def statistics(call: Call[Admin]) -> Statistics:
+    """The last hours."""
+    return await call.service.statistics.last_hours(call.parameters.hours)
+
+
+async def user(call: Call[Admin]) -> UserOverview:
+    """One user."""
+    return await call.service.statistics.user(call.parameters.user, call.parameters.hours)
+
+
+async def export_events(call: Call[Admin]) -> Response:
+    """All that is selected, as a file."""
+    asked: Export = call.parameters
+    wanted = Filter.model_validate(asked.model_dump(exclude={"form"}))
+    pieces = export(call.service.events.export(wanted), asked.form)
+    response = await LiveResponse.of(_begun(pieces), bytes, MEDIA_TYPES[asked.form])
+    response.headers["content-disposition"] = f'attachment; filename="events.{asked.form}"'
+    return response
+
+
+@asynccontextmanager
+async def _begun(pieces: AsyncGenerator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The same, but what goes wrong before the first piece goes wrong here: then the answer says so."""
+    async with aclosing(pieces):
+        first = await anext(pieces)
+
+        async def whole() -> AsyncIterator[bytes]:
+            yield first
+            async for piece in pieces:
+                yield piece
+
+        yield whole()
+
+
+async def delete(call: Call[Admin]) -> Deletion:
+    """Take an event out of `events`."""
+    asked: ToDelete = call.parameters
+    return await call.service.archive.delete(asked.event_id, call.caller.subject, asked.reason)
+
+
+async def deletions(call: Call[Admin]) -> Deletions:
+    """What was deleted."""
+    asked: DeletionsFrom = call.parameters
+    return await call.service.archive.deletions(asked.limit, asked.cursor)
+
+
+OPERATIONS: tuple[Operation[Admin], ...] = (
+    Operation(
+        name="browseEvents",
+        method="GET",
+        path="/events",
+        summary="Events of all users by any combination of filters, in the order of time, type or service.",
+        details=(
+            "A page's `next` is the `cursor` of the following one. A search for `text`, and a filter in another order "
+            "than that of time, may be `cut` when its time is over: `next` goes on from there."
+        ),
+        handle=browse,
+        parameters=Browse,
+        answer=Page,
+        right=Right.ADMIN,
+    ),
+    Operation(
+        name="getEventDetail",
+        method="GET",
+        path="/events/{event_id}",
+        summary="One event, where it is on its way into the log, and a timeline of those that are related to it.",
+        handle=detail,
+        parameters=OneEvent,
+        answer=Detail,
+        right=Right.ADMIN,
+        refusals=(Missing,),
+    ),
+    Operation(
+        name="deleteEvent",
+        method="DELETE",
+        path="/events/{event_id}",
+        summary="Take an event out of `events`, and archive it with your name and a reason; the log keeps it.",
+        details="Only what is in the log with equal content: a mark, or a log without the event, is a 409.",
+        handle=delete,
+        parameters=ToDelete,
+        answer=Deletion,
+        right=Right.ADMIN,
+        refusals=(Missing, NotInLog),
+    ),
+    Operation(
+        name="listDeletions",
+        method="GET",
+        path="/deletions",
+        summary="What was deleted from `events`, by whom, when and why; the newest first.",
+        handle=deletions,
+        parameters=DeletionsFrom,
+        answer=Deletions,
+        right=Right.ADMIN,
+    ),
+    Operation(
+        name="exportEvents",
+        method="GET",
+        path="/export",
+        summary="All events that the filters select, however many, as CSV, JSON or NDJSON.",
+        details=(
+            "It is sent as it is read. If it breaks off, the connection ends without the end of the body: what came is "
+            "not all. In CSV, a value that a spreadsheet would take for a formula has a ' before it."
+        ),
+        handle=export_events,
+        parameters=Export,
+        right=Right.ADMIN,
+        media_types=tuple(MEDIA_TYPES.values()),
+    ),
+    Operation(
+        name="getAdminStatistics",
+        method="GET",
+        path="/statistics",
+        summary="The last hours at a glance: how many events, types, users, errors, and how long aggregates took.",
+        handle=statistics,
+        parameters=Hours,
+        answer=Statistics,
+        right=Right.ADMIN,
+    ),
+    Operation(
+        name="getUserOverview",
+        method="GET",
+        path="/user",
+        summary="One user's last hours: how many events, of which types, errors, and the newest.",
+        handle=user,
+        parameters=HoursOfUser,
+        answer=UserOverview,
+        right=Right.ADMIN,
+    ),
+)

@@ -1,0 +1,47 @@
+"""`audit`: auditors' questions about `event_store`, by HTTP: history, statistics, and the feed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import functions_framework.aio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from twofold import mongo
+from twofold.api import Api
+from twofold.auth import authenticator
+from twofold.event_store import EventStore
+from twofold.feed import Feed
+from twofold.http import Function
+from twofold.openapi import describe
+from twofold.settings import Settings
+
+from .operations import OPERATIONS, Audit
+
+settings = Settings()
+api = Api(OPERATIONS, authenticator(settings), describe("audit", OPERATIONS))
+
+
+@asynccontextmanager
+async def open_service() -> AsyncIterator[Audit]:
+    """What one worker process works with."""
+    async with mongo.connect(settings, "audit") as database:
+        event_store = EventStore(database)
+        yield Audit(
+            event_store,
+            event_store.reader(settings),
+            Feed(database, timedelta(seconds=settings.mongodb_timeout_s)),
+            settings.security_types,
+            settings.feed_bytes,
+            settings.query_timeout_s,
+        )
+
+
+function = Function(open_service, api.handle)
+
+
+@functions_framework.aio.http
+async def audit(request: Request) -> Response:
+    """The HTTP function."""
+    return await function(request)
