@@ -31,6 +31,7 @@ _TEST_STORING = "tests/contract/test_storing.py"
 _TEST_RELAYING = "tests/contract/test_relaying.py"
 _TEST_STATEMENTS = "tests/contract/test_statements.py"
 _TEST_REDRIVING = "tests/contract/test_redriving.py"
+_RULES_HOLD = "tests/manifests/test_rules.py::test_every_rule_holds"
 
 MUTANTS = (
     # what an answer is worth
@@ -402,5 +403,48 @@ MUTANTS = (
         "deleted = deleted and pod.is_removed",
         "deleted = bool(deleted)",
         ("tests/flow/test_pod_events.py::TestLives::test_a_pod_that_leaves_the_selector_is_not_gone",),
+    ),
+    # what is deployed
+    Mutant(
+        "the KafkaSource gives up within a day",
+        "knative/base/store.yaml",
+        "    retry: 450\n",
+        "    retry: 45\n",
+        (_RULES_HOLD,),
+    ),
+    Mutant(
+        "the KafkaSource begins at the end of the topic",
+        "knative/base/store.yaml",
+        "initialOffset: earliest",
+        "initialOffset: latest",
+        (_RULES_HOLD,),
+    ),
+    Mutant(
+        "every function may be root",
+        "knative/base/every-function.yaml",
+        "    runAsNonRoot: true\n",
+        "",
+        (_RULES_HOLD,),
+    ),
+    Mutant(
+        "production acknowledges what one broker has",
+        "knative/overlays/production/topic.yaml",
+        'SETUP_TOPIC_MIN_INSYNC_REPLICAS: "2"',
+        'SETUP_TOPIC_MIN_INSYNC_REPLICAS: "1"',
+        (_RULES_HOLD,),
+    ),
+    Mutant(
+        "the retry budget is never too small",
+        "dev/manifests/rules_sources.py",
+        "        if budget < BUDGET:\n",
+        "        if budget < timedelta(0):\n",
+        ("tests/manifests/test_rules_sources.py",),
+    ),
+    Mutant(
+        "the image's user is root",
+        "Dockerfile",
+        "USER 65532:65532",
+        "USER 0:0",
+        ("tests/manifests/test_dockerfile.py",),
     ),
 )

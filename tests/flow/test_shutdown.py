@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import httpx
 import pytest
 
 from dev.functions import FunctionProcess
@@ -14,6 +15,7 @@ from tests.helpers import (
     Request,
     View,
     an_event,
+    bearer,
     callers,
     delivered,
     failing,
@@ -22,6 +24,7 @@ from tests.helpers import (
     settings_of,
     some_events,
 )
+from tests.pods import life, names
 from twofold.cloudevents import to_http
 from twofold.event import Event
 
@@ -62,6 +65,62 @@ async def test_sigterm_under_load_answers_all_that_is_written_and_writes_all_tha
     accepted = {event.event_id for event in sent.accepted}
     everything = [*sent.accepted, *sent.refused, *sent.unanswered]
     assert flow.held(collection_of(name), everything) == accepted
+
+
+@pytest.mark.guarantee("G4")
+async def test_sigterm_under_load_keeps_every_letter_that_was_answered(flow: View, spawn: Spawner) -> None:
+    function = spawn("dead_letters")
+    sent = await under_load(function, function.terminate, delivered)
+    assert sent.others == []
+    ids = [event.given_id.encode() for event in sent.accepted]
+    assert flow.database.dead_letters.count_documents({"headers.value": {"$in": ids}}) == len(ids)
+
+
+@pytest.mark.guarantee("G1", "G6")
+async def test_sigterm_under_load_keeps_the_facts_of_every_pod_that_was_answered(flow: View, spawn: Spawner) -> None:
+    state = life(names()[0])[0]
+
+    def of_another_pod(event: Event) -> Request:
+        headers, body = state.request()
+        return headers, body.replace(state.uid.encode(), str(event.event_id).encode())
+
+    function = spawn("pod_events")
+    sent = await under_load(function, function.terminate, of_another_pod)
+    assert sent.others == []
+    told = set(flow.database.events.distinct("payload.pod_uid", {"payload.pod_uid": {"$exists": True}}))
+    assert {str(event.event_id) for event in sent.accepted} <= told
+
+
+@pytest.mark.guarantee("G1", "G5")
+async def test_sigterm_lets_the_relay_end_its_run(flow: View, spawn: Spawner) -> None:
+    """The database takes a second, the signal comes meanwhile: the run is answered, and locks nobody out."""
+    function, event = spawn("relay"), an_event()
+    flow.accept(event)
+    async with callers(1) as sending, listened(settings_of(flow.stack)) as (database, _):
+        await sending.post(function.url, ({}, b""))
+        async with failing(database, "relay", failCommands=["find"], blockConnection=True, blockTimeMS=1000):
+            waiting = asyncio.create_task(sending.post(function.url, ({}, b"")))
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(function.terminate)
+            answer = await waiting
+    assert answer.status == 200
+    assert flow.relayed([event])
+
+
+@pytest.mark.guarantee("G9")
+async def test_sigterm_answers_the_questions_that_were_asked(flow: View, spawn: Spawner) -> None:
+    """The database takes a second, the signal comes meanwhile: nobody's connection breaks."""
+    function, event = spawn("query"), an_event()
+    flow.accept(event)
+    url = f"{function.url}/events/{event.event_id}"
+    async with httpx.AsyncClient(headers=bearer()) as asking, listened(settings_of(flow.stack)) as (database, _):
+        assert (await asking.get(url)).status_code == 200
+        async with failing(database, "query", failCommands=["find"], blockConnection=True, blockTimeMS=1000):
+            waiting = [asyncio.create_task(asking.get(url)) for _ in range(10)]
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(function.terminate)
+            answers = await asyncio.gather(*waiting)
+    assert [answer.status_code for answer in answers] == [200] * 10
 
 
 @pytest.mark.guarantee("G1", "G7")

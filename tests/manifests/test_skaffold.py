@@ -1,0 +1,50 @@
+"""What can be seen of skaffold.yaml without Skaffold; tests/cluster/test_skaffold.py runs it where Go has built it."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from dev.manifests.rendering import OVERLAYS
+from dev.paths import ROOT
+from tests.manifests.breaking import Overlays
+
+pytestmark = pytest.mark.dev
+
+SKAFFOLD: Any = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
+HOOKS = SKAFFOLD["deploy"]["kubectl"]["hooks"]
+
+
+def commands(when: str) -> list[list[str]]:
+    return [hook["host"]["command"] for hook in HOOKS[when]]
+
+
+def test_each_profile_is_an_overlay() -> None:
+    profiles = {profile["name"]: profile["manifests"]["kustomize"]["paths"] for profile in SKAFFOLD["profiles"]}
+    assert profiles == {name: [f"knative/overlays/{name}"] for name in OVERLAYS}
+
+
+def test_one_dockerfile_builds_every_image_and_changed_files_go_into_each() -> None:
+    for artifact in SKAFFOLD["build"]["artifacts"]:
+        assert artifact["docker"]["dockerfile"] == "Dockerfile"
+        assert artifact["sync"] == SKAFFOLD["build"]["artifacts"][0]["sync"]
+        assert "context" not in artifact, "the whole tree, by default"
+
+
+def test_it_waits_for_every_knative_object_and_for_set_up(overlays: Overlays) -> None:
+    """Skaffold itself can't tell when one of these is ready."""
+    kinds = {
+        f"{thing['kind'].lower()}s.{thing['apiVersion'].partition('/')[0]}"
+        for rendered in overlays.values()
+        for thing in rendered.objects
+        if ".knative.dev/" in thing["apiVersion"]
+    }
+    waited = {command[2] for command in commands("after") if command[:2] == ["kubectl", "wait"]}
+    assert waited == kinds | {"job/setup"}
+
+
+def test_the_job_of_the_last_deployment_goes_before_the_next(overlays: Overlays) -> None:
+    """A Job can't be changed."""
+    jobs = {thing["metadata"]["name"] for rendered in overlays.values() for thing in rendered.of("Job")}
+    removed = {command[3] for command in commands("before") if command[:3] == ["kubectl", "delete", "job"]}
+    assert removed == jobs
