@@ -57,8 +57,10 @@ def _kubernetes_version(version: str) -> str:
 PROGRAMS = {
     "etcd": Program("control_plane", "go.etcd.io/etcd/server/v3"),
     "kube-apiserver": Program("control_plane", "k8s.io/kubernetes/cmd/kube-apiserver", _kubernetes_version),
-    "apiserver_receive_adapter": Program("eventing", "knative.dev/eventing/cmd/apiserver_receive_adapter"),
-    "mtping": Program("eventing", "knative.dev/eventing/cmd/mtping"),
+    "apiserver_receive_adapter": Program("knative", "knative.dev/eventing/cmd/apiserver_receive_adapter"),
+    "mtping": Program("knative", "knative.dev/eventing/cmd/mtping"),
+    "eventing-webhook": Program("knative", "knative.dev/eventing/cmd/webhook"),
+    "serving-webhook": Program("knative", "knative.dev/serving/cmd/webhook"),
     "skaffold": Program(
         "skaffold",
         "github.com/GoogleContainerTools/skaffold/v2/cmd/skaffold",

@@ -19,7 +19,8 @@ RELEASE = "1.23"
 
 _KODATA = Path("cmd/operator/kodata")
 _FILES = {
-    "serving": f"knative-serving/{RELEASE}.0/1-serving-crds.yaml",
+    "serving-crds": f"knative-serving/{RELEASE}.0/1-serving-crds.yaml",
+    "serving": f"knative-serving/{RELEASE}.0/2-serving-core.yaml",
     "eventing-crds": f"knative-eventing/{RELEASE}.0/1-eventing-crds.yaml",
     "eventing": f"knative-eventing/{RELEASE}.0/2-eventing-core.yaml",
     "kafka": f"eventing-source/{RELEASE}/kafka/eventing-kafka-controller.yaml",
@@ -31,7 +32,7 @@ SERVED_WITHIN_S = 30.0
 
 def manifests(deadline: float | None = None) -> Path:
     """The folder with the files, from the cache, or fetched now. Raises `golang.Unbuilt`."""
-    target = module_cache(MODULE) / RELEASE
+    target = module_cache(MODULE) / f"{RELEASE}-{len(_FILES)}"
     if not target.is_dir():
         until = time.monotonic() + budget() if deadline is None else deadline
         with alone(target, until):
@@ -59,7 +60,7 @@ def objects(name: str) -> Iterator[Manifest]:
 
 def definitions() -> list[Manifest]:
     """Every custom resource definition of Serving, Eventing and the Kafka source, each once."""
-    found = [item for name in ("serving", "eventing-crds", "kafka") for item in objects(name)]
+    found = [item for name in ("serving-crds", "eventing-crds", "kafka") for item in objects(name)]
     kinds = [item for item in found if item["kind"] == "CustomResourceDefinition"]
     return list({item["metadata"]["name"]: _without_webhook(item) for item in kinds}.values())
 

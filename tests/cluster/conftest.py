@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -38,8 +39,14 @@ def binary() -> Binary:
 @pytest.fixture(scope="session")
 def cluster(binary: Binary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane with Knative's kinds; each test takes a name space of its own."""
+    with new_cluster(binary, tmp_path_factory.mktemp("control-plane")) as running:
+        yield running
+
+
+@contextmanager
+def new_cluster(binary: Binary, directory: Path) -> Iterator[ControlPlane]:
+    """A control plane with Knative's kinds, while the block lasts."""
     programs = Programs(binary("etcd"), binary("kube-apiserver"))
-    directory = tmp_path_factory.mktemp("control-plane")
     with ControlPlane(programs, directory / "data", directory) as running:
         knative.install(running.api)
         yield running

@@ -14,7 +14,8 @@ from tests.manifests import breaking
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
 
-CHANGES = Callable[[Rendered], object]
+Change = Callable[[Rendered], object]
+"""What is done to a rendered overlay to break it."""
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
@@ -26,12 +27,12 @@ def overlay(request: pytest.FixtureRequest) -> Rendered:
 @pytest.fixture(scope="module")
 def applied(cluster: ControlPlane, overlay: Rendered) -> Iterator[Rendered]:
     """An overlay that is in the cluster."""
-    with _applied(cluster, overlay):
+    with applied_to(cluster, overlay):
         yield overlay
 
 
 @contextmanager
-def _applied(cluster: ControlPlane, overlay: Rendered) -> Iterator[None]:
+def applied_to(cluster: ControlPlane, overlay: Rendered) -> Iterator[None]:
     """Bring all objects in, and take them out behind the block; a name space stays, as nobody would end it."""
     cluster.api.apply_all(overlay.objects)
     try:
@@ -98,22 +99,22 @@ def _pod(namespace: str, name: str, spec: Any) -> Manifest:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": kept}
 
 
-def _changed(part: Callable[[Rendered], Any], **members: Any) -> CHANGES:
+def changed(part: Callable[[Rendered], Any], **members: Any) -> Change:
     return lambda rendered: part(rendered).update(members)
 
 
-MUTATED: dict[str, tuple[CHANGES, str]] = {
-    "a field of a Service that isn't there": (_changed(breaking.pod, timeoutseconds=30), "timeoutseconds"),
+MUTATED: dict[str, tuple[Change, str]] = {
+    "a field of a Service that isn't there": (changed(breaking.pod, timeoutseconds=30), "timeoutseconds"),
     "a Service without a container": (breaking.without(breaking.pod, "containers"), "containers: Required"),
-    "a Service with words for a number": (_changed(breaking.pod, containerConcurrency="many"), "containerConcurrency"),
+    "a Service with words for a number": (changed(breaking.pod, containerConcurrency="many"), "containerConcurrency"),
     "a privileged container": (
         lambda rendered: breaking.container(rendered)["securityContext"].update(privileged="yes"),
         "privileged",
     ),
     "a KafkaSource without topics": (breaking.without(breaking.source, "topics"), "topics: Required"),
     "a KafkaSource without servers": (breaking.without(breaking.source, "bootstrapServers"), "bootstrapServers"),
-    "retries in words": (_changed(breaking.delivery, retry="many"), "retry"),
-    "a misspelt delivery": (_changed(breaking.delivery, backofDelay="PT1S"), "backofDelay"),
+    "retries in words": (changed(breaking.delivery, retry="many"), "retry"),
+    "a misspelt delivery": (changed(breaking.delivery, backofDelay="PT1S"), "backofDelay"),
     "a dead-letter sink without a name": (
         lambda rendered: breaking.delivery(rendered)["deadLetterSink"]["ref"].pop("name"),
         "name: Required",
@@ -122,9 +123,9 @@ MUTATED: dict[str, tuple[CHANGES, str]] = {
         lambda rendered: breaking.source(rendered, "PingSource").update(schedule=5),
         "schedule",
     ),
-    "a Job that is restarted for ever": (_changed(breaking.setup, restartPolicy="Always"), "restartPolicy"),
-    "a word misspelt": (_changed(breaking.setup, restartPolice="Never"), "restartPolice"),
-    "a setting that is no string": (_changed(breaking.settings, RELAY_BATCH=1000), "RELAY_BATCH"),
+    "a Job that is restarted for ever": (changed(breaking.setup, restartPolicy="Always"), "restartPolicy"),
+    "a word misspelt": (changed(breaking.setup, restartPolice="Never"), "restartPolice"),
+    "a setting that is no string": (changed(breaking.settings, RELAY_BATCH=1000), "RELAY_BATCH"),
     "a port beyond all ports": (
         lambda rendered: breaking.the(rendered, "NetworkPolicy", "store")["spec"]["egress"][0]["ports"][0].update(
             port=70_000

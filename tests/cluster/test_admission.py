@@ -1,0 +1,118 @@
+"""What we deploy, as Knative's own admission takes it: by rules that no schema has."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from dev.kubernetes.api import Refused
+from dev.kubernetes.control_plane import ControlPlane
+from dev.kubernetes.webhooks import EVENTING, SERVING, admission
+from dev.manifests.rendering import OVERLAYS, SERVICE, SOURCES, Rendered, render
+from tests.cluster.conftest import Binary, new_cluster
+from tests.cluster.test_overlays import Change, applied_to, changed
+from tests.manifests import breaking
+
+pytestmark = [pytest.mark.go, pytest.mark.dev]
+
+
+@pytest.fixture(scope="module")
+def knative(binary: Binary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A cluster of its own: in another one, nothing of Knative's could be applied once its webhooks are gone."""
+    logs: Path = tmp_path_factory.mktemp("webhooks")
+    with new_cluster(binary, logs) as cluster:
+        processes = [
+            admission(webhook, binary(webhook.program), cluster, log=logs / f"{webhook.program}.log")
+            for webhook in (SERVING, EVENTING)
+        ]
+        for process in processes:
+            process.spawn()
+        for process in processes:
+            process.wait_ready()
+        yield cluster
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_knative_takes_all_that_we_deploy(knative: ControlPlane, overlay: str) -> None:
+    rendered = render(overlay)
+    with applied_to(knative, rendered):
+        for service in rendered.of("Service", SERVICE):
+            assert "serving.knative.dev/creator" in knative.api.get(service)["metadata"]["annotations"]
+        sources = [thing for thing in rendered.objects if thing["apiVersion"] == SOURCES]
+        assert len(sources) >= 3
+        for source in sources:
+            knative.api.get(source)
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "a token, which Knative lets a Service only do without": (
+        changed(breaking.pod, automountServiceAccountToken=True),
+        "automountServiceAccountToken",
+    ),
+    "a scale in words": (
+        lambda rendered: breaking.annotations(rendered).update({"autoscaling.knative.dev/min-scale": "some"}),
+        "min-scale",
+    ),
+    "fewer at most than at least": (
+        lambda rendered: breaking.annotations(rendered).update(
+            {"autoscaling.knative.dev/min-scale": "5", "autoscaling.knative.dev/max-scale": "1"}
+        ),
+        "min-scale",
+    ),
+    "a concurrency below none": (changed(breaking.pod, containerConcurrency=-1), "containerConcurrency"),
+    "more time than a revision may take": (changed(breaking.pod, timeoutSeconds=90_000), "timeoutSeconds"),
+    "a folder of the node": (
+        lambda rendered: breaking.pod(rendered)["volumes"].append({"name": "node", "hostPath": {"path": "/etc"}}),
+        "hostPath",
+    ),
+    "a volume that is mounted and not there": (
+        lambda rendered: breaking.container(rendered)["volumeMounts"].append({"name": "more", "mountPath": "/more"}),
+        "volumeMount",
+    ),
+    "a privileged container": (
+        lambda rendered: breaking.container(rendered)["securityContext"].update(privileged=True),
+        "privileged",
+    ),
+    "a schedule that never comes": (
+        lambda rendered: breaking.source(rendered, "PingSource").update(schedule="every minute"),
+        "schedule",
+    ),
+    "data that is not of its type": (
+        lambda rendered: breaking.source(rendered, "PingSource").update(data="{"),
+        "data",
+    ),
+    "a ping to nobody": (
+        lambda rendered: breaking.source(rendered, "PingSource").update(sink={}),
+        "sink",
+    ),
+    "a mode that isn't one": (
+        lambda rendered: breaking.source(rendered, "ApiServerSource").update(mode="Everything"),
+        "mode",
+    ),
+    "a version of no group's": (
+        lambda rendered: breaking.source(rendered, "ApiServerSource")["resources"][0].update(apiVersion="a/b/c"),
+        "apiVersion",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def production(knative: ControlPlane) -> Iterator[Rendered]:
+    """The production overlay, in the cluster."""
+    rendered = render("production")
+    with applied_to(knative, rendered):
+        yield rendered
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_knative_refuses_what_is_wrong(knative: ControlPlane, production: Rendered, what: str) -> None:
+    change, says = REFUSED[what]
+    broken = deepcopy(production)
+    change(broken)
+    (wrong,) = [thing for thing, was in zip(broken.objects, production.objects, strict=True) if thing != was]
+    with pytest.raises(Refused, match=says) as refused:
+        knative.api.apply(wrong, dry_run=True)
+    assert "admission webhook" in str(refused.value)
