@@ -24,6 +24,15 @@ _LETTERS = "shared/twofold/dead_letters.py"
 _KAFKA = "shared/twofold/kafka.py"
 _ARCHIVE = "shared/twofold/archive.py"
 _WATCHING = "functions/pod_events/watching.py"
+_LISTING = "functions/pod_events/listing.py"
+_LIFECYCLE = "functions/pod_events/lifecycle.py"
+_CAUSES = "functions/pod_events/causes.py"
+_POD_IDS = "functions/pod_events/identity.py"
+_TEST_LIFECYCLE = "tests/unit/test_pod_lifecycle.py"
+_TEST_WATCHING = "tests/contract/test_watching.py"
+_TEST_OBSERVING = "tests/contract/test_observing.py"
+_TEST_SEEN = "tests/contract/test_seen_pods.py"
+_TEST_LISTING = "tests/flow/test_pod_listing.py"
 _TEST_ARCHIVE = "tests/contract/test_archive.py"
 _TEST_MONGO = "tests/contract/test_mongo.py"
 _TEST_PUBLISHING = "tests/contract/test_publishing.py"
@@ -446,5 +455,169 @@ MUTANTS = (
         "USER 65532:65532",
         "USER 0:0",
         ("tests/manifests/test_dockerfile.py",),
+    ),
+    # pods: what they are called
+    Mutant(
+        "a pod event's id leaves the pod's uid out",
+        _POD_IDS,
+        'return "/".join([pod_uid, *fact])',
+        'return "/".join(fact)',
+        (f"{_TEST_LIFECYCLE}::TestIds::test_pods_of_the_same_name_share_no_fact",),
+    ),
+    Mutant(
+        "pod events have random ids",
+        _POD_IDS,
+        'return "/".join([pod_uid, *fact])',
+        'return "/".join([pod_uid, *fact, __import__("uuid").uuid4().hex])',
+        (f"{_TEST_LIFECYCLE}::TestIds::test_the_same_fact_has_the_same_id_from_every_state",),
+    ),
+    Mutant(
+        "a container's end is known by its container alone",
+        _LIFECYCLE,
+        'return _Fact(("container_terminated", about["container"], run), at, payload)',
+        'return _Fact(("container_terminated", about["container"]), at, payload)',
+        (f"{_TEST_LIFECYCLE}::TestIds::test_the_same_fact_has_the_same_id_from_every_state",),
+    ),
+    Mutant(
+        "a lost container's end is counted with the next run",
+        _LIFECYCLE,
+        "if waiting and (end.container_id or waiting.reason == CRASH_LOOP):",
+        "if waiting:",
+        (f"{_TEST_LIFECYCLE}::TestIds::test_an_end_without_a_container_id_is_known_by_its_restart",),
+    ),
+    Mutant(
+        "the correlation id stands in for the aggregate's",
+        _POD_IDS,
+        "return _first(pod, self.aggregate_keys) or pod.metadata.uid",
+        "return _first(pod, self.correlation_keys) or pod.metadata.uid",
+        (f"{_TEST_LIFECYCLE}::TestIdentity::test_the_ids_of_the_work_are_each_in_their_own_place",),
+    ),
+    Mutant(
+        "anybody may publish in the cluster's name while no tokens are asked for",
+        "shared/twofold/auth.py",
+        "frozenset(Right) - {Right.PUBLISH_RESERVED}",
+        "frozenset(Right)",
+        ("tests/flow/test_tokens.py::test_the_clusters_name_is_open_to_nobody",),
+    ),
+    # pods: what happened to them
+    Mutant(
+        "out of memory is an error exit",
+        _CAUSES,
+        '        return "oom_killed"\n',
+        '        return "error_exit"\n',
+        (
+            f"{_TEST_LIFECYCLE}::TestTimelines::test_out_of_memory_is_no_error_exit_and_exit_code_137_is_not_out_of_memory",
+        ),
+    ),
+    Mutant(
+        "how a container ended is not looked for in its last state",
+        _CAUSES,
+        "end = status.state.terminated or (status.last_state.terminated if status.state.waiting else None)",
+        "end = status.state.terminated",
+        (f"{_TEST_LIFECYCLE}::TestFailures::test_the_cause_is_found_where_kubernetes_puts_it",),
+    ),
+    Mutant(
+        "a disruption is no cause",
+        _CAUSES,
+        "return _DISRUPTIONS.get(disruption.reason) if disruption else None",
+        "return None",
+        (f"{_TEST_LIFECYCLE}::TestFailures::test_the_cause_is_found_where_kubernetes_puts_it",),
+    ),
+    Mutant(
+        "a finished pod has never run",
+        _LIFECYCLE,
+        "return bool(started) and all(started)",
+        "return False",
+        (f"{_TEST_LIFECYCLE}::TestTimelines::test_a_pod_seen_only_at_its_end_has_all_of_its_life",),
+    ),
+    # pods: each fact is told once
+    Mutant(
+        "a pod's states are told apart by its phase",
+        _WATCHING,
+        "ids = sorted(event.event_id.bytes for event in self.events)",
+        "ids = [self.pod.status.phase.encode()]",
+        (f"{_TEST_WATCHING}::test_a_new_fact_in_the_same_phase_is_published",),
+    ),
+    Mutant(
+        "an unchanged pod is published again",
+        _WATCHING,
+        "if known.get(state.pod.metadata.uid) != state.facts]",
+        "]",
+        (f"{_TEST_WATCHING}::test_an_unchanged_pod_sent_1000_times_writes_nothing_and_costs_one_read_each",),
+    ),
+    Mutant(
+        "a pod is remembered before its facts are durable",
+        _WATCHING,
+        "        published = await self._publisher.publish_observed("
+        "[event for state in changed for event in state.events])\n"
+        "        await self._seen.note([state.seen() for state in changed])\n",
+        "        await self._seen.note([state.seen() for state in changed])\n"
+        "        published = await self._publisher.publish_observed("
+        "[event for state in changed for event in state.events])\n",
+        ("tests/flow/test_pod_lives.py::TestKilled::test_at_each_step_of_a_delivery",),
+    ),
+    Mutant(
+        "a later observation is a conflict",
+        _PUBLISHING,
+        "elif not isinstance(outcome, Conflict):",
+        "else:",
+        (f"{_TEST_OBSERVING}::test_two_observations_at_once_are_one_fact",),
+    ),
+    Mutant(
+        "what the log has is announced again",
+        _PUBLISHING,
+        "known = await self._event_store.known(ids) | await self._events.known(ids)",
+        "known = await self._events.known(ids)",
+        (f"{_TEST_OBSERVING}::test_what_is_in_the_log_alone_is_not_announced_again",),
+    ),
+    # pods: gone, or not
+    Mutant(
+        "a pod that is not listed is deleted without a GET",
+        _LISTING,
+        "there = await asyncio.to_thread(pods.get, pod.namespace, pod.name)",
+        "there = None",
+        (f"{_TEST_LISTING}::TestNoFalseDeletion::test_a_list_without_it_is_not_believed",),
+    ),
+    Mutant(
+        "another pod of the same name is taken for it",
+        _LISTING,
+        'if there is not None and there["metadata"]["uid"] == pod.pod_uid:',
+        "if there is not None:",
+        (f"{_TEST_LISTING}::TestGone::test_another_pod_of_its_name_is_not_it",),
+    ),
+    Mutant(
+        "a missing right is a pod's absence",
+        _LISTING,
+        'there = {"metadata": {"uid": pod.pod_uid}}',
+        "there = None",
+        (f"{_TEST_LISTING}::TestNoFalseDeletion::test_without_the_right_to_get_nothing_is_deleted",),
+    ),
+    Mutant(
+        "any 404 is a pod's absence",
+        "functions/pod_events/cluster.py",
+        'if error.status == 404 and _status(error).get("reason") == "NotFound":',
+        "if error.status == 404:",
+        (f"{_TEST_LISTING}::TestNoFalseDeletion::test_a_404_from_something_between_is_not_believed",),
+    ),
+    Mutant(
+        "another cluster's pods are looked for",
+        "shared/twofold/seen_pods.py",
+        '            "cluster": cluster,\n            "gone_at"',
+        '            "gone_at"',
+        (f"{_TEST_SEEN}::test_pods_of_another_cluster_are_not_looked_for",),
+    ),
+    Mutant(
+        "a pod that is there but not listed is looked for each time",
+        "shared/twofold/seen_pods.py",
+        '{"$pow": [2, {"$ifNull": ["$looks", 0]}]}',
+        "0",
+        (f"{_TEST_SEEN}::test_the_wait_for_one_that_is_there_but_not_listed_grows",),
+    ),
+    Mutant(
+        "a list is waited for on the event loop",
+        _LISTING,
+        "page = await asyncio.to_thread(pods.page, token)",
+        "page = pods.page(token)",
+        (f"{_TEST_LISTING}::TestTrouble::test_a_slow_list_stalls_nobody_and_only_one_works_at_a_time",),
     ),
 )

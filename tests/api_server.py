@@ -28,8 +28,8 @@ class ApiServer:
     """The verbs, `list` and `get`, that are answered with 403."""
     expired: set[str] = field(default_factory=set)
     """Tokens to go on with that are answered with 410, once each."""
-    broken: bool = False
-    """Whether everything is answered as something between answers it: 404, and no JSON."""
+    broken: set[str] = field(default_factory=set)
+    """The verbs that something between the two answers: with 404, and no JSON."""
     delay_s: float = 0.0
     asked: list[str] = field(default_factory=list)
     """The paths of all requests, with their queries."""
@@ -43,6 +43,10 @@ class ApiServer:
         """Have it no more."""
         del self.pods[pod["metadata"]["namespace"], pod["metadata"]["name"]]
 
+    def verb(self, target: str) -> str:
+        """What a GET of that path asks for."""
+        return "list" if urlsplit(target).path.endswith("/pods") else "get"
+
     def answer(self, target: str) -> tuple[int, Json]:
         """Status and body of the answer to a GET."""
         self.asked.append(target)
@@ -52,7 +56,7 @@ class ApiServer:
             parts.path.strip("/").split("/"),
             {name: values[0] for name, values in parse_qs(parts.query).items()},
         )
-        if steps[-1] == "pods":
+        if self.verb(target) == "list":
             return self._list(steps[3] if "namespaces" in steps else "", query)
         return self._get(steps[3], steps[5])
 
@@ -98,8 +102,9 @@ def api_server() -> Iterator[ApiServer]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            code, answer = (404, {}) if served.broken else served.answer(self.path)
-            body = b"no such page" if served.broken else json.dumps(answer).encode()
+            broken = served.verb(self.path) in served.broken
+            code, answer = (404, {}) if broken else served.answer(self.path)
+            body = b"no such page" if broken else json.dumps(answer).encode()
             self.send_response(code)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))

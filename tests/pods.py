@@ -1,4 +1,7 @@
-"""Pods' lives: the requests that ApiServerSource sends in each, in order, from `tests/fixtures/pods`."""
+"""Pods' lives: the requests that ApiServerSource sends in each, in order, from `tests/fixtures/pods`.
+
+They were put together after what Kubernetes 1.34 writes at each step; `tests/cluster` has real ones.
+"""
 
 import json
 from collections.abc import Iterable
@@ -89,3 +92,14 @@ def first_observed(sent: Iterable[Sent]) -> dict[UUID, Event]:
         for event in state.events():
             found.setdefault(event.event_id, event)
     return found
+
+
+def differing(one: Event, other: Event) -> set[str]:
+    """The names of the fields that two tellings of one fact say differently."""
+    fields = {"timestamp": (one.timestamp, other.timestamp), "aggregate_id": (one.aggregate_id, other.aggregate_id)}
+    metadata = {*one.metadata_fields, *other.metadata_fields}
+    fields |= {name: (one.metadata_fields.get(name), other.metadata_fields.get(name)) for name in metadata}
+    payload = {*one.payload, *other.payload}
+    fields |= {name: (one.payload.get(name), other.payload.get(name)) for name in payload}
+    assert one.event_type == other.event_type
+    return {name for name, (here, there) in fields.items() if here != there}

@@ -1,6 +1,7 @@
 """What becomes of a pod's state: its facts, published once; and of what an ApiServerSource sends that is no pod."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,8 @@ from twofold.seen_pods import SeenPod, SeenPods
 from .identity import Identity
 from .lifecycle import lifecycle
 from .pod import Pod
+
+logger = logging.getLogger(__name__)
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -94,7 +97,8 @@ class Watcher:
             state = self._state_in(received.event)
             if state is not None:
                 await self.observe([state])
-        except ReferenceMode:
+        except ReferenceMode as error:  # for who configures the source: it logs no more than the status
+            logger.warning("422: %s", error.detail)
             raise
         except Rejected as reason:
             await self.keep(headers, body, reason, received)

@@ -1,6 +1,6 @@
 """Who calls, and what they may: JWT bearer tokens, checked against an issuer's keys (RFC 7519, 7517, 6750).
 
-A right is a string in the token's roles claim. `AUTH=off` lets everybody do everything; nothing else does.
+A right is a string in the token's roles claim. `AUTH=off` lets everybody do everything, but for publishing in the cluster's name; nothing else does.
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class Principal:
         return None
 
 
-ANYBODY = Principal("anybody", frozenset(Right))
+ANYBODY = Principal("anybody", frozenset(Right) - {Right.PUBLISH_RESERVED})
 """Who calls while tokens are not asked for."""
 
 
@@ -112,7 +112,7 @@ class Authenticator(Protocol):
 
 
 class Open:
-    """Asks for no token: everybody may do everything."""
+    """Asks for no token: everybody may do everything, but for publishing in the cluster's name."""
 
     async def principal(self, headers: Headers) -> Principal:
         """Anybody."""

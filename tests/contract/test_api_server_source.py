@@ -1,18 +1,24 @@
 """The ApiServerSource stand-in: it sends what the source sends, and loses what the source loses."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes.client import ApiClient, Configuration, CoreV1Api
 
 from dev.api_server_source import LIVES, recorded, request_of, send, watched
-from tests.pods import life
+from dev.functions import plain_environment
+from dev.paths import ROOT
+from tests.helpers import View
+from tests.pods import first_observed, life, new_life
 
 pytestmark = pytest.mark.dev
 
@@ -70,6 +76,29 @@ def test_it_retries_what_the_source_retries(statuses: tuple[int, ...], tries: in
         assert outcome == f"{statuses[-1]} after {tries} tries"
         assert len(sent) == tries
         assert len({headers["ce-id"] for headers, _ in sent}) == 1
+
+
+@pytest.mark.guarantee("G6")
+def test_it_feeds_pod_events_with_recorded_lives(flow: View, tmp_path: Path) -> None:
+    """As `make dev` starts it."""
+    states = new_life("oom_killed")
+    lines = [json.dumps({"headers": state.headers, "body": state.pod}) for state in states]
+    (tmp_path / "oom_killed.ndjson").write_text("\n".join(lines) + "\n")
+    command = [
+        sys.executable,
+        "-m",
+        "dev.api_server_source",
+        "--sink",
+        flow.stack.pod_events_url,
+        "--lives",
+        str(tmp_path),
+    ]
+    run = subprocess.run(
+        command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert run.stdout.splitlines() == ["200 after 1 tries"] * len(states)
+    found = flow.database.events.find({"payload.pod_uid": states[0].uid})
+    assert {document["_id"] for document in found} == first_observed(states).keys()
 
 
 class Watched:

@@ -200,10 +200,11 @@ class TestNoFalseDeletion:
         assert listed(flow, lister)["gone"] == 0
         assert "pod.deleted" not in types_of(flow, sent)
 
+    @pytest.mark.parametrize("verb", ["list", "get"])
     def test_a_404_from_something_between_is_not_believed(
-        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent, verb: str
     ) -> None:
-        api.broken = True
+        api.broken = {verb}
         assert ping(flow, lister).status_code == 503
         assert "pod.deleted" not in types_of(flow, sent)
 

@@ -81,6 +81,18 @@ def test_off_lets_everybody_in_and_says_so(flow: View, spawn: Spawner) -> None:
     assert "AUTH=off" in opened.child.log.read_text()
 
 
+@pytest.mark.guarantee("G6")
+@pytest.mark.parametrize("changes", [{"event_type": "pod.created"}, {"metadata": {"service_name": "/pod_events"}}])
+def test_the_clusters_name_is_open_to_nobody(flow: View, spawn: Spawner, changes: dict[str, Any]) -> None:
+    """Its right is shown by a token alone, so that nobody takes a pod's fact its id, or tells one that never was."""
+    event = an_event(**changes)
+    for url, headers in ((spawn("publish", AUTH="off").url, {}), ("", bearer("ann", "events:publish:any"))):
+        answer = flow.publish(event, url, **headers)
+        assert answer.status_code == 403
+        assert "events:publish:reserved" in answer.json()["detail"]
+    assert flow.document("events", event) is None
+
+
 @pytest.mark.parametrize("function", ["publish"])
 def test_a_function_that_people_reach_does_not_start_without_an_issuer(stack: Stack, function: str) -> None:
     """Forgetting to configure tokens must not open the door."""

@@ -350,5 +350,5 @@ class TestSettings:
         for _ in range(2):
             with caplog.at_level(logging.WARNING):
                 who = await authenticator(off).principal([])
-            assert who.rights == set(Right)
+            assert who.rights == set(Right) - {Right.PUBLISH_RESERVED}
         assert caplog.text.count("AUTH=off") == 2

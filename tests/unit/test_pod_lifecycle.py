@@ -14,7 +14,7 @@ from functions.pod_events.facts import ALWAYS_MAY_DIFFER, MAY_DIFFER
 from functions.pod_events.identity import Identity
 from functions.pod_events.lifecycle import gone, lifecycle
 from functions.pod_events.pod import Pod
-from tests.pods import IDENTITY, Sent, first_observed, life, names
+from tests.pods import IDENTITY, Sent, differing, first_observed, life, names
 from twofold.errors import Invalid
 from twofold.event import Event
 from twofold.reserved import is_reserved
@@ -254,17 +254,6 @@ def as_written(text: str) -> list[str]:
 def event_of(events: Iterable[Event], type_: str) -> Event:
     (event,) = [event for event in events if event.event_type == type_]
     return event
-
-
-def differing(one: Event, other: Event) -> set[str]:
-    """The names of the fields that two tellings of one fact say differently."""
-    fields = {"timestamp": (one.timestamp, other.timestamp), "aggregate_id": (one.aggregate_id, other.aggregate_id)}
-    metadata = {*one.metadata_fields, *other.metadata_fields}
-    fields |= {name: (one.metadata_fields.get(name), other.metadata_fields.get(name)) for name in metadata}
-    payload = {*one.payload, *other.payload}
-    fields |= {name: (one.payload.get(name), other.payload.get(name)) for name in payload}
-    assert one.event_type == other.event_type
-    return {name for name, (here, there) in fields.items() if here != there}
 
 
 class TestTimelines:
