@@ -559,8 +559,8 @@ MUTANTS = (
     Mutant(
         "a later observation is a conflict",
         _PUBLISHING,
-        "elif not isinstance(outcome, Conflict):",
-        "else:",
+        "if isinstance(error, TwofoldError) and not isinstance(error, Conflict)]",
+        "if isinstance(error, TwofoldError)]",
         (f"{_TEST_OBSERVING}::test_two_observations_at_once_are_one_fact",),
     ),
     Mutant(

@@ -1,6 +1,7 @@
 """Who calls, and what they may: JWT bearer tokens, checked against an issuer's keys (RFC 7519, 7517, 6750).
 
-A right is a string in the token's roles claim. `AUTH=off` lets everybody do everything, but for publishing in the cluster's name; nothing else does.
+A right is a string in the token's roles claim. `AUTH=off` lets everybody do everything, but for publishing in the
+cluster's name; nothing else does.
 """
 
 import asyncio

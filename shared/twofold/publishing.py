@@ -137,22 +137,18 @@ class Publisher:
         """Publish observations of facts: of each fact the first one wins, and one that differs from it is a duplicate.
 
         What is known already, in `events` or in the log, is left alone: a fact that outlived `events` is not announced
-        again. Returns how many are new, once a majority of MongoDB has them. Raises `Unavailable`, or the error of one
-        that can't be taken, with the others taken.
+        again. Returns how many are new, once a majority of MongoDB has them. Raises `Unavailable` if one is not known
+        to be stored, else the error of one that can't be taken, with the others taken.
         """
         ids = [event.event_id for event in events]
         known = await self._event_store.known(ids) | await self._events.known(ids)
         new = [Received(event) for event in events if event.event_id not in known]
-        accepted = 0
-        refusal: TwofoldError | None = None
-        for outcome in await self.publish(new):
-            if isinstance(outcome, Published):
-                accepted += outcome.status == "accepted"
-            elif not isinstance(outcome, Conflict):  # which is another's observation, made in between
-                refusal = outcome
-        if refusal:
-            raise refusal
-        return accepted
+        outcomes = await self.publish(new)
+        # A conflict is another's observation, made in between.
+        refused = [error for error in outcomes if isinstance(error, TwofoldError) and not isinstance(error, Conflict)]
+        if refused:
+            raise next((error for error in refused if error.retriable), refused[0])
+        return sum(isinstance(outcome, Published) and outcome.status == "accepted" for outcome in outcomes)
 
     def _entry(self, event: Event) -> _Entry | TwofoldError:
         record = to_kafka(event)
