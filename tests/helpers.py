@@ -260,7 +260,7 @@ class Callers:
     async def post(self, url: str, request: Request) -> Answer:
         """Send one."""
         headers, body = request
-        pairs = headers.items() if isinstance(headers, Mapping) else _decoded(headers)
+        pairs = headers.items() if isinstance(headers, Mapping) else decoded(headers)
         start = time.monotonic()
         try:
             async with self._session.post(url, headers=CIMultiDict(pairs), data=body) as answer:
@@ -273,7 +273,8 @@ class Callers:
         return await asyncio.gather(*(self.post(url, request) for request in requests))
 
 
-def _decoded(headers: Raw) -> list[tuple[str, str]]:
+def decoded(headers: Raw) -> list[tuple[str, str]]:
+    """The headers as a client takes them."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 

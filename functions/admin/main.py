@@ -16,6 +16,7 @@ from twofold.auth import authenticator
 from twofold.http import Function
 from twofold.openapi import describe
 from twofold.settings import Settings
+from twofold.telemetry import Telemetry
 
 from .operations import OPERATIONS, Admin
 
@@ -24,13 +25,13 @@ api = Api(OPERATIONS, authenticator(settings), describe("admin", OPERATIONS))
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[Admin]:
+async def open_service(_: Telemetry) -> AsyncIterator[Admin]:
     """What one worker process works with."""
     async with mongo.connect(settings, "admin") as database:
         yield Admin(AdminEventsRepository(database, settings), AdminStatistics(database, settings), Archive(database))
 
 
-function = Function(open_service, api.handle)
+function = Function("admin", settings, open_service, api.handle)
 
 
 @functions_framework.aio.http

@@ -16,6 +16,7 @@ from twofold.feed import Feed
 from twofold.http import Function
 from twofold.openapi import describe
 from twofold.settings import Settings
+from twofold.telemetry import Telemetry
 
 from .operations import OPERATIONS, Audit
 
@@ -24,7 +25,7 @@ api = Api(OPERATIONS, authenticator(settings), describe("audit", OPERATIONS))
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[Audit]:
+async def open_service(_: Telemetry) -> AsyncIterator[Audit]:
     """What one worker process works with."""
     async with mongo.connect(settings, "audit") as database:
         event_store = EventStore(database)
@@ -38,7 +39,7 @@ async def open_service() -> AsyncIterator[Audit]:
         )
 
 
-function = Function(open_service, api.handle)
+function = Function("audit", settings, open_service, api.handle)
 
 
 @functions_framework.aio.http

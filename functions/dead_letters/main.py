@@ -12,15 +12,16 @@ from twofold.dead_letters import DeadLetters
 from twofold.http import Function, allow, read_body
 from twofold.settings import Settings
 from twofold.storing import keep_undelivered
+from twofold.telemetry import Telemetry
 
 settings = Settings()
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[DeadLetters]:
+async def open_service(telemetry: Telemetry) -> AsyncIterator[DeadLetters]:
     """What one worker process works with."""
     async with mongo.connect(settings, "dead_letters") as database:
-        yield DeadLetters(database)
+        yield DeadLetters(database, telemetry)
 
 
 async def handle(letters: DeadLetters, request: Request) -> Response:
@@ -30,7 +31,7 @@ async def handle(letters: DeadLetters, request: Request) -> Response:
     return Response(status_code=200)
 
 
-function = Function(open_service, handle)
+function = Function("dead_letters", settings, open_service, handle)
 
 
 @functions_framework.aio.http

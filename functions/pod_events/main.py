@@ -16,6 +16,7 @@ from twofold.http import Function, allow, before_sigterm, read_body
 from twofold.publishing import open_publisher
 from twofold.seen_pods import SeenPods
 from twofold.settings import Settings
+from twofold.telemetry import Telemetry
 
 from .identity import Identity
 from .listing import Listing, Pods
@@ -41,7 +42,7 @@ def connect() -> Pods:
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[Service]:
+async def open_service(telemetry: Telemetry) -> AsyncIterator[Service]:
     """Open the connections of one worker process."""
     identity = Identity(
         settings.pods_cluster,
@@ -51,13 +52,13 @@ async def open_service() -> AsyncIterator[Service]:
     )
     async with (
         mongo.connect(settings, "pod_events") as database,
-        open_publisher(settings, "pod_events") as publisher,
+        open_publisher(settings, "pod_events", telemetry) as publisher,
     ):
         before_sigterm(publisher.flush)
         watcher = Watcher(
             publisher,
             SeenPods(database),
-            DeadLetters(database),
+            DeadLetters(database, telemetry),
             identity,
             ignored_namespaces=settings.pods_ignored_namespaces,
             clock=lambda: datetime.now(UTC),
@@ -78,7 +79,7 @@ async def handle(service: Service, request: Request) -> Response:
     return Response(status_code=200)
 
 
-function = Function(open_service, handle)
+function = Function("pod_events", settings, open_service, handle)
 
 
 @functions_framework.aio.http

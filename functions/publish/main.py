@@ -13,15 +13,16 @@ from twofold.errors import Rejected, TwofoldError
 from twofold.http import Function, allow, before_sigterm, problem_details, read_body
 from twofold.publishing import Published, Publisher, open_publisher
 from twofold.settings import Settings
+from twofold.telemetry import EVENT_ID, Telemetry
 
 settings = Settings()
 callers = authenticator(settings)
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[Publisher]:
+async def open_service(telemetry: Telemetry) -> AsyncIterator[Publisher]:
     """What one worker process works with."""
-    async with open_publisher(settings, "publish") as publisher:
+    async with open_publisher(settings, "publish", telemetry) as publisher:
         before_sigterm(publisher.flush)
         yield publisher
 
@@ -31,13 +32,17 @@ async def handle(publisher: Publisher, request: Request) -> Response:
     allow(request, "POST")
     caller = await callers.principal(request.headers.raw)
     caller.require(Right.PUBLISH)
-    body = await read_body(request, settings.max_body_bytes)
-    await publisher.turn()
-    received = from_http(request.headers.raw, body, publisher.clock(), settings.max_batch_events)
+    try:
+        body = await read_body(request, settings.max_body_bytes)
+        await publisher.turn()
+        received = from_http(request.headers.raw, body, publisher.clock(), settings.max_batch_events)
+    except Rejected as unreadable:
+        raise publisher.refused(unreadable) from None
     if isinstance(received, list):
         return _batch_answer(await publisher.publish([_permitted(caller, each) for each in received]))
+    EVENT_ID.set(received.event.given_id)
     if refusal := caller.refusal(received.event):
-        raise refusal
+        raise publisher.refused(refusal)
     (outcome,) = await publisher.publish([received])
     if isinstance(outcome, TwofoldError):
         raise outcome
@@ -65,7 +70,7 @@ def _taken(published: Published) -> dict[str, str]:
     return {"id": published.given_id, "event_id": str(published.event_id), "result": published.status}
 
 
-function = Function(open_service, handle)
+function = Function("publish", settings, open_service, handle)
 
 
 @functions_framework.aio.http

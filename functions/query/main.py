@@ -14,6 +14,7 @@ from twofold.events import EventRepository
 from twofold.http import Function, before_sigterm
 from twofold.openapi import describe
 from twofold.settings import Settings
+from twofold.telemetry import Telemetry
 
 from .operations import OPERATIONS, Query
 
@@ -22,7 +23,7 @@ api = Api(OPERATIONS, authenticator(settings), describe("query", OPERATIONS))
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[Query]:
+async def open_service(_: Telemetry) -> AsyncIterator[Query]:
     """What one worker process works with."""
     async with mongo.connect(settings, "query") as database:
         events = EventRepository(database)
@@ -31,7 +32,7 @@ async def open_service() -> AsyncIterator[Query]:
         yield service
 
 
-function = Function(open_service, api.handle)
+function = Function("query", settings, open_service, api.handle)
 
 
 @functions_framework.aio.http

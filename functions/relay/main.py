@@ -16,15 +16,16 @@ from twofold.http import Function, allow
 from twofold.kafka import new_sender
 from twofold.relaying import Relay, open_relay
 from twofold.settings import Settings
+from twofold.telemetry import Telemetry
 
 settings = Settings()
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[Relay]:
+async def open_service(telemetry: Telemetry) -> AsyncIterator[Relay]:
     """What one worker process works with."""
     async with mongo.connect(settings, "relay") as database:
-        yield open_relay(database, new_sender(settings), settings)
+        yield open_relay(database, new_sender(settings), settings, telemetry)
 
 
 async def handle(service: Relay, request: Request) -> Response:
@@ -36,7 +37,7 @@ async def handle(service: Relay, request: Request) -> Response:
     return JSONResponse(to_jsonable_python(run) if run else {"busy": "another relay is at it"})
 
 
-function = Function(open_service, handle)
+function = Function("relay", settings, open_service, handle)
 
 
 @functions_framework.aio.http

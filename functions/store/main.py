@@ -12,16 +12,17 @@ from twofold import mongo
 from twofold.http import Function, allow, read_body
 from twofold.settings import Settings
 from twofold.storing import Store
+from twofold.telemetry import Telemetry
 
 settings = Settings()
 DURABLE = Response(status_code=200)
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[Store]:
+async def open_service(telemetry: Telemetry) -> AsyncIterator[Store]:
     """What one worker process works with."""
     async with mongo.connect(settings, "store") as database:
-        yield Store(database, settings, clock=lambda: datetime.now(UTC))
+        yield Store(database, settings, lambda: datetime.now(UTC), telemetry=telemetry)
 
 
 async def handle(service: Store, request: Request) -> Response:
@@ -31,7 +32,7 @@ async def handle(service: Store, request: Request) -> Response:
     return DURABLE
 
 
-function = Function(open_service, handle)
+function = Function("store", settings, open_service, handle)
 
 
 @functions_framework.aio.http

@@ -65,6 +65,8 @@ class Received(NamedTuple):
     offset: int | None = None
     redrive_of: UUID | None = None
     """The dead letter that was redriven."""
+    traceparent: str | None = None
+    """Of the hop that brings the event; what the event says of itself is in its metadata."""
 
 
 # --- in: HTTP, from producers ---------------------------------------------------------------------------------------
@@ -393,13 +395,16 @@ def _content_type(event: Event) -> str:
     return event.metadata.extensions.get("datacontenttype", "application/json")
 
 
-def to_kafka(event: Event) -> Record:
+def to_kafka(event: Event, traceparent: str | None = None) -> Record:
     """The record of `event` (CloudEvents Kafka binding, binary mode), which KafkaSource can carry unchanged.
 
-    Its key is the aggregate's id, so that one aggregate stays in one partition.
+    Its key is the aggregate's id, so that one aggregate stays in one partition. `traceparent` is the hop's, in W3C's
+    own header: KafkaSource's spans continue it.
     """
     headers = [(f"ce_{name}", value.encode()) for name, value in attributes_of(event).items()]
     headers.append(("content-type", _content_type(event).encode()))
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent.encode()))
     return Record((event.aggregate_id or str(event.event_id)).encode(), event.payload_json, headers)
 
 

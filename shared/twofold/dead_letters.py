@@ -6,6 +6,7 @@ Somebody may also make it `discarded`. Each change names the state that it start
 
 import base64
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +16,9 @@ from uuid import UUID
 from twofold.cloudevents import Received, Record, letter_of, record_of_letter
 from twofold.errors import Rejected, Undelivered
 from twofold.mongo import Database, Document, driver_errors
+from twofold.telemetry import LETTERS, SILENT, Telemetry
+
+logger = logging.getLogger(__name__)
 
 REDRIVE_WITHIN = timedelta(minutes=10)
 """How long a redriven letter may be on its way before it counts as dead again."""
@@ -76,8 +80,9 @@ def undelivered(headers: Sequence[tuple[bytes, bytes]]) -> Undelivered:
 class DeadLetters:
     """The collection `dead_letters`. Every method raises `Unavailable` when MongoDB is away."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, telemetry: Telemetry = SILENT) -> None:
         self._dead_letters = database["dead_letters"]
+        self._telemetry = telemetry
 
     async def keep(self, letter: DeadLetter) -> None:
         """Make the letter durable, once; a redelivery is counted. Returns when a majority has it.
@@ -105,6 +110,9 @@ class DeadLetters:
         ]
         with driver_errors():
             await self._dead_letters.update_one({"_id": letter.letter_id}, change, upsert=True)
+        self._telemetry.record(LETTERS, 1, {"error.type": letter.reason.title})
+        about = {"letter_id": str(letter.letter_id), "reason": letter.reason.title}
+        logger.warning("dead letter", extra=about | {"partition": letter.partition, "offset": letter.offset})
 
     async def dead(self, ids: Sequence[UUID]) -> set[tuple[UUID, bytes]]:
         """Which of the events are dead for a reason of their own: (event_id, digest) of each.

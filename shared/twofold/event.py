@@ -276,6 +276,12 @@ class Event(BaseModel):
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return self.of(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
 
+    def with_traceparent(self, traceparent: str) -> Self:
+        """The same event with another valid `traceparent`: it is no part of the digest, so nothing is made anew."""
+        copied = super().model_copy(update={"metadata": self.metadata.model_copy(update={"traceparent": traceparent})})
+        copied.__dict__.pop("metadata_fields", None)
+        return copied
+
     @property
     def given_id(self) -> str:
         """CloudEvents' `id`: what the producer called it."""

@@ -4,9 +4,11 @@ Errors follow RFC 9457 (`application/problem+json`) and hold no stack trace, que
 """
 
 import asyncio
+import atexit
 import gc
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import FrameType
@@ -18,6 +20,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from twofold.errors import Malformed, TooLarge, TwofoldError, Unauthorized, Unavailable
+from twofold.logs import REQUEST, write_logs
+from twofold.reporting import Reporting
+from twofold.settings import Settings
+from twofold.telemetry import REQUEST_TIME, SILENT, Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -29,23 +35,47 @@ Handle = Callable[[Service, Request], Awaitable[Response]]
 class Function(Generic[Service]):
     """A function's life in one worker process: what it works with is opened with the first request, after the fork.
 
-    functions-framework imports the module before it forks, and has no hook for the start.
+    functions-framework imports the module before it forks, and has no hook for the start. What the environment says
+    of logs and of a collector is read at once, so that a wrong value ends the start. Raises `ValidationError`.
     """
 
     def __init__(
-        self, open_service: Callable[[], AbstractAsyncContextManager[Service]], handle: Handle[Service]
+        self,
+        name: str,
+        settings: Settings,
+        open_service: Callable[[Telemetry], AbstractAsyncContextManager[Service]],
+        handle: Handle[Service],
     ) -> None:
+        write_logs(settings, name)
+        self._name = name
+        self._topic = settings.kafka_topic
+        self._reporting = Reporting()
         self._open_service = open_service
         self._handle = handle
         self._service: Service | None = None
         self._opening = asyncio.Lock()
         self._resources = AsyncExitStack()
+        self._telemetry = SILENT
+        self._observed = logger.isEnabledFor(logging.DEBUG)
+        self._last_request = 0.0
+        self._leaving = False
 
     async def __call__(self, request: Request) -> Response:
         """Answer `request`, with 503 for whatever is unexpected: ApiServerSource takes a 500 for final."""
+        REQUEST.set(request.scope)
+        if request.method in ("GET", "HEAD") and request.scope["path"] == "/healthz":
+            return JSONResponse({"status": "ok"})
+        self._last_request = time.monotonic()
+        if self._observed or self._service is None:
+            response = await self._observe(request)
+        else:
+            response = await self._answer(request)
+        if self._leaving:
+            response.headers["connection"] = "close"
+        return response
+
+    async def _answer(self, request: Request) -> Response:
         try:
-            if request.method in ("GET", "HEAD") and request.scope["path"] == "/healthz":
-                return JSONResponse({"status": "ok"})
             return await self._handle(self._service or await self._open(), request)
         except TwofoldError as error:
             if isinstance(error, Unavailable):
@@ -57,12 +87,59 @@ class Function(Generic[Service]):
             logger.exception("unexpected error in %s %s", request.method, request.url.path)
             return problem(Unavailable("unexpected error; the function's log says more"))
 
+    async def _observe(self, request: Request) -> Response:
+        """Answer, and tell how that went: for those who asked to be told."""
+        start = time.perf_counter()
+        status = 500
+        try:
+            response = await self._answer(request)
+            status = response.status_code
+        except HTTPException as refusal:
+            status = refusal.status_code
+            raise
+        finally:
+            seconds = time.perf_counter() - start
+            about: dict[str, str | int] = {
+                "http.request.method": request.method if request.method in _METHODS else "_OTHER",
+                "http.response.status_code": status,
+                "url.scheme": "http",
+            }
+            self._telemetry.record(REQUEST_TIME, seconds, about)
+            logger.debug("request", extra=about | {"url.path": request.scope["path"], "seconds": round(seconds, 6)})
+        return response
+
     async def _open(self) -> Service:
         async with self._opening:
             if self._service is None:
-                self._service = await self._resources.enter_async_context(self._open_service())
+                if self._telemetry is SILENT:
+                    self._open_telemetry()
+                self._service = await self._resources.enter_async_context(self._open_service(self._telemetry))
+                before_sigterm(self._leave)
                 _collect_garbage_seldom()
             return self._service
+
+    def _open_telemetry(self) -> None:
+        self._telemetry = self._reporting.open(self._name, self._topic)
+        if self._telemetry is not SILENT:
+            self._observed = True
+            _at_the_end(self._telemetry.close)
+
+    async def _leave(self) -> None:
+        """Go on answering, and close each connection behind its answer, until nobody has asked for a while.
+
+        uvicorn closes at once the connections on which it knows of no request: one that is on its way on such a
+        connection would get no answer.
+        """
+        self._leaving = True
+        until = time.monotonic() + _MOST_LEAVING_S
+        while time.monotonic() < min(until, self._last_request + _QUIET_S):  # noqa: ASYNC110 - quiet is no event
+            await asyncio.sleep(0.05)
+
+
+_QUIET_S = 1.0
+_MOST_LEAVING_S = 5.0
+"""Of the 30 s or more that Kubernetes and gunicorn give."""
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT")
 
 
 def _collect_garbage_seldom() -> None:
@@ -99,6 +176,23 @@ def before_sigterm(finish: Callable[[], Awaitable[None]]) -> None:
         loop.call_soon_threadsafe(start, signum, frame)
 
     signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _at_the_end(finish: Callable[[], None]) -> None:
+    """Run `finish` when the server has stopped serving, and before the process ends.
+
+    When uvicorn has stopped, it raises the signal that stopped it once more, which would end the process there and
+    then. So the signal is blocked from its first arrival on, and the process ends as others do.
+    """
+    stop = signal.getsignal(signal.SIGTERM)
+
+    def on_sigterm(signum: int, frame: FrameType | None) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if callable(stop):
+            stop(signum, frame)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    atexit.register(finish)
 
 
 class LiveResponse(Response, Generic[Item]):

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 from twofold import mongo
 from twofold.cloudevents import Received, Record, to_kafka
-from twofold.errors import Conflict, TooLarge, TwofoldError, UnknownReplay
+from twofold.errors import Conflict, Rejected, TooLarge, TwofoldError, UnknownReplay
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -24,6 +24,7 @@ from twofold.group_commit import GroupCommit
 from twofold.kafka import Sender, new_sender
 from twofold.mongo import Encoded
 from twofold.settings import Settings
+from twofold.telemetry import ACCEPTED, DUPLICATES, REJECTED, SILENT, Telemetry
 
 CLOSE_S = 5.0
 """How long closing waits for Kafka: what is not sent by then is left to the relay."""
@@ -57,12 +58,15 @@ class Publisher:
         sender: Sender,
         settings: Settings,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._events = events
         self._event_store = event_store
         self._sender = sender
         self._max_record_bytes = settings.max_record_bytes
         self.clock = clock
+        self._telemetry = telemetry
         self._commit: GroupCommit[_Entry, bytes | TwofoldError | None] = GroupCommit(
             self._write,
             max_items=settings.group_commit_events,
@@ -114,23 +118,28 @@ class Publisher:
         Errors among `received` are handed through in their places. Raises `Unavailable` when none is known to be
         stored.
         """
+        if self._telemetry.tracing is not None:
+            return await self._telemetry.tracing.publishing(received, self._publish)
+        return await self._publish(received)
+
+    async def _publish(self, received: Sequence[Received | TwofoldError]) -> list[Published | TwofoldError]:
         outcomes: list[Published | TwofoldError | None] = [None] * len(received)
         entries: dict[int, _Entry] = {}
         for position, item in enumerate(received):
             if isinstance(item, TwofoldError):
-                outcomes[position] = item
+                outcomes[position] = self.refused(item)
             elif item.replay_id is not None:
                 outcomes[position] = await self._replayed(item.event)
             else:
-                entry = self._entry(item.event)
+                entry = self._entry(item)
                 if isinstance(entry, TwofoldError):
-                    outcomes[position] = entry
+                    outcomes[position] = self.refused(entry)
                 else:
                     entries[position] = entry
         if entries:
             results = await self._commit.submit(list(entries.values()))
             for (position, entry), result in zip(entries.items(), results, strict=True):
-                outcomes[position] = _outcome(entry.event, result)
+                outcomes[position] = self._outcome(entry.event, result)
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def publish_observed(self, events: Sequence[Event]) -> int:
@@ -150,8 +159,15 @@ class Publisher:
             raise next((error for error in refused if error.retriable), refused[0])
         return sum(isinstance(outcome, Published) and outcome.status == "accepted" for outcome in outcomes)
 
-    def _entry(self, event: Event) -> _Entry | TwofoldError:
-        record = to_kafka(event)
+    def refused(self, error: TwofoldError) -> TwofoldError:
+        """Count `error` if it refuses an event, or a whole request, for good; and return it."""
+        if isinstance(error, Rejected):
+            self._telemetry.record(REJECTED, 1, {"error.type": error.title})
+        return error
+
+    def _entry(self, item: Received) -> _Entry | TwofoldError:
+        event = item.event
+        record = to_kafka(event, item.traceparent)
         if record.size > self._max_record_bytes:
             return TooLarge(f"the event takes {record.size} bytes in Kafka: at most {self._max_record_bytes} are taken")
         try:
@@ -160,9 +176,11 @@ class Publisher:
             return error
 
     async def _write(self, entries: list[_Entry]) -> Sequence[bytes | TwofoldError | None]:
-        results = await self._events.insert(
-            [entry.document for entry in entries], [entry.event.event_id for entry in entries]
-        )
+        with self._telemetry.committing("events", len(entries)):
+            results = await self._events.insert(
+                [entry.document for entry in entries], [entry.event.event_id for entry in entries]
+            )
+        self._telemetry.record(ACCEPTED, results.count(None))
         self._sender.offer([entry.record for entry, result in zip(entries, results, strict=True) if result is None])
         return results
 
@@ -171,8 +189,19 @@ class Publisher:
         ids = [event.event_id]
         known = await self._events.known(ids) or await self._event_store.known(ids)
         if event.event_id not in known:
-            return UnknownReplay("a replayed event must be known", "replayid")
-        return _outcome(event, known[event.event_id])
+            return self.refused(UnknownReplay("a replayed event must be known", "replayid"))
+        return self._outcome(event, known[event.event_id])
+
+    def _outcome(self, event: Event, result: bytes | TwofoldError | None) -> Published | TwofoldError:
+        if isinstance(result, TwofoldError):
+            return result
+        if result is not None and result != event.digest:
+            what = "this id belongs to another event already: same identity, other content"
+            return self.refused(Conflict(what, "id"))
+        if result is None:
+            return Published(event.event_id, event.given_id, "accepted")
+        self._telemetry.record(DUPLICATES, 1, {"db.collection.name": "events"})
+        return Published(event.event_id, event.given_id, "duplicate")
 
     async def close(self) -> None:
         """Finish what was taken; wait a few seconds for Kafka, and leave the rest to the relay."""
@@ -185,20 +214,14 @@ class Publisher:
         await asyncio.to_thread(self._sender.flush, CLOSE_S)
 
 
-def _outcome(event: Event, result: bytes | TwofoldError | None) -> Published | TwofoldError:
-    if isinstance(result, TwofoldError):
-        return result
-    if result is not None and result != event.digest:
-        return Conflict("this id belongs to another event already: same identity, other content", "id")
-    return Published(event.event_id, event.given_id, "accepted" if result is None else "duplicate")
-
-
 @asynccontextmanager
-async def open_publisher(settings: Settings, application: str = "application") -> AsyncIterator[Publisher]:
+async def open_publisher(
+    settings: Settings, application: str = "application", telemetry: Telemetry = SILENT
+) -> AsyncIterator[Publisher]:
     """A publisher with its own connections, which closes with the block. Open it after a fork."""
     sender = new_sender(settings)
     async with mongo.connect(settings, application) as database:
-        publisher = Publisher(EventRepository(database), EventStore(database), sender, settings)
+        publisher = Publisher(EventRepository(database), EventStore(database), sender, settings, telemetry=telemetry)
         try:
             yield publisher
         finally:

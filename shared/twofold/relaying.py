@@ -26,6 +26,17 @@ from twofold.locks import locked
 from twofold.mongo import Database
 from twofold.settings import Settings
 from twofold.statements import Statement, Statements
+from twofold.telemetry import (
+    DELAY,
+    GIVEN_UP,
+    LAG,
+    OLDEST_PENDING,
+    PENDING,
+    RELAYED,
+    SET_BACK,
+    SILENT,
+    Telemetry,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +74,13 @@ class Relay:
         settings: Settings,
         seconds: Callable[[], float],
         backlog: Callable[[], Awaitable[Backlog]],
+        *,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._database = database
         self._events = EventRepository(database, timedelta(seconds=settings.relay_back_off_s))
         self._event_store = EventStore(database)
-        self._dead_letters = DeadLetters(database)
+        self._dead_letters = DeadLetters(database, telemetry)
         self._statements = Statements(database, timedelta(seconds=settings.mongodb_timeout_s))
         self._sender = sender
         self._batch = settings.relay_batch
@@ -76,6 +89,12 @@ class Relay:
         self._retention = timedelta(days=settings.retention_days)
         self._seconds = seconds
         self._backlog = backlog
+        self._telemetry = telemetry
+        self._of_lag: dict[str, str | int] = {
+            "messaging.system": "kafka",
+            "messaging.destination.name": settings.kafka_topic,
+            "messaging.consumer.group.name": settings.kafka_consumer_group,
+        }
 
     async def run(self) -> Run | None:
         """Work through the due marks until none is left or the budget is spent; None if another relay is at it.
@@ -102,7 +121,21 @@ class Relay:
             more = len(due) == self._batch and backlog is not None and not run.unsent
         await self._dead_letters.expire_redrives()
         run.statement = await self._statements.record()
+        self._tell(run, run.statement, backlog)
         return run
+
+    def _tell(self, run: Run, stated: Statement, backlog: Backlog | None) -> None:
+        for outcome in ("confirmed", "conflicting", "dead", "unreadable", "held", "resent", "unsent"):
+            self._telemetry.record(RELAYED, getattr(run, outcome), {"twofold.outcome": outcome})
+        for state in ("dead", "conflicting", "unreadable"):
+            self._telemetry.record(GIVEN_UP, getattr(stated, state), {"twofold.state": state})
+        self._telemetry.record(PENDING, stated.pending)
+        self._telemetry.record(OLDEST_PENDING, _seconds(stated.at, stated.oldest_pending or stated.at))
+        self._telemetry.record(SET_BACK, int(stated.set_back))
+        if stated.complete_up_to is not None:
+            self._telemetry.record(DELAY, _seconds(stated.at, stated.complete_up_to))
+        for partition, lag in (backlog.lag if backlog else {}).items():
+            self._telemetry.record(LAG, lag, self._of_lag | {"messaging.destination.partition.id": str(partition)})
 
     async def _backlog_or_none(self) -> Backlog | None:
         """None if Kafka is away: then marks are taken off, but nothing is sent, and no try is counted."""
@@ -160,6 +193,10 @@ class Relay:
         headers = [(name.replace("ce_", "ce-", 1).encode(), value) for name, value in record.headers]
         await self._dead_letters.keep(DeadLetter(headers, record.value, reason, None, None, Received(event)))
         run.dead += await self._events.give_up([event.event_id], "dead")
+
+
+def _seconds(now: datetime, then: datetime) -> float:
+    return max((now - then).total_seconds(), 0.0)
 
 
 @dataclass(slots=True)
@@ -222,7 +259,7 @@ async def _bring_back(archive: Archive, event_store: EventStore, since: datetime
     return done
 
 
-def open_relay(database: Database, sender: Sender, settings: Settings) -> Relay:
+def open_relay(database: Database, sender: Sender, settings: Settings, telemetry: Telemetry = SILENT) -> Relay:
     """A relay with the real clock, and the consumer group's backlog from Kafka."""
     backlog = partial(asyncio.to_thread, consumer_backlog, settings)
-    return Relay(database, sender, settings, time.monotonic, backlog)
+    return Relay(database, sender, settings, time.monotonic, backlog, telemetry=telemetry)

@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     auth_keys_fresh_s: Seconds = 300.0
     """How long keys, and tokens that were checked, are believed without asking again."""
 
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Of Twofold's own loggers. At debug, each request is a line."""
+    log_format: Literal["json", "console"] = "json"
+
     kafka_bootstrap_servers: str = ""
     kafka_topic: str = "twofold.events"
     kafka_consumer_group: str = "twofold-store"

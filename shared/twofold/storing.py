@@ -12,6 +12,7 @@ from twofold.event_store import EventStore
 from twofold.group_commit import GroupCommit
 from twofold.mongo import Database, Encoded
 from twofold.settings import Settings
+from twofold.telemetry import DUPLICATES, SILENT, STORED, Telemetry
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -36,9 +37,17 @@ async def keep_undelivered(dead_letters: DeadLetters, headers: RawHeaders, body:
 class Store:
     """Takes deliveries into `event_store`, many at once; what can't be taken is kept in `dead_letters`."""
 
-    def __init__(self, database: Database, settings: Settings, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        clock: Callable[[], datetime],
+        *,
+        telemetry: Telemetry = SILENT,
+    ) -> None:
         self._event_store = EventStore(database)
-        self._dead_letters = DeadLetters(database)
+        self._dead_letters = DeadLetters(database, telemetry)
+        self._telemetry = telemetry
         self._clock = clock
         self._commit: GroupCommit[_Entry, bytes | TwofoldError | None] = GroupCommit(
             self._write,
@@ -53,18 +62,27 @@ class Store:
 
         Raises `Unavailable` when it is not known to be durable: deliver it again.
         """
+        if self._telemetry.tracing is not None:
+            await self._telemetry.tracing.storing(headers, body, self._take)
+        else:
+            await self._take(headers, body)
+
+    async def _take(self, headers: RawHeaders, body: bytes) -> str:
+        """What became of it: `stored`, `duplicate`, or why it is a dead letter."""
         await self._commit.turn()
         received: Received | None = None
         try:
             received = from_kafka_source(headers, body)
-            await self._append(received)
+            became = await self._append(received)
             if received.redrive_of is not None:
                 await self._dead_letters.stored(received.redrive_of)
         except Rejected as reason:
             partition, offset = kafka_coordinates(headers)
             await self._dead_letters.keep(DeadLetter(headers, body, reason, partition, offset, received))
+            return reason.title
+        return became
 
-    async def _append(self, received: Received) -> None:
+    async def _append(self, received: Received) -> str:
         event = received.event
         if received.replay_id is not None:
             there: bytes | TwofoldError | None = (await self._event_store.known([event.event_id])).get(event.event_id)
@@ -77,8 +95,15 @@ class Store:
             raise there
         if there is not None and there != event.digest:
             raise Conflict("this id belongs to another event in the log: same identity, other content", "id")
+        if there is None:
+            return "stored"
+        self._telemetry.record(DUPLICATES, 1, {"db.collection.name": "event_store"})
+        return "duplicate"
 
     async def _write(self, entries: list[_Entry]) -> Sequence[bytes | TwofoldError | None]:
-        return await self._event_store.append(
-            [entry.document for entry in entries], [entry.event_id for entry in entries]
-        )
+        with self._telemetry.committing("event_store", len(entries)):
+            there = await self._event_store.append(
+                [entry.document for entry in entries], [entry.event_id for entry in entries]
+            )
+        self._telemetry.record(STORED, there.count(None))
+        return there

@@ -1,0 +1,168 @@
+"""Each metric moves when it should, on real servers; the exporters are in memory."""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from dev.paths import ROOT
+from tests.helpers import altered, an_event, delivered, failing, plain_record, some_events
+from tests.told import Told
+from twofold.cloudevents import Received
+from twofold.errors import Malformed, Unavailable
+from twofold.event_store import EventStore
+from twofold.events import EventRepository
+from twofold.kafka import Backlog, Sender
+from twofold.mongo import Database
+from twofold.publishing import Publisher, open_publisher
+from twofold.relaying import Relay
+from twofold.settings import Settings
+from twofold.storing import Store
+from twofold.telemetry import (
+    ACCEPTED,
+    COMMIT_SIZE,
+    COMMIT_TIME,
+    DELAY,
+    DUPLICATES,
+    GIVEN_UP,
+    LAG,
+    LETTERS,
+    METRICS,
+    OLDEST_PENDING,
+    PENDING,
+    REJECTED,
+    RELAYED,
+    SET_BACK,
+    STORED,
+)
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    made = Told.here()
+    yield made
+    made.telemetry.close()
+
+
+@pytest.fixture
+async def publisher(settings: Settings, told: Told) -> AsyncIterator[Publisher]:
+    async with open_publisher(settings, "metrics", told.telemetry) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(database: Database, settings: Settings, told: Told) -> Store:
+    return Store(database, settings, lambda: datetime.now(UTC), telemetry=told.telemetry)
+
+
+async def lagging() -> Backlog:
+    """A consumer group that is 3 records behind in one partition."""
+    return Backlog({0: 3, 1: 0}, None)
+
+
+@pytest.fixture
+def relay(database: Database, sender: Sender, settings: Settings, told: Told) -> Relay:
+    first_look = settings.model_copy(update={"relay_first_look_s": -2.0})
+    return Relay(database, sender, first_look, lambda: 0.0, lagging, telemetry=told.telemetry)
+
+
+@pytest.mark.guarantee("G1")
+async def test_what_is_new_in_events_counts_as_accepted(publisher: Publisher, told: Told) -> None:
+    await publisher.publish([Received(event) for event in some_events(3)])
+    assert told.value(ACCEPTED) == 3
+    assert told.value(DUPLICATES) == told.value(REJECTED) == 0
+
+
+@pytest.mark.guarantee("G2")
+async def test_what_was_there_already_counts_as_a_duplicate(publisher: Publisher, told: Told) -> None:
+    event = an_event()
+    for _ in range(3):
+        await publisher.publish_base_event(event)
+    assert told.value(ACCEPTED) == 1
+    assert told.value(DUPLICATES, {"db.collection.name": "events"}) == 2
+
+
+@pytest.mark.guarantee("R3", "R10")
+async def test_what_is_refused_for_good_counts_by_its_reason(publisher: Publisher, told: Told) -> None:
+    event = an_event()
+    await publisher.publish_base_event(event)
+    await publisher.publish(
+        [
+            Malformed("no JSON"),
+            Received(altered(event)),
+            Received(an_event(payload={"large": "x" * 1_100_000})),
+            Received(an_event(), replay_id="r1"),
+        ]
+    )
+    reasons = ("malformed", "identity-conflict", "too-large", "unknown-replay")
+    assert [told.value(REJECTED, {"error.type": reason}) for reason in reasons] == [1, 1, 1, 1]
+    assert told.value(ACCEPTED) == 1
+
+
+@pytest.mark.guarantee("G1")
+async def test_a_write_counts_with_its_size_its_time_and_its_failure(
+    publisher: Publisher, database: Database, told: Told
+) -> None:
+    """What could not be written is no refusal: it can be sent again."""
+    await publisher.publish([Received(event) for event in some_events(3)])
+    async with failing(database, "metrics", errorCode=8):
+        with pytest.raises(Unavailable):
+            await publisher.publish_base_event(an_event())
+    assert told.value(COMMIT_SIZE, {"db.collection.name": "events"}) == 2
+    assert told.value(COMMIT_TIME, {"db.collection.name": "events"}) == 2
+    assert told.value(COMMIT_TIME, {"error.type": "unavailable"}) == 1
+    assert told.value(REJECTED) == 0
+
+
+@pytest.mark.guarantee("G2", "G4")
+async def test_what_store_does_counts_as_stored_duplicate_or_dead_letter(store: Store, told: Told) -> None:
+    event = an_event()
+    for one in (event, event, altered(event), an_event()):
+        await store.take(*delivered(one))
+    await store.take(*plain_record(b"no event"))
+    assert told.value(STORED) == 2
+    assert told.value(DUPLICATES, {"db.collection.name": "event_store"}) == 1
+    assert told.value(LETTERS, {"error.type": "identity-conflict"}) == 1
+    assert told.value(LETTERS, {"error.type": "malformed"}) == 1
+    assert told.value(COMMIT_SIZE, {"db.collection.name": "event_store"}) == 4
+    became = [dict(span.attributes or {}).get("error.type") for span in told.spans]
+    assert became == [None, None, "identity-conflict", None, "malformed"]
+
+
+@pytest.mark.guarantee("G10")
+async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
+    relay: Relay, database: Database, told: Told
+) -> None:
+    logged, conflicting, pending = some_events(3)
+    marked = [EventRepository.encode(event, datetime.now(UTC)) for event in (logged, conflicting, pending)]
+    await EventRepository(database).insert(marked, [document["_id"] for document in marked])
+    in_log = [EventStore.encode(Received(event), datetime.now(UTC)) for event in (logged, altered(conflicting))]
+    await EventStore(database).append(in_log, [document["_id"] for document in in_log])
+    await relay.run()
+    outcomes = ("confirmed", "conflicting", "resent", "held", "dead", "unreadable", "unsent")
+    assert [told.value(RELAYED, {"twofold.outcome": outcome}) for outcome in outcomes] == [1, 1, 1, 0, 0, 0, 0]
+    assert told.value(PENDING) == 1
+    assert told.value(OLDEST_PENDING) > 0
+    assert told.value(GIVEN_UP, {"twofold.state": "conflicting"}) == 1
+    assert told.value(DELAY) > 0
+    assert told.value(LAG, {"messaging.destination.partition.id": "0"}) == 3
+    assert told.value(SET_BACK) == 0
+
+
+@pytest.mark.guarantee("G10")
+async def test_a_log_that_was_set_back_is_told(relay: Relay, database: Database, told: Told) -> None:
+    document = EventStore.encode(Received(an_event()), datetime.now(UTC))
+    await EventStore(database).append([document], [document["_id"]])
+    await relay.run()
+    await database["event_store"].delete_many({})  # a backup was restored
+    await relay.run()
+    assert told.value(SET_BACK) == 1
+
+
+@pytest.mark.dev
+def test_each_metric_is_explained_in_the_operators_page() -> None:
+    """Its name, its kind and its unit, in a table."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| `([a-z_.]+)` \| (counter|histogram|gauge) \| `([^`]+)` \|", page, re.MULTILINE)
+    assert sorted(rows) == sorted((metric.name, metric.kind, metric.unit) for metric in METRICS)

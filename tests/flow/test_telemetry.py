@@ -1,0 +1,148 @@
+"""What functions say about themselves: to a collector that the test serves, and in their logs."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dev.functions import FUNCTIONS, FunctionProcess
+from dev.processes import free_port, wait_until
+from dev.stack import Options, Stack
+from tests.collector import Collector, Seen, collector
+from tests.conftest import Spawner
+from tests.helpers import View, altered, an_event, delivered, load, plain_record, some_events, view
+from twofold.event import Event
+from twofold.telemetry import GIVEN_UP, LAG, METRICS, OLDEST_PENDING, PENDING, SET_BACK
+
+WITHIN_S = 30.0
+MAY_BE_ZERO = {metric.name for metric in (PENDING, OLDEST_PENDING, GIVEN_UP, SET_BACK, LAG)}
+"""Where all is well; tests/contract/test_telemetry.py has the other case."""
+PRODUCER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[Collector]:
+    """What all functions of this module's stack tell."""
+    with collector() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def seen(told: Collector, broker_name: str) -> Iterator[View]:
+    """A stack whose functions tell the collector."""
+    settings = {"RELAY_FIRST_LOOK_S": "0.1", **told.environment()}
+    with Stack(Options(broker=broker_name, settings=settings)) as stack, view(stack) as of_stack:
+        yield of_stack
+
+
+def spans_of(told: Collector, event: Event) -> dict[str, Seen]:
+    """The spans of an event, by the function that made them."""
+    return {span.service: span for span in told.spans if span.attributes["cloudevents.event_id"] == event.given_id}
+
+
+def whole_trace(told: Collector, event: Event) -> tuple[Seen, Seen]:
+    """The spans of `publish` and of `store`, once both are there."""
+    assert wait_until(lambda: len(spans_of(told, event)) == 2, within=WITHIN_S)
+    spans = spans_of(told, event)
+    return spans["twofold-publish"], spans["twofold-store"]
+
+
+@pytest.mark.guarantee("G1")
+def test_one_trace_covers_publish_kafka_and_store(seen: View, told: Collector) -> None:
+    """The record in Kafka carries the span of `publish`, and `store` continues it."""
+    event = an_event()
+    assert seen.publish(event).status_code == 202
+    published, stored = whole_trace(told, event)
+    assert published.parent_id == ""
+    assert (stored.trace_id, stored.parent_id) == (published.trace_id, published.span_id)
+    assert published.attributes["messaging.message.id"] == str(event.event_id)
+
+
+@pytest.mark.guarantee("G1", "R5")
+def test_a_producers_own_trace_covers_them_and_stays_as_it_was(seen: View, told: Collector) -> None:
+    event = an_event(metadata={"service_name": "/shop", "traceparent": PRODUCER})
+    assert seen.publish(event).status_code == 202
+    for span in whole_trace(told, event):
+        assert f"00-{span.trace_id}-{span.parent_id}-01" == PRODUCER
+    for collection in ("events", "event_store"):
+        document = seen.document(collection, event)
+        assert document is not None
+        assert document["metadata"]["traceparent"] == PRODUCER
+
+
+@pytest.mark.guarantee("G10")
+def test_each_metric_reaches_the_collector(seen: View, told: Collector) -> None:
+    """One event each that is new, sent twice, in conflict and no event; then a run of the relay."""
+    event = an_event()
+    for one in (event, event, altered(event)):
+        seen.publish(one)
+    assert seen.arrive([event])
+    seen.store(plain_record(b"no event"))
+    seen.relay(due=[event])
+    names = {metric.name for metric in METRICS}
+    assert wait_until(lambda: {point.name for point in told.points} >= names, within=WITHIN_S)
+    assert {point.name: point.unit for point in told.points} == {metric.name: metric.unit for metric in METRICS}
+    assert {point.name for point in told.points if point.value > 0} >= names - MAY_BE_ZERO
+
+
+def quiet(told: Collector) -> dict[str, str]:
+    """For a function that tells nothing until it ends."""
+    hour = "3600000"
+    return told.environment() | {"OTEL_METRIC_EXPORT_INTERVAL": hour, "OTEL_BSP_SCHEDULE_DELAY": hour}
+
+
+@pytest.mark.guarantee("G1")
+async def test_a_function_that_ends_tells_what_it_has_not_told_yet(flow: View, spawn: Spawner) -> None:
+    """To the last request: what was answered behind SIGTERM included."""
+    with collector() as own:
+        function = spawn(
+            "publish", **quiet(own), OTEL_BSP_MAX_EXPORT_BATCH_SIZE="100000", OTEL_BSP_MAX_QUEUE_SIZE="100000"
+        )
+        async with load(function.url, number=8) as sent:
+            await sent.has(accepted=50)
+            await asyncio.to_thread(function.terminate)
+        accepted = {event.given_id for event in sent.accepted}
+        assert own.value("twofold.events.accepted") == len(accepted)
+        assert {span.attributes["cloudevents.event_id"] for span in own.spans} >= accepted
+
+
+@pytest.mark.guarantee("G1", "G7")
+async def test_a_collector_that_is_away_keeps_no_function_from_its_work(flow: View, spawn: Spawner) -> None:
+    nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "10"}
+    function, events = spawn("publish", **nowhere), some_events(20)
+    assert flow.publish_all(events, function.url).status_code == 202
+    await asyncio.to_thread(function.terminate)
+    assert flow.held("events", events) == {event.event_id for event in events}
+
+
+def lines(function: FunctionProcess) -> list[dict[str, Any]]:
+    """What the function logged; each line must be JSON."""
+    return [json.loads(line) for line in function.child.log.read_text().splitlines()]
+
+
+@pytest.mark.guarantee("R10")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_all_that_a_function_and_its_server_log_is_json(flow: View, spawn: Spawner, name: str) -> None:
+    """At debug, a request is one line."""
+    function = spawn(name, LOG_LEVEL="DEBUG", GUNICORN_LOG_LEVEL="debug")
+    flow.http.post(function.url, content=b"no event", headers={"ce-id": "order-7"})
+    function.terminate()
+    logged = lines(function)
+    assert {line["function"] for line in logged} == {name}
+    assert {"gunicorn.error", "uvicorn.error", "twofold.http"} <= {line["logger"] for line in logged}
+    (request,) = [line for line in logged if line["message"] == "request"]
+    assert (request["event_id"], request["http.request.method"]) == ("order-7", "POST")
+
+
+@pytest.mark.guarantee("R10")
+def test_at_info_an_event_is_no_line_and_a_dead_letter_is_one(flow: View, spawn: Spawner) -> None:
+    function = spawn("store", LOG_LEVEL="INFO")
+    for event in some_events(3):
+        flow.store(delivered(event), function.url)
+    flow.store(plain_record(b"no event", offset=12), function.url)
+    function.terminate()
+    (letter,) = lines(function)
+    assert (letter["level"], letter["message"], letter["reason"]) == ("warning", "dead letter", "malformed")
+    assert (letter["event_id"], letter["offset"]) == ("partition:0/offset:12", 12)

@@ -1,0 +1,98 @@
+"""What a line of the logs looks like."""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from contextvars import Context
+from typing import Any
+
+import pytest
+
+from twofold.logs import REQUEST, _Diversion, _formatter
+from twofold.telemetry import EVENT_ID, TRACE_ID
+
+pytestmark = pytest.mark.guarantee("R10")
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def line(message: str = "hello", error: BaseException | None = None, **extra: Any) -> Any:
+    """The line that a record becomes."""
+    exc_info = (type(error), error, error.__traceback__) if error else None
+    record = logging.getLogger("twofold.test").makeRecord(
+        "twofold.test", logging.WARNING, __file__, 1, message, (), exc_info, extra=extra
+    )
+    text = _formatter("store", console=False).format(record)
+    assert "\n" not in text
+    return json.loads(text)
+
+
+def line_about(headers: Mapping[str, str], event_id: str | None = None, trace_id: str | None = None) -> Any:
+    """A line that is written while a request with these headers is worked on."""
+
+    def write() -> Any:
+        REQUEST.set({"headers": [(name.encode(), value.encode()) for name, value in headers.items()]})
+        EVENT_ID.set(event_id)
+        TRACE_ID.set(trace_id)
+        return line()
+
+    return Context().run(write)
+
+
+def test_a_line_is_one_json_object_that_says_when_who_and_what() -> None:
+    said = line("two\nlines", reason="malformed")
+    assert said.pop("timestamp").endswith("Z")
+    assert said == {
+        "level": "warning",
+        "logger": "twofold.test",
+        "function": "store",
+        "message": "two\nlines",
+        "reason": "malformed",
+    }
+
+
+def test_an_exception_is_a_part_of_its_line() -> None:
+    said = line(error=ValueError("broken"))
+    assert said["exception"] == "ValueError: broken"
+
+
+def test_a_line_names_the_event_and_the_trace_of_the_request() -> None:
+    said = line_about({"ce-id": "order-7", "ce-traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"})
+    assert (said["event_id"], said["trace_id"]) == ("order-7", TRACE)
+
+
+def test_the_events_own_trace_goes_before_the_requests() -> None:
+    other, own = (f"00-{trace}-00f067aa0ba902b7-01" for trace in ("1" * 32, TRACE))
+    assert line_about({"traceparent": other, "ce-traceparent": own})["trace_id"] == TRACE
+    assert line_about({"traceparent": other})["trace_id"] == "1" * 32
+
+
+def test_a_trace_that_is_none_is_left_out() -> None:
+    assert "trace_id" not in line_about({"traceparent": "what a nice day it is today, is it not?"})
+
+
+def test_what_a_function_found_out_goes_before_the_headers() -> None:
+    """A structured event has its id in its body; a span may be of another trace."""
+    said = line_about({"content-type": "application/cloudevents+json"}, "order-8", TRACE)
+    assert (said["event_id"], said["trace_id"]) == ("order-8", TRACE)
+
+
+def test_what_a_server_logs_is_written_once_and_in_our_form(capsys: pytest.CaptureFixture[str]) -> None:
+    """Afterwards, gunicorn gives its logger a handler of its own."""
+    ours = logging.StreamHandler(sys.stderr)
+    ours.setFormatter(_formatter("store", console=False))
+    server = logging.Logger("gunicorn.error")
+    server.addFilter(_Diversion(ours))
+    server.addHandler(logging.StreamHandler(sys.stderr))
+    server.error("Listening at: %s", "http://127.0.0.1:8080")
+    (written,) = capsys.readouterr().err.splitlines()
+    assert json.loads(written)["message"] == "Listening at: http://127.0.0.1:8080"
+    assert json.loads(written)["logger"] == "gunicorn.error"
+
+
+def test_the_console_form_is_for_people() -> None:
+    record = logging.makeLogRecord({"name": "twofold.test", "msg": "hello", "levelname": "INFO"})
+    text = _formatter("store", console=True).format(record)
+    assert "hello" in text
+    assert not text.startswith("{")

@@ -1,0 +1,178 @@
+"""Spans, and what an event carries of them. Nothing is sent: the exporter is in memory."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
+
+from tests.helpers import an_event, delivered
+from tests.told import Told
+from twofold.cloudevents import Received, to_kafka
+from twofold.errors import Conflict, Malformed, TwofoldError, Unavailable
+from twofold.event import Event
+from twofold.telemetry import TRACE_ID, Tracing
+
+pytestmark = pytest.mark.guarantee("R5")
+
+OWN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+HOP = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    made = Told.here()
+    yield made
+    made.telemetry.close()
+
+
+@pytest.fixture
+def tracing(told: Told) -> Tracing:
+    assert told.telemetry.tracing is not None
+    return told.telemetry.tracing
+
+
+def an_event_of(traceparent: str | None) -> Event:
+    return an_event(metadata={"service_name": "/shop"} | ({"traceparent": traceparent} if traceparent else {}))
+
+
+async def published(
+    tracing: Tracing, received: Sequence[Received | TwofoldError], outcomes: Sequence[object] = ("taken",)
+) -> list[Received]:
+    """What came to be published, whose outcomes were these."""
+    taken: list[Received] = []
+
+    async def publish(items: Sequence[Received | TwofoldError]) -> list[object]:
+        taken.extend(item for item in items if isinstance(item, Received))
+        return list(outcomes)
+
+    assert await tracing.publishing(received, publish) == list(outcomes)
+    return taken
+
+
+def identity(span: ReadableSpan) -> str:
+    """The span as a traceparent names it."""
+    context = span.get_span_context()
+    assert context is not None
+    flags = f"{context.trace_flags:02x}"
+    return f"00-{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}-{flags}"
+
+
+def parent(span: ReadableSpan) -> str:
+    """Its parent, likewise; the root has none."""
+    if span.parent is None or not span.parent.is_valid:
+        return ""
+    return f"00-{format_trace_id(span.parent.trace_id)}-{format_span_id(span.parent.span_id)}-01"
+
+
+def links(span: ReadableSpan) -> list[str]:
+    return [format_span_id(link.context.span_id) for link in span.links]
+
+
+async def test_an_event_without_a_trace_is_given_the_span_of_publish(told: Told, tracing: Tracing) -> None:
+    event = an_event_of(None)
+    (taken,) = await published(tracing, [Received(event)])
+    (span,) = told.spans
+    assert parent(span) == ""
+    assert taken.event.metadata.traceparent == taken.traceparent == identity(span)
+
+
+async def test_a_producers_own_trace_is_continued_and_never_replaced(told: Told, tracing: Tracing) -> None:
+    """Both collections and Kafka have what the producer said; the span travels in the record's own header."""
+    (taken,) = await published(tracing, [Received(an_event_of(OWN))])
+    (span,) = told.spans
+    assert parent(span) == OWN
+    headers = dict(to_kafka(taken.event, taken.traceparent).headers)
+    assert headers["ce_traceparent"].decode() == OWN
+    assert headers["traceparent"].decode() == identity(span)
+
+
+async def test_an_event_without_a_trace_joins_its_requests(told: Told, tracing: Tracing) -> None:
+    (taken,) = await published(tracing, [Received(an_event_of(None), traceparent=HOP)])
+    (span,) = told.spans
+    assert parent(span) == HOP
+    assert taken.event.metadata.traceparent == identity(span)
+
+
+async def test_where_event_and_request_differ_the_event_wins_and_the_request_is_linked(
+    told: Told, tracing: Tracing
+) -> None:
+    await published(tracing, [Received(an_event_of(OWN), traceparent=HOP)])
+    (span,) = told.spans
+    assert parent(span) == OWN
+    assert links(span) == [HOP[36:52]]
+
+
+async def test_a_trace_that_is_none_is_kept_as_it_is_and_starts_a_new_one(told: Told, tracing: Tracing) -> None:
+    (taken,) = await published(tracing, [Received(an_event_of("garbage"))])
+    (span,) = told.spans
+    assert parent(span) == ""
+    assert taken.event.metadata.traceparent == "garbage"
+    assert taken.traceparent == identity(span)
+
+
+async def test_the_span_of_publish_changes_nothing_that_the_digest_covers(tracing: Tracing) -> None:
+    event = an_event_of(None)
+    digest = event.digest
+    (taken,) = await published(tracing, [Received(event)])
+    assert taken.event.digest == digest
+    again = an_event(**{name: getattr(taken.event, name) for name in Event.model_fields})
+    assert again == taken.event
+    assert (again.digest, again.metadata_fields) == (digest, taken.event.metadata_fields)
+
+
+async def test_each_event_of_a_batch_has_a_span_of_its_own_and_what_was_refused_before_has_none(
+    told: Told, tracing: Tracing
+) -> None:
+    refusal = Malformed("no JSON")
+    received: list[Received | TwofoldError] = [Received(an_event_of(OWN)), refusal, Received(an_event_of(HOP))]
+    await published(tracing, received, ["taken", refusal, Conflict("other content")])
+    first, second = told.spans
+    assert (parent(first), parent(second)) == (OWN, HOP)
+    assert first.status.status_code is StatusCode.UNSET
+    assert second.status.status_code is StatusCode.ERROR
+    assert (second.attributes or {})["error.type"] == "identity-conflict"
+
+
+async def test_a_write_that_fails_ends_every_span_with_its_reason(told: Told, tracing: Tracing) -> None:
+    async def publish(_: Sequence[Received | TwofoldError]) -> list[object]:
+        raise Unavailable("MongoDB is away")
+
+    with pytest.raises(Unavailable):
+        await tracing.publishing([Received(an_event_of(None)), Received(an_event_of(None))], publish)
+    assert [(span.attributes or {})["error.type"] for span in told.spans] == ["unavailable", "unavailable"]
+
+
+async def stored(tracing: Tracing, headers: Sequence[tuple[bytes, bytes]], became: str = "stored") -> None:
+    async def take(_: Sequence[tuple[bytes, bytes]], __: bytes) -> str:
+        return became
+
+    assert await tracing.storing(headers, b"{}", take) == became
+
+
+async def test_store_continues_the_trace_that_the_record_carries(told: Told, tracing: Tracing) -> None:
+    """What KafkaSource's own request says is a link: its span may never be exported."""
+    headers, _ = delivered(an_event_of(OWN), partition=2, offset=7)
+    await stored(tracing, [*headers, (b"traceparent", HOP.encode())])
+    (span,) = told.spans
+    assert parent(span) == OWN
+    assert links(span) == [HOP[36:52]]
+    about = span.attributes or {}
+    assert (about["messaging.destination.partition.id"], about["messaging.kafka.offset"]) == ("2", "7")
+    assert span.status.status_code is StatusCode.UNSET
+
+
+async def test_store_joins_the_request_of_an_event_that_has_no_trace(told: Told, tracing: Tracing) -> None:
+    headers, _ = delivered(an_event_of(None))
+    await stored(tracing, [*headers, (b"traceparent", HOP.encode())])
+    assert parent(told.spans[0]) == HOP
+
+
+async def test_a_dead_letter_ends_its_span_with_the_reason(told: Told, tracing: Tracing) -> None:
+    await stored(tracing, [], "malformed")
+    assert (told.spans[0].attributes or {})["error.type"] == "malformed"
+
+
+async def test_the_logs_hear_of_the_trace(told: Told, tracing: Tracing) -> None:
+    await published(tracing, [Received(an_event_of(None))])
+    assert TRACE_ID.get() == identity(told.spans[0])[3:35]
