@@ -25,7 +25,7 @@ FAULT_OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) 
 
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-all mutants check render bench faults format
+.PHONY: help demo dev test test-all mutants check render bench bench-full faults format
 
 help: ## print this list
 	@echo 'Usage: make COMMAND [NAME=VALUE...]'
@@ -66,6 +66,9 @@ render: .venv/made ## the Kubernetes manifests of both overlays as one stream of
 
 bench: .venv/made ## measure beside the naive way and the limit, in one run (JSON=FILE; needs wrk)
 	@$(RUN) benchmarks $(if $(JSON),--json $(JSON))
+
+bench-full: .venv/made ## measure what takes minutes: queries of 1,000,000 events beside 10,000, in one run (JSON=FILE)
+	@$(RUN) benchmarks.full $(if $(JSON),--json $(JSON))
 
 faults: .venv/made ## lose nothing while everything breaks, at random moments (JSON=FILE, SEED=, EVENTS=, FAULTS=, BROKER=tansu|apache)
 	@$(RUN) dev faults $(FAULT_OPTIONS)

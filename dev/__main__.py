@@ -19,8 +19,8 @@ from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.table import Table
 
+from dev import api_docs, demo_pods
 from dev import demo as the_demo
-from dev import demo_pods
 from dev.faults import run as the_faults
 from dev.mutants import mutants
 from dev.preflight import Unfit
@@ -191,6 +191,12 @@ def show(
 def _readable(value: object) -> str:
     """BSON's types that JSON has not, for people: ids as UUIDs, digests as hexadecimal digits."""
     return value.hex() if isinstance(value, bytes) else str(value)
+
+
+@app.command(name="api-docs")
+def write_api_docs() -> None:
+    """Write docs/api.md anew, from the functions' operations."""
+    api_docs.FILE.write_text(api_docs.text())
 
 
 @app.command(name="hold", hidden=True)

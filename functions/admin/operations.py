@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from twofold.admin_events import AdminEventsRepository, Browse, Detail
 from twofold.admin_statistics import AdminStatistics, Statistics, UserOverview
-from twofold.api import Call, Operation
+from twofold.api import Call, Example, Operation
 from twofold.archive import Archive, Deletion, Deletions
 from twofold.auth import Right
 from twofold.errors import Missing, NotInLog
@@ -145,6 +145,10 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
             "A page's `next` is the `cursor` of the following one. A search for `text`, and a filter in another order "
             "than that of time, may be `cut` when its time is over: `next` goes on from there."
         ),
+        examples=(
+            Example("/events?sort=type&limit=20"),
+            Example("/events?aggregate=order-7&order=oldest", what="one aggregate, as it happened"),
+        ),
         handle=browse,
         parameters=Browse,
         answer=Page,
@@ -155,6 +159,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         method="GET",
         path="/events/{event_id}",
         summary="One event, where it is on its way into the log, and a timeline of those that are related to it.",
+        examples=(Example("/events/$EVENT_ID"),),
         handle=detail,
         parameters=OneEvent,
         answer=Detail,
@@ -167,6 +172,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         path="/events/{event_id}",
         summary="Take an event out of `events`, and archive it with your name and a reason; the log keeps it.",
         details="Only what is in the log with equal content: a mark, or a log without the event, is a 409.",
+        examples=(Example("/events/$EVENT_ID?reason=published+by+mistake"),),
         handle=delete,
         parameters=ToDelete,
         answer=Deletion,
@@ -178,6 +184,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         method="GET",
         path="/deletions",
         summary="What was deleted from `events`, by whom, when and why; the newest first.",
+        examples=(Example("/deletions?limit=20"),),
         handle=deletions,
         parameters=DeletionsFrom,
         answer=Deletions,
@@ -192,6 +199,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
             "It is sent as it is read. If it breaks off, the connection ends without the end of the body: what came is "
             "not all. In CSV, a value that a spreadsheet would take for a formula has a ' before it."
         ),
+        examples=(Example("/export?format=csv&type=order.paid"),),
         handle=export_events,
         parameters=Export,
         right=Right.ADMIN,
@@ -202,6 +210,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         method="GET",
         path="/statistics",
         summary="The last hours at a glance: how many events, types, users, errors, and how long aggregates took.",
+        examples=(Example("/statistics?hours=24"),),
         handle=statistics,
         parameters=Hours,
         answer=Statistics,
@@ -212,6 +221,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         method="GET",
         path="/user",
         summary="One user's last hours: how many events, of which types, errors, and the newest.",
+        examples=(Example("/user?user=ann"),),
         handle=user,
         parameters=HoursOfUser,
         answer=UserOverview,

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from twofold.api import Call, Operation
+from twofold.api import Call, Example, Operation
 from twofold.auth import Right
 from twofold.errors import Malformed, Missing
 from twofold.event_store import EventStore, LogHealth, TypePage
@@ -134,6 +134,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
             "A page's `next` is the `cursor` of the following one. The order is that of time, and of ids where it is "
             "equal: `order=oldest` tells it as it happened. A search for `text` may be `cut`: `next` goes on then."
         ),
+        examples=(Example("/events?aggregate=order-7&order=oldest"),),
         handle=page,
         parameters=LogFilter,
         answer=Page,
@@ -144,6 +145,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         method="GET",
         path="/events/{event_id}",
         summary="One event of the log.",
+        examples=(Example("/events/$EVENT_ID"),),
         handle=one,
         parameters=OneEvent,
         answer=EventOut,
@@ -155,6 +157,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         method="GET",
         path="/security",
         summary="Security events: those of the types that the setting SECURITY_TYPES names.",
+        examples=(Example("/security?limit=20"),),
         handle=security,
         parameters=SecurityEvents,
         answer=Page,
@@ -166,6 +169,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         path="/types",
         summary="Of each type in the log: how many events, the first and the last.",
         details="In the order of their names, page by page; in a range, or in all of the log.",
+        examples=(Example("/types"),),
         handle=types,
         parameters=TypesOf,
         answer=TypePage,
@@ -180,6 +184,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
             "Keep `cursor`, and send it with the next request: each event comes exactly once, none is skipped that was "
             "written late, and for that the feed stays some seconds behind. `wait_s` waits for what is to come."
         ),
+        examples=(Example("/feed?limit=20&wait_s=1"),),
         handle=feed,
         parameters=FeedFrom,
         answer=FeedPage,
@@ -190,6 +195,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         method="GET",
         path="/health",
         summary="Whether the log answers, about how much it holds, and what came last.",
+        examples=(Example("/health"),),
         handle=health,
         answer=LogHealth,
         right=Right.AUDIT,

@@ -11,12 +11,16 @@ from twofold.auth import Principal, Right, authenticator
 from twofold.cloudevents import Received, from_http
 from twofold.errors import Rejected, TwofoldError
 from twofold.http import Function, allow, before_sigterm, problem_details, read_body
+from twofold.openapi import describe
 from twofold.publishing import Published, Publisher, open_publisher
 from twofold.settings import Settings
 from twofold.telemetry import EVENT_ID, Telemetry
 
+from .operations import OPERATIONS
+
 settings = Settings()
 callers = authenticator(settings)
+description = JSONResponse(describe("publish", OPERATIONS))
 
 
 @asynccontextmanager
@@ -29,6 +33,8 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Publisher]:
 
 async def handle(publisher: Publisher, request: Request) -> Response:
     """Publish the event, or the batch, that `request` holds. Raises `TwofoldError`."""
+    if request.method == "GET" and request.scope["path"] == "/openapi.json":
+        return description
     allow(request, "POST")
     caller = await callers.principal(request.headers.raw)
     caller.require(Right.PUBLISH)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
-from twofold.api import Call, Operation
+from twofold.api import Call, Example, Operation
 from twofold.errors import Gone, Malformed, Missing
 from twofold.filters import Conditions, Filter, Ranged
 from twofold.http import LiveResponse
@@ -85,6 +85,10 @@ OPERATIONS: tuple[Operation[Query], ...] = (
             "meanwhile. A search for `text` looks through the events that the other filters leave, in order, for about "
             "a second: if that was not enough, `cut` is true, and `next` goes on from there."
         ),
+        examples=(
+            Example("/events?type=order.created&type=order.paid&limit=20"),
+            Example("/events?text=express&from=2026-01-01T00:00:00Z&order=oldest", what="a search for text"),
+        ),
         handle=page,
         parameters=Filter,
         answer=Page,
@@ -95,6 +99,7 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         method="GET",
         path="/events/{event_id}",
         summary="One event.",
+        examples=(Example("/events/$EVENT_ID"),),
         handle=one,
         parameters=OneEvent,
         answer=EventOut,
@@ -106,6 +111,7 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         path="/statistics",
         summary="How many events a range holds: in all, by type, by service, by hour.",
         details="Without a range: the last 24 hours. At most 31 days, unless the operator says otherwise.",
+        examples=(Example("/statistics?type=order.created"),),
         handle=statistics,
         parameters=Ranged,
         answer=Statistics,
@@ -116,6 +122,7 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         method="GET",
         path="/types",
         summary="Which types of events there are.",
+        examples=(Example("/types"),),
         handle=types,
         parameters=Conditions,
         answer=Types,
@@ -131,6 +138,7 @@ OPERATIONS: tuple[Operation[Query], ...] = (
             "themselves, and nothing is left out. A heart-beat has an `id` and no data. 410 says that the place is too "
             "long ago. To have all that is there and all that comes: open the stream first, then read the pages."
         ),
+        examples=(Example("/stream?type=order.created", "-N --max-time 5"),),
         handle=stream,
         parameters=Conditions,
         of_user=True,

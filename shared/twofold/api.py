@@ -6,7 +6,7 @@ Whatever an operation asks for is read strictly, by models alone, after it is kn
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
@@ -41,9 +41,20 @@ class Call(Generic[Service]):
     request: Request
 
 
-@dataclass(frozen=True)
-class Operation(Generic[Service]):
-    """One thing that can be asked for, and all that OpenAPI and docs/api.md say of it."""
+class Example(NamedTuple):
+    """How to ask, with curl."""
+
+    path: str
+    """With its query; `$NAME` is a variable of docs/api.md."""
+    options: str = ""
+    """More options of curl's, besides the token's."""
+    what: str = ""
+    """What this one shows, where there are several."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """All that OpenAPI and docs/api.md say of one thing that can be asked for."""
 
     name: str
     method: Literal["GET", "POST", "DELETE"]
@@ -51,29 +62,45 @@ class Operation(Generic[Service]):
     """With the names of parameters in braces: `/events/{event_id}`."""
     summary: str
     """One sentence."""
-    handle: Callable[[Call[Service]], Awaitable[BaseModel | Response]]
-    answer: type[BaseModel] | None = None
-    """The JSON that it answers; None: it answers `media_types`."""
-    parameters: type[BaseModel] = Nothing
-    """Those of the path and those of the query."""
-    body: type[BaseModel] | None = None
+    details: str = ""
+    """What else there is to know, for people."""
     right: Right | None = None
     """What the caller needs besides a token."""
     of_user: bool = False
     """Whether who may not read everybody's events gets only their own: the parameter `user` is then theirs."""
-    refusals: tuple[type[TwofoldError], ...] = ()
-    """What it refuses with, besides what every operation does."""
-    media_types: tuple[str, ...] = ("application/json",)
-    details: str = ""
-    """What else there is to know, for people."""
+    parameters: type[BaseModel] = Nothing
+    """Those of the path and those of the query."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Request headers that it reads, and what each is for."""
+    body: type[BaseModel] | None = None
+    bodies: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    """Bodies by their media types, where there are others than JSON."""
     status: int = 200
+    answer: type[BaseModel] | None = None
+    """The JSON that it answers; None: it answers `media_types`."""
+    media_types: tuple[str, ...] = ("application/json",)
+    answers: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+    """What else it answers, by status."""
+    refusals: tuple[type[TwofoldError], ...] = ()
+    """What it refuses with, besides what every operation does."""
+    examples: tuple[Example, ...] = ()
 
     @property
     def path_names(self) -> tuple[str, ...]:
         """The parameters that stand in the path."""
         return tuple(re.findall(r"{(\w+)}", self.path))
+
+    @property
+    def taken(self) -> Mapping[str, type[BaseModel]]:
+        """The bodies that it takes, by their media types."""
+        return self.bodies or ({"application/json": self.body} if self.body else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Described, Generic[Service]):
+    """One thing that can be asked for, and what answers it."""
+
+    handle: Callable[[Call[Service]], Awaitable[BaseModel | Response]]
 
     def match(self, path: str) -> Mapping[str, str] | None:
         """The path's parameters, if it is this operation's."""

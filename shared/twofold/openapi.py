@@ -7,13 +7,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from twofold.api import Operation
-from twofold.errors import Forbidden, Malformed, TwofoldError, Unauthorized, Unavailable, UnsupportedType
+from twofold.api import Described
+from twofold.errors import Forbidden, Malformed, TooLarge, TwofoldError, Unauthorized, Unavailable, UnsupportedType
 
 VERSION = "1"
 """Of all APIs: changes only when something is taken away."""
 
 _ALWAYS: tuple[type[TwofoldError], ...] = (Malformed, Unauthorized, Forbidden, Unavailable)
+_KEYWORDS = {"ge": "minimum", "le": "maximum"}
+"""What pydantic leaves in its own words where a validator stands before the type."""
 _SCHEMAS = "#/components/schemas/"
 
 
@@ -36,7 +38,7 @@ class ProblemDetails(BaseModel):
     errors: list[WhatIsWrong] = Field(default_factory=list)
 
 
-def describe(name: str, operations: Sequence[Operation[Any]]) -> dict[str, Any]:
+def describe(name: str, operations: Sequence[Described]) -> dict[str, Any]:
     """The description of the function `name`, as its `/openapi.json` answers it."""
     schemas = _schemas(operations)
     paths: dict[str, dict[str, Any]] = {}
@@ -54,10 +56,12 @@ def describe(name: str, operations: Sequence[Operation[Any]]) -> dict[str, Any]:
     }
 
 
-def _schemas(operations: Iterable[Operation[Any]]) -> Mapping[str, Any]:
+def _schemas(operations: Iterable[Described]) -> Mapping[str, Any]:
     models: set[type[BaseModel]] = {ProblemDetails}
     for operation in operations:
-        models |= {model for model in (operation.answer, operation.body) if model is not None}
+        models |= {*operation.taken.values(), *operation.answers.values()}
+        if operation.answer is not None:
+            models.add(operation.answer)
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema(
         [(model, "validation") for model in ordered], ref_template=f"{_SCHEMAS}{{model}}"
@@ -66,7 +70,7 @@ def _schemas(operations: Iterable[Operation[Any]]) -> Mapping[str, Any]:
     return found
 
 
-def _operation(operation: Operation[Any]) -> dict[str, Any]:
+def _operation(operation: Described) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -76,18 +80,19 @@ def _operation(operation: Operation[Any]) -> dict[str, Any]:
     description = " ".join(filter(None, [operation.details, _right(operation)]))
     if description:
         described["description"] = description
-    if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": _json(operation.body)}
+    if operation.taken:
+        content = {media: {"schema": _reference(model)} for media, model in operation.taken.items()}
+        described["requestBody"] = {"required": True, "content": content}
     return described
 
 
-def _right(operation: Operation[Any]) -> str:
+def _right(operation: Described) -> str:
     if operation.right is not None:
         return f"Needs the right `{operation.right}`."
     return "Without the right `events:read:all`: one's own events alone." if operation.of_user else ""
 
 
-def _parameters(operation: Operation[Any]) -> list[dict[str, Any]]:
+def _parameters(operation: Described) -> list[dict[str, Any]]:
     schema = operation.parameters.model_json_schema(by_alias=True)
     required = set(schema.get("required", ()))
     return [
@@ -97,7 +102,7 @@ def _parameters(operation: Operation[Any]) -> list[dict[str, Any]]:
 
 
 def _parameter(name: str, field: Mapping[str, Any], required: bool, place: str) -> dict[str, Any]:
-    field = {key: value for key, value in field.items() if key != "title"}
+    field = {_KEYWORDS.get(key, key): value for key, value in field.items() if key != "title"}
     alternatives = [each for each in field.pop("anyOf", []) if each != {"type": "null"}]
     if len(alternatives) == 1:
         field |= alternatives[0]
@@ -111,30 +116,36 @@ def _parameter(name: str, field: Mapping[str, Any], required: bool, place: str) 
     return described | {"schema": field}
 
 
-def _headers(operation: Operation[Any]) -> list[dict[str, Any]]:
+def _headers(operation: Described) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "header", "required": False, "description": what, "schema": {"type": "string"}}
         for name, what in operation.headers.items()
     ]
 
 
-def _responses(operation: Operation[Any]) -> dict[str, Any]:
+def _responses(operation: Described) -> dict[str, Any]:
     content: dict[str, Any] = (
         _json(operation.answer)
         if operation.answer is not None
-        else {media: {"schema": {"type": "string"}} for media in operation.media_types}
+        else {media: {"schema": {} if "json" in media else {"type": "string"}} for media in operation.media_types}
     )
     responses: dict[str, Any] = {str(operation.status): {"description": "What was asked for.", "content": content}}
-    refusals = {*_ALWAYS, *operation.refusals, *({UnsupportedType} if operation.body else ())}
+    for status, answer in operation.answers.items():
+        responses[str(status)] = {"description": _first_line(answer), "content": _json(answer)}
+    refusals = {*_ALWAYS, *operation.refusals, *({UnsupportedType, TooLarge} if operation.taken else ())}
     for refusal in sorted(refusals, key=lambda each: each.status):
-        problem = {"application/problem+json": {"schema": {"$ref": f"{_SCHEMAS}ProblemDetails"}}}
+        problem = {"application/problem+json": {"schema": _reference(ProblemDetails)}}
         responses[str(refusal.status)] = {"description": _first_line(refusal), "content": problem}
     return responses
 
 
-def _first_line(refusal: type[TwofoldError]) -> str:
-    return re.sub(r"\s+", " ", (refusal.__doc__ or "").strip()).partition(". ")[0]
+def _first_line(described: type) -> str:
+    return re.sub(r"\s+", " ", (described.__doc__ or "").strip()).partition(". ")[0]
 
 
 def _json(model: type[BaseModel]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{model.__name__}"}}}
+    return {"application/json": {"schema": _reference(model)}}
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"{_SCHEMAS}{model.__name__}"}

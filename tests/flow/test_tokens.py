@@ -93,13 +93,13 @@ def test_the_clusters_name_is_open_to_nobody(flow: View, spawn: Spawner, changes
     assert flow.document("events", event) is None
 
 
-@pytest.mark.parametrize("function", ["publish"])
+@pytest.mark.parametrize("function", ["publish", "query", "audit", "admin"])
 def test_a_function_that_people_reach_does_not_start_without_an_issuer(stack: Stack, function: str) -> None:
     """Forgetting to configure tokens must not open the door."""
     own = {name: value for name, value in stack.function_environment(function).items() if not name.startswith("AUTH")}
     run = subprocess.run(
-        [sys.executable, "-c", "import main"],
-        cwd=ROOT / "functions" / function,
+        [sys.executable, "-c", f"import functions.{function}.main"],
+        cwd=ROOT,
         env=plain_environment() | own,
         capture_output=True,
         text=True,

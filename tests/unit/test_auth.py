@@ -352,3 +352,9 @@ class TestSettings:
                 who = await authenticator(off).principal([])
             assert who.rights == set(Right) - {Right.PUBLISH_RESERVED}
         assert caplog.text.count("AUTH=off") == 2
+
+    @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/", "jwks.json"])
+    def test_keys_come_from_the_web_alone(self, url: str) -> None:
+        given = {"auth_issuer": "x", "auth_audience": "x", "auth_jwks_url": url}
+        with pytest.raises(ValueError, match="AUTH_JWKS_URL"):
+            authenticator(Settings.model_validate({"mongodb_uri": "mongodb://x/"} | given))

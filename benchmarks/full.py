@@ -1,0 +1,60 @@
+"""`python -m benchmarks.full`: what takes minutes: whether queries stay as fast when `events` grows a hundredfold."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.arena import NotBelievable
+from benchmarks.queries import LARGE, SMALL, Scaling, measure
+from dev.preflight import Unfit
+from dev.processes import StartFailed
+from dev.stack import Options, Stack
+
+MOST = 2.0
+"""How much slower than among the few a query among the many may be, at its 99th percentile."""
+
+app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+complain = Console(stderr=True, style="red")
+
+
+@app.command()
+def full(
+    json_path: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+) -> None:
+    """Measure, compare with the bound, and exit with 1 if it is missed, or if an answer was wrong."""
+    try:
+        with (
+            console.status("...") as status,
+            tempfile.TemporaryDirectory(prefix="twofold-bench-") as logs,
+            Stack(Options(with_functions=(), source=False, logs=Path(logs)), on_step=status.update) as stack,
+        ):
+            scaling = measure(stack, status.update)
+    except (NotBelievable, StartFailed, Unfit, LookupError) as error:
+        complain.print(f"No figures: {error}", markup=False)
+        raise typer.Exit(1) from None
+    if json_path:
+        json_path.write_text(json.dumps(scaling.as_json(), indent=2) + "\n")
+    console.print(_table(scaling))
+    if scaling.worst > MOST:
+        complain.print(f"The slowest is {scaling.worst:.2f} times as slow: more than {MOST:g}.")
+        raise typer.Exit(1)
+
+
+def _table(scaling: Scaling) -> Table:
+    table = Table(title="99th percentile of queries, ms")
+    table.add_column("kind of query")
+    for heading in (f"of {SMALL:,}", f"of {LARGE:,}", "times"):
+        table.add_column(heading, justify="right")
+    for kind, (small, large) in scaling.p99_ms.items():
+        table.add_row(kind, f"{small:.1f}", f"{large:.1f}", f"{large / small:.2f}")
+    return table
+
+
+if __name__ == "__main__":
+    app()

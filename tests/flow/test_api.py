@@ -1,0 +1,91 @@
+"""The APIs as they are described: docs/api.md's examples work, and schemathesis finds nothing that is otherwise."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dev import api_docs
+from dev.issuer import token
+from dev.processes import wait_until
+from tests.conftest import Spawner
+from tests.helpers import View
+
+TIMED_OUT = 28
+"""How curl ends a stream that it was told to leave."""
+
+CHECKS = (
+    *("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"),
+    *("response_headers_conformance", "unsupported_method", "ignored_auth"),
+)
+"""All but those that take an API for one of resources, and the one that wants all that fits the schema to be accepted:
+`publish` takes no event twice with other content, and a cursor must be one that was given out."""
+WRONG_IS_REFUSED = "negative_data_rejection"
+"""Not so of `publish`: in a batch a wrong event has its own answer, and the others are taken."""
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """Each curl of docs/api.md, and the function that it asks."""
+    for block in re.findall(r"```sh\n(.*?)```", api_docs.FILE.read_text(), flags=re.DOTALL):
+        for command in re.findall(r"^curl (?:.*\\\n)*.*$", block, flags=re.MULTILINE):
+            function = re.search(r'"\$([A-Z_]+)/', command)
+            assert function is not None, command
+            yield function[1].lower(), command
+
+
+@pytest.fixture(scope="module")
+def shell(flow: View) -> dict[str, str]:
+    """The variables of docs/api.md, for the shared stack."""
+    addresses = {name.upper(): function.url for name, function in flow.stack.functions.items()}
+    return {"PATH": os.environ["PATH"], **addresses, "TOKEN": token(), "EVENT_ID": api_docs.EVENT_ID}
+
+
+@pytest.mark.guarantee("R24", "G9")
+def test_every_curl_of_the_docs_works(flow: View, shell: dict[str, str]) -> None:
+    """In their order: what the first publish, the others find. Without a token, none works."""
+    everyone = list(examples())
+    assert {function for function, _ in everyone} == set(api_docs.APIS)
+    for function, command in everyone:
+        if function != "publish":
+            assert wait_until(lambda: logged(flow), within=40.0, every=0.1)
+        run = bash(command, shell)
+        ended = TIMED_OUT if "--max-time" in command else 0
+        assert run.returncode == ended, f"{command}\n{run.stdout}\n{run.stderr}"
+        assert '"status":401' in bash(command, shell | {"TOKEN": "x"}).stdout, command
+
+
+def bash(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def logged(flow: View) -> bool:
+    """Whether the event of the examples is in the log, and its mark is off."""
+    flow.relay()
+    ids = [document["_id"] for document in flow.database.event_store.find({"aggregate_id": "order-7"}, {"_id": 1})]
+    return any(str(each) == api_docs.EVENT_ID for each in ids)
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("R24", "R30", "R31")
+@pytest.mark.parametrize("function", api_docs.APIS)
+def test_schemathesis_finds_nothing(spawn: Spawner, function: str, tmp_path: Path) -> None:
+    """Generated requests, right and wrong: never a 5xx, always what the description says, never without a token."""
+    url = spawn(function, STREAM_S="0.05").url
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--url", url]
+    checks = CHECKS if function == "publish" else (*CHECKS, WRONG_IS_REFUSED)
+    options = ["--checks", ",".join(checks), "--max-examples", "40", "--seed", "1", "--generation-database", "none"]
+    options += ["--header", f"Authorization: Bearer {token()}", "--phases", "examples,coverage,fuzzing"]
+    run = subprocess.run(
+        [*command, *options, "--continue-on-failure", "--no-color"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]

@@ -1,0 +1,56 @@
+"""docs/api.md and the OpenAPI descriptions are what the code says."""
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from dev import api_docs
+from dev.paths import ROOT
+from twofold.api import Described
+from twofold.openapi import describe
+
+OPERATIONS = [(name, operation) for name, operations in api_docs.APIS.items() for operation in operations]
+NAMES = [f"{name} {operation.name}" for name, operation in OPERATIONS]
+
+
+@pytest.mark.dev
+def test_the_file_is_what_the_operations_say() -> None:
+    """If not: `python -m dev api-docs`."""
+    assert api_docs.FILE.read_text() == api_docs.text()
+
+
+@pytest.mark.dev
+def test_every_function_with_operations_is_in_the_file() -> None:
+    there = {path.parent.name for path in ROOT.glob("functions/*/operations.py")}
+    assert there == set(api_docs.APIS)
+
+
+@pytest.mark.dev
+@pytest.mark.parametrize(("function", "operation"), OPERATIONS, ids=NAMES)
+def test_every_operation_has_an_example(function: str, operation: Described) -> None:
+    assert operation.examples
+
+
+@pytest.mark.guarantee("R24")
+@pytest.mark.parametrize("name", api_docs.APIS)
+def test_every_reference_in_a_description_leads_somewhere(name: str) -> None:
+    description = describe(name, api_docs.APIS[name])
+    there = {f"#/components/schemas/{each}" for each in description["components"]["schemas"]}
+    assert set(references(description)) <= there
+    assert TypeAdapter(dict[str, Any]).validate_json(TypeAdapter(Any).dump_json(description)) == description
+
+
+def references(part: Any) -> list[str]:
+    if isinstance(part, dict):
+        own = [part["$ref"]] if isinstance(part.get("$ref"), str) else []
+        return own + [found for each in part.values() for found in references(each)]
+    return [found for each in part for found in references(each)] if isinstance(part, list) else []
+
+
+@pytest.mark.guarantee("R24")
+@pytest.mark.parametrize(("function", "operation"), OPERATIONS, ids=NAMES)
+def test_every_parameter_of_the_model_is_described_by_its_name(function: str, operation: Described) -> None:
+    said = describe(function, [operation])["paths"][operation.path][operation.method.lower()]
+    names = {field.alias or name for name, field in operation.parameters.model_fields.items()}
+    assert {each["name"] for each in said["parameters"] if each["in"] != "header"} == names
