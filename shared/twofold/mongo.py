@@ -86,7 +86,7 @@ def driver_errors() -> Iterator[None]:
 
 
 def within(seconds: float) -> AbstractContextManager[object]:
-    """Bound all operations of the block together, in the server too (`maxTimeMS`)."""
+    """Bound all operations of the block together, in the server too (`maxTimeMS`); the client's own bound rests."""
     return pymongo.timeout(seconds)
 
 

@@ -16,7 +16,7 @@ from twofold import mongo
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
 from twofold.kafka import ensure_topic
-from twofold.mongo import Database, driver_errors
+from twofold.mongo import Database, driver_errors, within
 from twofold.reading import filter_indexes
 from twofold.settings import Settings
 
@@ -56,6 +56,9 @@ INDEXES: dict[str, list[IndexModel]] = {
     "statements": [IndexModel("seq", name="newest")],
 }
 """Each for a query that needs it. `_id` has its own in every collection."""
+
+LONGEST_BUILD_S = 24 * 3600.0
+"""How long an index may take: over a collection that was restored, far longer than any other operation."""
 
 READ = ("find",)
 APPEND = ("find", "insert")
@@ -112,7 +115,9 @@ async def set_up(settings: Settings, passwords: Mapping[str, str]) -> list[str]:
                 await _ensure_collection(database, name, options)
                 done.append(f"collection {name}")
             for name, indexes in INDEXES.items():
-                done += [f"index {name}.{index}" for index in await database[name].create_indexes(indexes)]
+                with within(LONGEST_BUILD_S):
+                    built = await database[name].create_indexes(indexes)
+                done += [f"index {name}.{index}" for index in built]
             if passwords:
                 for function, grants in ROLES.items():
                     await _ensure_role(database, function, grants)

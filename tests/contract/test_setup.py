@@ -16,7 +16,7 @@ from pymongo.errors import OperationFailure
 from dev.broker import Broker, create, unavailable
 from dev.processes import free_port
 from dev.stack import Stack
-from tests.helpers import View, an_event, eventually, settings_of
+from tests.helpers import View, an_event, eventually, failing, settings_of
 from twofold import mongo
 from twofold.cloudevents import Received, to_kafka
 from twofold.errors import Unavailable
@@ -87,6 +87,15 @@ class TestIdempotence:
         await EventStore(database).append([document], [event.event_id])
         await set_up(with_users, PASSWORDS)
         assert await EventStore(database).get(event.event_id) == event
+
+    async def test_an_index_may_take_longer_to_build_than_any_other_operation(
+        self, settings: Settings, database: Database
+    ) -> None:
+        """As it does over millions of events that were restored from a backup."""
+        impatient = settings.model_copy(update={"mongodb_timeout_s": 1.0})
+        slow: dict[str, Any] = {"failCommands": ["createIndexes"], "blockConnection": True, "blockTimeMS": 1500}
+        async with failing(database, "setup", **slow):
+            assert await set_up(impatient, {})
 
     async def test_a_role_is_brought_back_to_what_it_should_be(self, with_users: Settings, database: Database) -> None:
         """Rights that somebody added, or that an older release gave, are taken away."""
