@@ -60,6 +60,7 @@ def request_of(change: str, pod: Pod, source: str) -> Request:
         "ce-name": meta["name"],
         "ce-namespace": meta["namespace"],
         "content-type": "application/json",
+        "kn-namespace": "local",  # the source's own
     }
     return Request(headers | _now(), json.dumps(pod).encode())
 

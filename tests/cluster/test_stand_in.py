@@ -1,0 +1,97 @@
+"""The stand-in of ApiServerSource beside Knative's own adapter, on the same real pods: it sends what that one sends."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.functions import plain_environment
+from dev.kubernetes.adapters import receive_adapter
+from dev.kubernetes.api import Manifest
+from dev.kubernetes.control_plane import ControlPlane
+from dev.kubernetes.pods import Kubelet, a_pod
+from dev.manifests.rendering import Rendered
+from dev.paths import ROOT
+from dev.processes import Child, wait_until
+from tests.cluster.conftest import Binary
+from tests.cluster.sink import Received, Sink, recording
+
+pytestmark = [pytest.mark.go, pytest.mark.dev]
+
+OF_EACH_REQUEST = {"ce-id", "ce-time"}
+OF_EACH_CLIENT = {"host", "user-agent", "accept", "accept-encoding", "connection", "content-length", "kn-namespace"}
+
+
+@contextmanager
+def _both(real: Child, stand_in: Child) -> Iterator[None]:
+    try:
+        real.start()
+        stand_in.start()
+        yield
+    finally:
+        real.kill()
+        stand_in.kill()
+
+
+def _stand_in(cluster: ControlPlane, sink: Sink, log: Path) -> Child:
+    kubeconfig = cluster.kubeconfig("twofold", "pod-source")
+    command = [sys.executable, "-m", "dev.api_server_source", "--sink", sink.url, "--kubeconfig", str(kubeconfig)]
+    return Child(
+        "api_server_source",
+        command,
+        log=log,
+        ready=lambda child: child.printed("watching"),
+        cwd=ROOT,
+        env=plain_environment(),
+    )
+
+
+def _said(request: Received) -> tuple[dict[str, str], Any]:
+    kept = request.headers.keys() - OF_EACH_REQUEST - OF_EACH_CLIENT
+    return {name: request.headers[name] for name in kept}, request.object
+
+
+@pytest.fixture
+def real(cluster: ControlPlane, deployed: Rendered, sink: Sink, binary: Binary, tmp_path: Path) -> Child:
+    """Knative's adapter for the source of our manifests, not started."""
+    (source,) = deployed.of("ApiServerSource")
+    program = binary("apiserver_receive_adapter")
+    return receive_adapter(program, cluster, source, sink.url, log=tmp_path / "adapter.log")
+
+
+def test_it_sends_what_the_real_one_sends(
+    cluster: ControlPlane, namespace: str, sink: Sink, real: Child, tmp_path: Path
+) -> None:
+    with recording() as other, _both(real, _stand_in(cluster, other, tmp_path / "stand_in.log")):
+        numbers = count()
+
+        def both_send() -> bool:
+            name = f"canary-{next(numbers)}"
+            cluster.api.create(a_pod(namespace, name))
+            return wait_until(lambda: bool(sink.of(name) and other.of(name)), within=1.0)
+
+        assert wait_until(both_send, within=60.0)
+        _live(cluster, a_pod(namespace, "work"))
+        assert all(map(_told_to_the_end, (sink, other)))
+    theirs, ours = sink.of("work"), other.of("work")
+    assert [_said(request) for request in ours] == [_said(request) for request in theirs]
+    assert all(request.headers.keys() >= OF_EACH_REQUEST | {"kn-namespace"} for request in [*ours, *theirs])
+    assert len({request.headers["ce-id"] for request in ours}) == len(ours)
+
+
+def _live(cluster: ControlPlane, pod: Manifest) -> None:
+    kubelet = Kubelet(cluster.api)
+    cluster.api.create(pod)
+    kubelet.bind(pod)
+    kubelet.run(pod)
+    kubelet.delete(pod)
+    kubelet.end(pod, 137, "OOMKilled")
+    kubelet.remove(pod)
+
+
+def _told_to_the_end(seen: Sink) -> bool:
+    return seen.await_requests(lambda: seen.types("work")[-1:] == ["delete"])
