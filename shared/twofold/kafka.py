@@ -15,18 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource
-from kafka.errors import (
-    KafkaError,
-    KafkaTimeoutError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    TopicAlreadyExistsError,
-)
-from kafka.net.compat import KafkaNetClient
+if TYPE_CHECKING:
+    from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+    from kafka.admin import ConfigResource
 
 from twofold.cloudevents import Record
 from twofold.errors import TooLarge, TwofoldError, Unavailable
@@ -37,8 +30,13 @@ logger = logging.getLogger(__name__)
 Outcome = TwofoldError | None
 Done = Callable[..., None]
 
-_REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError)
-"""The record's own fault; any other error is the producer's, and ends it."""
+
+def _client() -> Any:
+    """kafka-python, imported when it is first used, by the thread that uses it: `cold_start_ratio` feels it."""
+    import kafka  # noqa: PLC0415
+    import kafka.net.compat  # noqa: PLC0415
+
+    return kafka
 
 
 def _nobody(_position: int, _outcome: Outcome) -> None:
@@ -65,16 +63,17 @@ def _connection(settings: Settings) -> dict[str, Any]:
     }
 
 
-def new_producer(settings: Settings) -> KafkaProducer:
+def new_producer(settings: Settings) -> "KafkaProducer":
     """A producer with acks from all in-sync replicas and idempotence, its waits bounded. Blocks up to 5 s."""
-    clients: list[KafkaNetClient] = []
+    kafka = _client()
+    clients: list[Any] = []
 
-    def client(**config: Any) -> KafkaNetClient:
-        clients.append(KafkaNetClient(**config))
+    def client(**config: Any) -> Any:
+        clients.append(kafka.net.compat.KafkaNetClient(**config))
         return clients[0]
 
     try:
-        return KafkaProducer(
+        return kafka.KafkaProducer(
             **_connection(settings),
             acks="all",
             allow_auto_create_topics=False,
@@ -102,7 +101,7 @@ class Sender:
     leaves.
     """
 
-    def __init__(self, topic: str, capacity: int, capacity_bytes: int, build: Callable[[], KafkaProducer]) -> None:
+    def __init__(self, topic: str, capacity: int, capacity_bytes: int, build: Callable[[], "KafkaProducer"]) -> None:
         self._topic = topic
         self._capacity = capacity
         self._room_bytes = capacity_bytes
@@ -163,23 +162,24 @@ class Sender:
             self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:
+        failures = (_client().errors.KafkaError, OSError, ValueError)
         while (batch := self._queue.get()) is not None:
             try:
                 producer = self._working_producer()
-            except (KafkaError, OSError, ValueError) as error:
+            except failures as error:
                 self._give_up(error)
                 continue
             for ticket, record in batch:
                 self._send_one(producer, ticket, record)
         self._retire()
 
-    def _send_one(self, producer: KafkaProducer, ticket: int, record: Record) -> None:
+    def _send_one(self, producer: "KafkaProducer", ticket: int, record: Record) -> None:
         if self._broken or ticket not in self._held:
             self._settle(ticket, Unavailable("Kafka is away"))
             return
         try:
             future = producer.send(self._topic, record.value, record.key, list(record.headers))
-        except (KafkaError, ValueError) as error:
+        except (_client().errors.KafkaError, ValueError) as error:
             self._not_sent(ticket, error)
         else:
             future.add_callback(self._sent, ticket)
@@ -189,7 +189,8 @@ class Sender:
         self._settle(ticket, None)
 
     def _not_sent(self, ticket: int, error: Exception) -> None:
-        if isinstance(error, _REFUSED):
+        errors = _client().errors
+        if isinstance(error, (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)):
             self._settle(ticket, TooLarge(f"Kafka refuses the record: {error}"))
             return
         self._broken = True
@@ -204,7 +205,7 @@ class Sender:
         if done is not None:
             done(outcome)
 
-    def _working_producer(self) -> KafkaProducer:
+    def _working_producer(self) -> "KafkaProducer":
         if self._broken:
             self._give_up(Unavailable("the producer had failed"))
             time.sleep(_REBUILD_WAIT_S)
@@ -239,7 +240,7 @@ def new_sender(settings: Settings) -> Sender:
     return Sender(settings.kafka_topic, settings.send_capacity, settings.send_capacity_bytes, build)
 
 
-def _close(producer: KafkaProducer) -> None:
+def _close(producer: "KafkaProducer") -> None:
     try:
         producer.close(timeout=_CLOSE_S)
     except Exception:  # the producer is being thrown away because it is broken: there is nothing to do but to say so
@@ -262,9 +263,10 @@ class Backlog:
 
 def consumer_backlog(settings: Settings) -> Backlog:
     """The backlog of the group that feeds `store`. Blocks. Raises `Unavailable` when Kafka is away."""
+    kafka = _client()
     try:
         with contextlib.closing(
-            KafkaConsumer(
+            kafka.KafkaConsumer(
                 **_connection(settings),
                 group_id=settings.kafka_consumer_group,
                 enable_auto_commit=False,
@@ -276,12 +278,12 @@ def consumer_backlog(settings: Settings) -> Backlog:
             )
         ) as consumer:
             partitions = consumer.partitions_for_topic(settings.kafka_topic) or set()
-            return _backlog(consumer, [TopicPartition(settings.kafka_topic, number) for number in partitions])
-    except (KafkaError, OSError, ValueError) as error:
+            return _backlog(consumer, [kafka.TopicPartition(settings.kafka_topic, number) for number in partitions])
+    except (kafka.errors.KafkaError, OSError, ValueError) as error:
         raise Unavailable(f"Kafka did not say what the consumer group has before it: {type(error).__name__}") from error
 
 
-def _backlog(consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> Backlog:
+def _backlog(consumer: "KafkaConsumer", partitions: Sequence["TopicPartition"]) -> Backlog:
     """Read the next record of each partition, and the high watermark that a fetch brings with it.
 
     Not by ListOffsets: Tansu answers that with the last batch's first offset. Raises `KafkaTimeoutError` after 10 s.
@@ -294,7 +296,7 @@ def _backlog(consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> B
     until = time.monotonic() + 10
     while not all(partition in times or consumer.highwater(partition) == next_[partition] for partition in partitions):
         if time.monotonic() > until:
-            raise KafkaTimeoutError("the partitions could not be read")
+            raise _client().errors.KafkaTimeoutError("the partitions could not be read")
         for partition, records in consumer.poll(200).items():
             next_[partition], times[partition] = records[0].offset, records[0].timestamp
             consumer.pause(partition)
@@ -320,22 +322,23 @@ def ensure_topic(settings: Settings) -> None:
     }
     name, partitions = settings.kafka_topic, settings.setup_topic_partitions
     topic = {"num_partitions": partitions, "replication_factor": settings.setup_topic_replication, "configs": config}
+    kafka = _client()
     try:
-        admin = KafkaAdminClient(**_connection(settings), request_timeout_ms=10_000)
+        admin = kafka.KafkaAdminClient(**_connection(settings), request_timeout_ms=10_000)
         try:
             admin.create_topics({name: topic})
-        except TopicAlreadyExistsError:
-            _alter(admin, ConfigResource("TOPIC", name, configs=config))
+        except kafka.errors.TopicAlreadyExistsError:
+            _alter(admin, kafka.admin.ConfigResource("TOPIC", name, configs=config))
             if len(admin.describe_topics([name])[0]["partitions"]) < partitions:
                 admin.create_partitions({name: partitions})
         finally:
             admin.close()
-    except KafkaError as error:
+    except kafka.errors.KafkaError as error:
         raise Unavailable(f"Kafka did not make the topic {name}: {error}") from error
 
 
-def _alter(admin: KafkaAdminClient, topic: ConfigResource) -> None:
+def _alter(admin: "KafkaAdminClient", topic: "ConfigResource") -> None:
     """Unchecked beforehand, since a broker may not list the settings of a topic that it made by itself (Tansu)."""
     (outcome,) = admin.alter_configs([topic], raise_on_unknown=False)["topic"].values()
     if outcome != "OK":
-        raise KafkaError(outcome)
+        raise _client().errors.KafkaError(outcome)
