@@ -14,8 +14,10 @@ from dev.kubernetes.golang import (
     BUDGET_VARIABLE,
     MODULES,
     PROGRAMS,
+    ROOM_BYTES,
     BuildFailed,
     Unbuilt,
+    check_room,
     fetched,
     module_version,
     required_go,
@@ -58,6 +60,12 @@ def test_what_does_not_come_is_left_out_but_what_is_not_what_is_pinned_is_a_fail
     altered = subprocess.CompletedProcess(["go"], 1, "", "verifying: checksum mismatch\nSECURITY ERROR\n")
     with pytest.raises(BuildFailed, match="checksum mismatch"):
         fetched(altered, "etcd")
+
+
+def test_a_disk_that_would_be_full_is_left_alone() -> None:
+    check_room(ROOM_BYTES, "etcd")
+    with pytest.raises(Unbuilt, match="only 10.0 are free"):
+        check_room(ROOM_BYTES - 1, "etcd")
 
 
 @pytest.mark.parametrize(
