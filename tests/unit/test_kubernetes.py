@@ -64,7 +64,7 @@ def test_what_does_not_come_is_left_out_but_what_is_not_what_is_pinned_is_a_fail
 
 def test_a_disk_that_would_be_full_is_left_alone() -> None:
     check_room(ROOM_BYTES, "etcd")
-    with pytest.raises(Unbuilt, match="only 10.0 are free"):
+    with pytest.raises(Unbuilt, match=r"only 10\.0 are free"):
         check_room(ROOM_BYTES - 1, "etcd")
 
 
