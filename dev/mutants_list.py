@@ -22,6 +22,10 @@ _RELAYING = "shared/twofold/relaying.py"
 _STATEMENTS = "shared/twofold/statements.py"
 _LETTERS = "shared/twofold/dead_letters.py"
 _KAFKA = "shared/twofold/kafka.py"
+_API = "shared/twofold/api.py"
+_AUTH = "shared/twofold/auth.py"
+_FILTERS = "shared/twofold/filters.py"
+_PARAMETERS = "shared/twofold/parameters.py"
 _ARCHIVE = "shared/twofold/archive.py"
 _WATCHING = "functions/pod_events/watching.py"
 _LISTING = "functions/pod_events/listing.py"
@@ -39,6 +43,8 @@ _TEST_PUBLISHING = "tests/contract/test_publishing.py"
 _TEST_STORING = "tests/contract/test_storing.py"
 _TEST_RELAYING = "tests/contract/test_relaying.py"
 _TEST_STATEMENTS = "tests/contract/test_statements.py"
+_TEST_AUTH = "tests/unit/test_auth.py"
+_TEST_QUERY = "tests/flow/test_query.py"
 _TEST_REDRIVING = "tests/contract/test_redriving.py"
 _RULES_HOLD = "tests/manifests/test_rules.py::test_every_rule_holds"
 
@@ -619,5 +625,112 @@ MUTANTS = (
         "page = await asyncio.to_thread(pods.page, token)",
         "page = pods.page(token)",
         (f"{_TEST_LISTING}::TestTrouble::test_a_slow_list_stalls_nobody_and_only_one_works_at_a_time",),
+    ),
+    # who may read and publish what
+    Mutant(
+        "a user's questions are answered from everybody's events",
+        _API,
+        "user = caller.scope if operation.of_user else None",
+        "user = None",
+        (f"{_TEST_QUERY}::TestOnesOwn",),
+    ),
+    Mutant(
+        "another user's event is shown by its id",
+        "functions/query/operations.py",
+        "reader.get(call.parameters.event_id, call.caller.scope)",
+        "reader.get(call.parameters.event_id)",
+        (f"{_TEST_QUERY}::TestOnesOwn::test_another_users_event_is_not_there",),
+    ),
+    Mutant(
+        "a user may name another user",
+        _PARAMETERS,
+        'values.setdefault("user", user) != user',
+        'values.setdefault("user", user) is None',
+        (f"{_TEST_QUERY}::TestOnesOwn::test_asking_for_another_user_is_refused",),
+    ),
+    Mutant(
+        "a live stream shows everybody's events",
+        "shared/twofold/live.py",
+        '[{"$match": {"operationType": "insert"} | query}]',
+        '[{"$match": {"operationType": "insert"}}]',
+        (f"{_TEST_QUERY}::TestStream::test_a_user_gets_their_own_alone",),
+    ),
+    Mutant(
+        "a user publishes in another user's name",
+        _AUTH,
+        "if user is not None and user != self.subject and",
+        "if False and",
+        (f"{_TEST_AUTH}::TestPublishing",),
+    ),
+    Mutant(
+        "a token for another audience is taken",
+        _AUTH,
+        'options={"require": ["exp", "iss", "aud", "sub"]}',
+        'options={"require": ["exp", "iss", "aud", "sub"], "verify_aud": False}',
+        (f"{_TEST_AUTH}::test_a_token_with_a_wrong_claim_is_refused",),
+    ),
+    Mutant(
+        "a token's own header says how it is checked",
+        _AUTH,
+        "            key,\n            algorithms=[key.algorithm_name],",
+        '            key.key,\n            algorithms=[header["alg"]],',
+        (f"{_TEST_AUTH}::test_an_unsigned_token_is_refused",),
+    ),
+    Mutant(
+        "any algorithm of the issuer's keys is taken",
+        _AUTH,
+        "if key.algorithm_name not in self._settings.auth_algorithms:",
+        "if False:",
+        (f"{_TEST_AUTH}::test_an_algorithm_that_is_not_listed_is_refused",),
+    ),
+    Mutant(
+        "a checked token is good though its key was withdrawn",
+        _AUTH,
+        "min(float(expires) + self._settings.auth_leeway_s, fresh_until)",
+        "float(expires)",
+        (f"{_TEST_AUTH}::TestKeys::test_a_key_that_was_withdrawn_is_good_no_longer",),
+    ),
+    Mutant(
+        "tokens are asked for only where somebody said so",
+        "shared/twofold/settings.py",
+        'auth: Literal["on", "off"] = "on"',
+        'auth: Literal["on", "off"] = "off"',
+        (f"{_TEST_AUTH}::TestSettings::test_a_function_without_an_issuer_does_not_start_and_says_what_is_missing",),
+    ),
+    # what a question may be, and what it finds
+    Mutant(
+        "an unknown parameter is passed over",
+        _PARAMETERS,
+        '            raise Malformed(f"unknown parameter; those that are known: {known}", printable(name))\n',
+        "            continue\n",
+        ("tests/unit/test_parameters.py::test_an_unknown_parameter_is_named",),
+    ),
+    Mutant(
+        "a limit of 0 is no limit",
+        _FILTERS,
+        "Field(ge=1, le=MAX_LIMIT",
+        "Field(ge=0, le=MAX_LIMIT",
+        ("tests/unit/test_parameters.py::test_a_limit_is_a_limit",),
+    ),
+    Mutant(
+        "a cursor is good for any question",
+        _FILTERS,
+        "if checksum != self._checksum(place) or",
+        "if False or",
+        ("tests/unit/test_filters.py::test_a_cursor_of_another_question_is_refused",),
+    ),
+    Mutant(
+        "a page passes over events of the time at which the one before ended",
+        _FILTERS,
+        '{"_id": {beyond: position.event_id}}]',
+        "]",
+        ("tests/contract/test_reading.py::test_every_combination_gives_what_a_plain_filter_gives",),
+    ),
+    Mutant(
+        "a search that was cut does not say so",
+        "shared/twofold/reading.py",
+        "cut=True",
+        "cut=False",
+        ("tests/contract/test_reading.py::test_a_search_that_runs_out_of_time_says_so_and_goes_on",),
     ),
 )
