@@ -1,7 +1,15 @@
 """The operator's command line on the whole stack, with the operator's own rights."""
 
+import csv
+import io
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -163,3 +171,98 @@ class TestPublish:
         file.write_text(in_lines(event))
         assert said(twofold("publish", str(file), "--json"))["accepted"] == 1
         assert flow.held("events", [event])
+
+
+@pytest.mark.guarantee("R25", "R35")
+class TestReading:
+    def logged(self, flow: View, **changes: Any) -> list[Event]:
+        """Three events of one aggregate, in the log."""
+        name = f"=cli-{uuid4()}"
+        start = datetime.now(UTC) - timedelta(minutes=5)
+        events = [
+            an_event(aggregate_id=name, timestamp=start + timedelta(seconds=second), **changes) for second in range(3)
+        ]
+        assert flow.publish_all(events).status_code == 202
+        assert flow.arrive(events)
+        return events
+
+    def test_history_tells_what_happened_in_its_order(self, twofold: Twofold, flow: View) -> None:
+        events = self.logged(flow)
+        aggregate = str(events[0].aggregate_id)
+        page = said(twofold("history", "--aggregate", aggregate, "--json"))
+        assert [event["event_id"] for event in page["events"]] == [str(event.event_id) for event in events]
+        output = twofold("history", "--aggregate", aggregate, "--order", "newest", "--limit", "2")
+        assert str(events[2].event_id) in output.stdout
+        assert str(events[0].event_id) not in output.stdout
+        assert "more than these 2" in output.stderr
+        since = events[1].timestamp.replace(tzinfo=None).isoformat(timespec="milliseconds")
+        after = said(twofold("history", "--aggregate", aggregate, "--from", f"{since[:19]}", "--json"))
+        assert str(events[2].event_id) in [event["event_id"] for event in after["events"]]
+
+    @pytest.mark.parametrize("collection", ["events", "event_store"])
+    def test_export_writes_a_file_in_each_format(
+        self, twofold: Twofold, flow: View, tmp_path: Path, collection: str
+    ) -> None:
+        """Whole, and under its name only then."""
+        events = self.logged(flow)
+        ids = [str(event.event_id) for event in events]
+        of = ("--aggregate", str(events[0].aggregate_id), "--collection", collection)
+        twofold("export", str(tmp_path / "a.json"), "--format", "json", *of)
+        assert [event["event_id"] for event in json.loads((tmp_path / "a.json").read_text())] == ids
+        twofold("export", str(tmp_path / "a.csv"), "--format", "csv", *of)
+        rows = list(csv.DictReader(io.StringIO((tmp_path / "a.csv").read_bytes().decode(), newline="")))
+        assert [row["event_id"] for row in rows] == ids
+        assert {row["aggregate_id"] for row in rows} == {f"'{events[0].aggregate_id}"}
+        lines = twofold("export", *of).stdout.splitlines()
+        assert [json.loads(line)["event_id"] for line in lines] == ids
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.json"]
+
+    def test_an_export_that_fails_leaves_no_file(self, twofold: Twofold, flow: View, tmp_path: Path) -> None:
+        fail = flow.database.client.admin.command
+        data = {"failCommands": ["find"], "appName": "twofold-cli", "errorCode": 8}
+        fail("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
+        try:
+            twofold("export", str(tmp_path / "a.json"), exit_code=1)
+        finally:
+            fail("configureFailPoint", "failCommand", mode="off")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_the_feed_goes_on_where_it_ended(self, twofold: Twofold, flow: View, tmp_path: Path) -> None:
+        """By its cursor, or by the place that a file keeps."""
+        place = tmp_path / "place"
+        since = (datetime.now(UTC) - timedelta(seconds=2)).strftime("%Y-%m-%dT%H:%M:%S")
+        got: list[str] = []
+
+        def all_of(events: list[Event], *start: str) -> bool:
+            output = twofold("feed", "--json", "--place", str(place), *(() if place.exists() else start))
+            assert output.stderr.strip().endswith(f"cursor {place.read_text().strip()}")
+            got.extend(json.loads(line)["event_id"] for line in output.stdout.splitlines())
+            return {str(event.event_id) for event in events} <= set(got)
+
+        first = self.logged(flow)
+        assert wait_until(lambda: all_of(first, "--since", since), within=40, every=0.5)
+        second = self.logged(flow)
+        assert wait_until(lambda: all_of(second), within=40, every=0.5)
+        assert len(got) == len(set(got))
+        assert "no cursor" in str(twofold("feed", "--cursor", "x", exit_code=1).exception)
+
+    def test_following_waits_for_what_is_to_come_until_it_is_interrupted(self, flow: View) -> None:
+        """Each event once, a line each; then it tells its place, and ends well."""
+        env = os.environ | flow.stack.function_environment("operator")
+        since = (datetime.now(UTC) - timedelta(seconds=2)).strftime("%Y-%m-%dT%H:%M:%S")
+        command = [sys.executable, "-c", "from twofold.cli import main; main()", "feed", "--follow", "--json"]
+        with subprocess.Popen(
+            [*command, "--since", since], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as following:
+            wanted = {str(event.event_id) for event in self.logged(flow)}
+            assert following.stdout is not None
+            got = []
+            for line in following.stdout:
+                got.append(json.loads(line)["event_id"])
+                if wanted <= set(got):
+                    break
+            following.send_signal(signal.SIGINT)
+            _, told = following.communicate(timeout=30)
+        assert len(got) == len(set(got))
+        assert following.returncode == 0
+        assert told.strip().splitlines()[-1].startswith("cursor ")

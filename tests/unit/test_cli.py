@@ -44,6 +44,7 @@ def twofold(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_these_are_the_commands() -> None:
     said = {" ".join(command) for command in COMMANDS}
     assert said >= {"setup", "status", "statements", "reconcile", "publish", "relay run"}
+    assert said >= {"history", "export", "feed"}
     assert said >= {f"dead-letters {name}" for name in ("list", "count", "show", "redrive", "discard")}
 
 
@@ -103,6 +104,14 @@ def test_a_server_that_is_away_is_one_line(arguments: list[str]) -> None:
         ["reconcile", "--from", "yesterday"],
         ["publish", "/no/such/file"],
         ["statements", "--limit", "0"],
+        ["history", "--limit", "0"],
+        ["history", "--from", "yesterday"],
+        ["history", "--from", "2026-07-02", "--to", "2026-07-01"],
+        ["export", "--format", "xml"],
+        ["export", "/no/such/folder/file"],
+        ["export", "--collection", "event_store", "--service", "/shop"],
+        ["feed", "--cursor", "x"],
+        ["feed", "--since", "2026-07-01", "--cursor", "x"],
     ],
     ids=" ".join,
 )

@@ -1,0 +1,86 @@
+"""The commands for dead letters."""
+
+import getpass
+from dataclasses import asdict
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from twofold.cli.output import Json, Limit, progress, run_with
+from twofold.cli.output import show as show_value
+from twofold.dead_letters import DeadLetters
+from twofold.events import EventRepository
+from twofold.kafka import new_sender
+from twofold.mongo import Database
+from twofold.redriving import Redrive
+from twofold.settings import Settings
+
+letters = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be taken into the log.")
+
+State = Annotated[str | None, typer.Option(help="Only those: dead, redriving, stored or discarded.")]
+Reason = Annotated[str | None, typer.Option(help="Only those with this reason, as `dead-letters count` names it.")]
+By = Annotated[str, typer.Option(help="Who does this; kept in the history.", default_factory=getpass.getuser)]
+
+
+@letters.command("list")
+def list_letters(state: State = "dead", reason: Reason = None, limit: Limit = 50, as_json: Json = False) -> None:
+    """List dead letters, the oldest first."""
+    found = run_with(lambda db, _: DeadLetters(db).list(_filter(state, reason), limit))
+    shown = ("_id", "state", "reason", "detail", "event_id", "first_at", "last_at", "times")
+    show_value([{name: letter[name] for name in shown} for letter in found], as_json)
+
+
+@letters.command()
+def count(as_json: Json = False) -> None:
+    """Count dead letters by state and reason."""
+    counted = run_with(lambda db, _: DeadLetters(db).count())
+    show_value([{"state": state, "reason": reason, "letters": n} for (state, reason), n in counted.items()], as_json)
+
+
+@letters.command()
+def show(letter_id: UUID) -> None:
+    """Show a whole dead letter, with its history, as JSON; bytes are base64."""
+    letter = run_with(lambda db, _: DeadLetters(db).get(letter_id))
+    if letter is None:
+        raise typer.BadParameter(f"there is no letter {letter_id}")
+    show_value(letter, as_json=True)
+
+
+@letters.command()
+def redrive(
+    by: By,
+    letter_ids: Annotated[list[UUID] | None, typer.Argument(help="The letters; or all that --reason names.")] = None,
+    reason: Reason = None,
+    limit: Limit = 10_000,
+    as_json: Json = False,
+) -> None:
+    """Send dead letters the normal way again, through Kafka to `store`."""
+    if bool(letter_ids) == bool(reason):
+        raise typer.BadParameter("name either letters or a --reason")
+
+    async def run(database: Database, settings: Settings) -> dict[str, Any]:
+        dead_letters = DeadLetters(database)
+        ids = letter_ids or [letter["_id"] for letter in await dead_letters.list(_filter("dead", reason), limit)]
+        redriving = Redrive(dead_letters, EventRepository(database), new_sender(settings))
+        with progress("redriving", len(ids)) as advance:
+            return asdict(await redriving.redrive(ids, by, advance))
+
+    show_value(run_with(run), as_json, "letters")
+
+
+@letters.command()
+def discard(
+    by: By, letter_ids: list[UUID], why: Annotated[str, typer.Option(help="Why; kept in the history.")]
+) -> None:
+    """Decide that dead letters stay out of the log. They are kept all the same."""
+
+    async def run(database: Database, _: Settings) -> list[UUID]:
+        return [letter_id for letter_id in letter_ids if not await DeadLetters(database).discard(letter_id, by, why)]
+
+    if untouched := run_with(run):
+        raise typer.BadParameter(f"not dead, so not discarded: {', '.join(map(str, untouched))}")
+
+
+def _filter(state: str | None, reason: str | None) -> dict[str, Any]:
+    return {name: value for name, value in (("state", state), ("reason", reason)) if value}

@@ -1,0 +1,73 @@
+"""The commands that look after the whole: setup, completeness, relay, reconcile."""
+
+import asyncio
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from twofold.cli.output import Json, Limit, console, progress, run_with, settings, show
+from twofold.kafka import consumer_backlog, new_sender
+from twofold.mongo import Database
+from twofold.relaying import open_relay
+from twofold.relaying import reconcile as reconcile_
+from twofold.settings import Settings
+from twofold.setup import passwords_in, set_up
+from twofold.statements import Statements
+
+relay = typer.Typer(no_args_is_help=True, help="The relay: takes marks off, and sends again what isn't in the log.")
+
+
+def setup() -> None:
+    """Bring collections, indexes, roles, users and the topic to what they should be. Safe to repeat."""
+    for line in asyncio.run(set_up(settings(), passwords_in(os.environ))):
+        console.print(line)
+
+
+def status(as_json: Json = False) -> None:
+    """Say how far the log is complete, and what is pending, dead or conflicting. Records no statement."""
+
+    async def look(database: Database, settings: Settings) -> dict[str, Any]:
+        statement = await _statements(database, settings).find_out()
+        backlog = await asyncio.to_thread(consumer_backlog, settings)
+        return {**asdict(statement), "lag": {str(number): lag for number, lag in sorted(backlog.lag.items())}}
+
+    show(run_with(look), as_json, "now")
+
+
+def statements(limit: Limit = 20, as_json: Json = False) -> None:
+    """List the statements of completeness, newest first."""
+    show([asdict(line) for line in run_with(lambda db, settings: _statements(db, settings).list(limit))], as_json)
+
+
+def _statements(database: Database, settings: Settings) -> Statements:
+    return Statements(database, timedelta(seconds=settings.mongodb_timeout_s))
+
+
+@relay.command("run")
+def relayrun_with(as_json: Json = False) -> None:
+    """Do what the function `relay` does when its timer wakes it, once."""
+
+    async def run(database: Database, settings: Settings) -> dict[str, Any]:
+        done = await open_relay(database, new_sender(settings), settings).run()
+        return asdict(done) if done else {"busy": "another relay is at it"}
+
+    show(run_with(run), as_json, "events")
+
+
+def reconcile(
+    since: Annotated[datetime, typer.Option("--from", help="When the backup was made, or earlier (UTC).")],
+    as_json: Json = False,
+) -> None:
+    """Compare `events` with the log, and mark again what the log lacks, so that the relay sends it.
+
+    For the day on which `event_store` was restored from a backup.
+    """
+
+    async def run(database: Database, settings: Settings) -> dict[str, Any]:
+        with progress("comparing", await database["events"].estimated_document_count()) as advance:
+            return asdict(await reconcile_(database, settings, since.replace(tzinfo=UTC), advance))
+
+    show(run_with(run), as_json, "events")
