@@ -38,6 +38,9 @@ _TEST_OBSERVING = "tests/contract/test_observing.py"
 _TEST_SEEN = "tests/contract/test_seen_pods.py"
 _TEST_LISTING = "tests/flow/test_pod_listing.py"
 _TEST_ARCHIVE = "tests/contract/test_archive.py"
+_OTEL = "shared/twofold/otel.py"
+_HTTP = "shared/twofold/http.py"
+_TEST_TRACING = "tests/unit/test_tracing.py"
 _TEST_MONGO = "tests/contract/test_mongo.py"
 _TEST_PUBLISHING = "tests/contract/test_publishing.py"
 _TEST_STORING = "tests/contract/test_storing.py"
@@ -732,5 +735,69 @@ MUTANTS = (
         "cut=True",
         "cut=False",
         ("tests/contract/test_reading.py::test_a_search_that_runs_out_of_time_says_so_and_goes_on",),
+    ),
+    # what is told of it
+    Mutant(
+        "a refusal is not counted",
+        _PUBLISHING,
+        "        if isinstance(error, Rejected):\n            self._telemetry",
+        "        if False:\n            self._telemetry",
+        ("tests/contract/test_telemetry.py::test_what_is_refused_for_good_counts_by_its_reason",),
+    ),
+    Mutant(
+        "a dead letter is not counted",
+        _LETTERS,
+        "self._telemetry.record(LETTERS, 1, ",
+        "self._telemetry.record(LETTERS, 0, ",
+        ("tests/contract/test_telemetry.py::test_what_store_does_counts_as_stored_duplicate_or_dead_letter",),
+    ),
+    Mutant(
+        "duplicates count as accepted",
+        _PUBLISHING,
+        "self._telemetry.record(ACCEPTED, results.count(None))",
+        "self._telemetry.record(ACCEPTED, len(results))",
+        ("tests/contract/test_telemetry.py::test_what_was_there_already_counts_as_a_duplicate",),
+    ),
+    Mutant(
+        "a producer's traceparent is replaced",
+        _OTEL,
+        "    if event.metadata.traceparent is None:\n",
+        "    if True:\n",
+        (f"{_TEST_TRACING}::test_a_producers_own_trace_is_continued_and_never_replaced",),
+    ),
+    Mutant(
+        "the span of publish is not sent on",
+        _OTEL,
+        "        event = event.with_traceparent(traceparent)\n",
+        "        pass\n",
+        (f"{_TEST_TRACING}::test_an_event_without_a_trace_is_given_the_span_of_publish",),
+    ),
+    Mutant(
+        "the trace of the request is forgotten",
+        "shared/twofold/cloudevents.py",
+        "        return received._replace(traceparent=traceparent)\n",
+        "        return received\n",
+        ("tests/unit/test_cloudevents.py::test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode",),
+    ),
+    Mutant(
+        "opentelemetry is loaded by everybody",
+        "shared/twofold/reporting.py",
+        "        if not (self.metrics or self.traces):\n            return SILENT\n",
+        "",
+        ("tests/unit/test_reporting.py::test_without_a_collector_nothing_of_opentelemetry_is_imported",),
+    ),
+    Mutant(
+        "what is left at the end is not told",
+        _HTTP,
+        "    atexit.register(finish)\n",
+        "",
+        ("tests/flow/test_telemetry.py::test_a_function_that_ends_tells_what_it_has_not_told_yet",),
+    ),
+    Mutant(
+        "a function leaves without a word",
+        _HTTP,
+        "        if self._leaving:\n",
+        "        if False:\n",
+        ("tests/flow/test_leaving.py::test_after_sigterm_an_answer_says_that_its_connection_closes",),
     ),
 )

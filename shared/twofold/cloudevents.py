@@ -53,6 +53,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]
 _COORDINATE = re.compile(rb"[0-9]{1,18}")  # 18 digits: what fits into 64 bits, whatever they are
 _DIGEST = re.compile("[0-9a-f]{64}")
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TRACEPARENT = re.compile(b"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
@@ -75,8 +76,18 @@ class Received(NamedTuple):
 def from_http(headers: Headers, body: bytes, now: datetime, max_events: int) -> list[Received | Rejected] | Received:
     """The event, or for a batch its events and refusals in order, that a producer's request holds.
 
-    `now` is the time of an event that has none. Raises `Rejected` for what is wrong with the request as a whole.
+    `now` is the time of an event that has none; the `traceparent` of each is the request's. Raises `Rejected` for what
+    is wrong with the request as a whole.
     """
+    received = _from_http(headers, body, now, max_events)
+    if (traceparent := _traceparent_of(headers)) is None:
+        return received
+    if isinstance(received, Received):
+        return received._replace(traceparent=traceparent)
+    return [each._replace(traceparent=traceparent) if isinstance(each, Received) else each for each in received]
+
+
+def _from_http(headers: Headers, body: bytes, now: datetime, max_events: int) -> list[Received | Rejected] | Received:
     attributes, content_type = _attributes_of(headers, decode=_header_value)
     media = media_type(content_type)
     if media == "application/cloudevents-batch+json":
@@ -86,6 +97,12 @@ def from_http(headers: Headers, body: bytes, now: datetime, max_events: int) -> 
     if not attributes:
         raise _no_cloud_event(media)
     return _binary(attributes, content_type, media, body, now)
+
+
+def _traceparent_of(headers: Headers) -> str | None:
+    """The trace that a producer's request belongs to (W3C Trace Context); None where it names none, or no valid one."""
+    value = dict(headers).get(b"traceparent")
+    return value.decode() if value and _TRACEPARENT.fullmatch(value) else None
 
 
 def _no_cloud_event(media: str) -> Rejected:

@@ -167,6 +167,8 @@ class Publisher:
 
     def _entry(self, item: Received) -> _Entry | TwofoldError:
         event = item.event
+        if item.traceparent is not None and event.metadata.traceparent is None:
+            event = event.with_traceparent(item.traceparent)
         record = to_kafka(event, item.traceparent)
         if record.size > self._max_record_bytes:
             return TooLarge(f"the event takes {record.size} bytes in Kafka: at most {self._max_record_bytes} are taken")

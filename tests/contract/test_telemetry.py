@@ -37,6 +37,8 @@ from twofold.telemetry import (
     STORED,
 )
 
+HOP = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 @pytest.fixture
 def told() -> Iterator[Told]:
@@ -158,6 +160,20 @@ async def test_a_log_that_was_set_back_is_told(relay: Relay, database: Database,
     await database["event_store"].delete_many({})  # a backup was restored
     await relay.run()
     assert told.value(SET_BACK) == 1
+
+
+@pytest.mark.guarantee("R5")
+async def test_where_nobody_traces_an_event_takes_on_the_trace_of_its_request(
+    settings: Settings, database: Database
+) -> None:
+    """One that has its own keeps it."""
+    bare, own = an_event(), an_event(metadata={"service_name": "/shop", "traceparent": HOP.replace("b7", "c8")})
+    async with open_publisher(settings) as publisher:
+        await publisher.publish([Received(event, traceparent=HOP) for event in (bare, own)])
+    stored = [await database["events"].find_one({"_id": event.event_id}) for event in (bare, own)]
+    assert [document and document["metadata"]["traceparent"] for document in stored] == [HOP, own.metadata.traceparent]
+    assert stored[0] is not None
+    assert stored[0]["digest"] == bare.digest
 
 
 @pytest.mark.dev

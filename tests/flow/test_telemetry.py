@@ -72,6 +72,15 @@ def test_a_producers_own_trace_covers_them_and_stays_as_it_was(seen: View, told:
         assert document["metadata"]["traceparent"] == PRODUCER
 
 
+@pytest.mark.guarantee("G1", "R5")
+def test_an_event_without_a_trace_joins_that_of_its_request(seen: View, told: Collector) -> None:
+    event = an_event()
+    assert seen.publish(event, traceparent=PRODUCER).status_code == 202
+    published, stored = whole_trace(told, event)
+    assert f"00-{published.trace_id}-{published.parent_id}-01" == PRODUCER
+    assert (stored.trace_id, stored.parent_id) == (published.trace_id, published.span_id)
+
+
 @pytest.mark.guarantee("G10")
 def test_each_metric_reaches_the_collector(seen: View, told: Collector) -> None:
     """One event each that is new, sent twice, in conflict and no event; then a run of the relay."""

@@ -22,6 +22,7 @@ from dev.kafka_source_event import SourceName, to_event
 from dev.kafka_source_http import Destination
 from dev.kafka_source_java import java_time
 from tests.helpers import Raw, an_event, delivered
+from tests.helpers import structured as as_structured
 from tests.strategies import NOW, Attributes, attributes, binary, events, payloads, read, structured, texts
 from twofold import mongo
 from twofold.cloudevents import (
@@ -459,3 +460,32 @@ def expected(given_: Attributes, event: Event) -> Attributes:
     content_type = given_.get("datacontenttype", "application/json").partition(";")[0]
     fixed = {"time": "2026-07-01T00:00:00.000Z", "datacontenttype": content_type, "digest": event.digest.hex()}
     return {"eventversion": "1.0"} | given_ | fixed
+
+
+HOP = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def hops(content_type: str, body: object, *extra: tuple[str, str]) -> list[str | None]:
+    """The traceparent of each event's hop in a request that belongs to a trace."""
+    headers = [("content-type", content_type), ("traceparent", HOP), *extra]
+    request = [(name.encode(), value.encode()) for name, value in headers]
+    received = from_http(request, json.dumps(body).encode(), NOW, 10)
+    taken = received if isinstance(received, list) else [received]
+    return [each.traceparent for each in taken if isinstance(each, Received)]
+
+
+def test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode() -> None:
+    event = an_event()
+    binary_headers = [(name, value) for name, value in to_http(event)[0].items() if name != "content-type"]
+    assert hops("application/json", {}, *binary_headers) == [HOP]
+    assert hops("application/cloudevents+json", as_structured(event)) == [HOP]
+    assert hops("application/cloudevents-batch+json", [as_structured(event)] * 2) == [HOP, HOP]
+
+
+@pytest.mark.parametrize("wrong", ["", "what", f"01{HOP[2:]}x", HOP.upper(), f"00-{'0' * 32}-b7ad6b7169203331-01"])
+def test_a_request_whose_trace_is_none_is_taken_as_ever(wrong: str) -> None:
+    """The header is the transport's: it is no fault of the event."""
+    headers, body = to_http(an_event())
+    received = from_http(raw(headers | {"traceparent": wrong}), body, NOW, 1)
+    assert isinstance(received, Received)
+    assert received.traceparent is None
