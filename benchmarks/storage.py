@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.events import PAYLOAD_BYTES, events
 from dev.stack import Options, Stack
 from twofold import mongo
-from twofold.cloudevents import Received, to_kafka
+from twofold.cloudevents import Delivered, to_kafka
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -51,8 +51,8 @@ async def _fill(settings: Settings, count: int) -> int:
         now = datetime.now(UTC)
         for number, group in enumerate(_groups(count)):
             ids = [event.event_id for event in group]
-            received = [Received(event, partition=number % 4, offset=number) for event in group]
-            await log.append([EventStore.encode(each, now) for each in received], ids)
+            delivered = [Delivered(event.document(), partition=number % 4, offset=number) for event in group]
+            await log.append([EventStore.encode(each, now) for each in delivered], ids)
             await repository.insert([EventRepository.encode(event, now) for event in group], ids)
             await repository.confirm(ids, timedelta(days=settings.retention_days))
             in_kafka += sum(to_kafka(event).size for event in group)

@@ -26,6 +26,11 @@ class Request:
     headers: Raw
     body: bytes
 
+    @property
+    def served(self) -> Raw:
+        """The headers as an HTTP server gives them to the function: their names in lower case (ASGI)."""
+        return [(name.lower(), value) for name, value in self.headers]
+
     def with_id(self, new: str) -> "Request":
         """The same with another id."""
         old, replacement = ID.encode(), new.encode()

@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import functions_framework.aio
-from pydantic_core import to_jsonable_python
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from twofold import mongo
 from twofold.dead_letters import DeadLetters
-from twofold.http import Function, allow, before_sigterm, read_body
+from twofold.http import Function, Json, allow, before_sigterm, read_body
 from twofold.publishing import open_publisher
 from twofold.seen_pods import SeenPods
 from twofold.settings import Settings
@@ -74,7 +73,7 @@ async def handle(service: Service, request: Request) -> Response:
     allow(request, "POST")
     if request.headers.get("ce-type") == PING:
         run = await service.listing.run()
-        return JSONResponse(to_jsonable_python(run) if run else {"busy": "another listing is at it"})
+        return Json(run or {"busy": "another listing is at it"})
     await service.watcher.take(request.headers.raw, await read_body(request, settings.max_letter_bytes))
     return Response(status_code=200)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from twofold.cloudevents import Received, from_http
+from twofold.cloudevents import Delivered, Received, from_http
 from twofold.dead_letters import DeadLetter, DeadLetters
 from twofold.errors import Invalid, Malformed, Rejected
 from twofold.event import Event
@@ -105,7 +105,8 @@ class Watcher:
 
     async def keep(self, headers: RawHeaders, body: bytes, reason: Rejected, received: Received | None = None) -> None:
         """Make what is no pod a dead letter."""
-        await self._letters.keep(DeadLetter(headers, body, reason, None, None, received, sink="pod_events"))
+        delivered = Delivered(received.event.document()) if received else None
+        await self._letters.keep(DeadLetter(headers, body, reason, None, None, delivered, sink="pod_events"))
 
     async def observe(self, states: Sequence[PodState]) -> int:
         """Publish the facts of `states`, of different pods, that are not known yet. Returns how many there were.

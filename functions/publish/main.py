@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 
 import functions_framework.aio
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from twofold.auth import Principal, Right, authenticator
 from twofold.cloudevents import Received, from_http
 from twofold.errors import Rejected, TwofoldError
-from twofold.http import Function, allow, before_sigterm, problem_details, read_body
+from twofold.http import Function, Json, allow, before_sigterm, problem_details, read_body
 from twofold.openapi import describe
 from twofold.publishing import Published, Publisher, open_publisher
 from twofold.settings import Settings
@@ -20,7 +20,7 @@ from .operations import OPERATIONS
 
 settings = Settings()
 callers = authenticator(settings)
-description = JSONResponse(describe("publish", OPERATIONS))
+description = Json(describe("publish", OPERATIONS))
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def handle(publisher: Publisher, request: Request) -> Response:
     try:
         body = await read_body(request, settings.max_body_bytes)
         await publisher.turn()
-        received = from_http(request.headers.raw, body, publisher.clock(), settings.max_batch_events)
+        received = from_http(request.scope["headers"], body, publisher.clock(), settings.max_batch_events)
     except Rejected as unreadable:
         raise publisher.refused(unreadable) from None
     if isinstance(received, list):
@@ -54,7 +54,7 @@ async def handle(publisher: Publisher, request: Request) -> Response:
         raise outcome
     if request.headers.get("prefer") == "reply":  # a Broker takes a body for an event, and this one is none
         return Response(status_code=202)
-    return JSONResponse(_taken(outcome), status_code=202)
+    return Json(_taken(outcome), status_code=202)
 
 
 def _batch_answer(outcomes: Sequence[Published | TwofoldError]) -> Response:
@@ -64,7 +64,7 @@ def _batch_answer(outcomes: Sequence[Published | TwofoldError]) -> Response:
         for outcome in outcomes
     ]
     taken = not any(isinstance(outcome, TwofoldError) for outcome in outcomes)
-    return JSONResponse({"results": results}, status_code=202 if taken else 207)
+    return Json({"results": results}, status_code=202 if taken else 207)
 
 
 def _permitted(caller: Principal, received: Received | Rejected) -> Received | Rejected:

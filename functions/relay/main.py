@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import functions_framework.aio
-from pydantic_core import to_jsonable_python
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from twofold import mongo
-from twofold.http import Function, allow
+from twofold.http import Function, Json, allow
 from twofold.kafka import new_sender
 from twofold.relaying import Relay, open_relay
 from twofold.settings import Settings
@@ -32,9 +31,9 @@ async def handle(service: Relay, request: Request) -> Response:
     """Run once, and answer what the run did; or answer the last statement. Raises `Unavailable`."""
     allow(request, "GET", "POST")
     if request.method == "GET":
-        return JSONResponse(to_jsonable_python(await service.last_statement()))
+        return Json(await service.last_statement())
     run = await service.run()
-    return JSONResponse(to_jsonable_python(run) if run else {"busy": "another relay is at it"})
+    return Json(run or {"busy": "another relay is at it"})
 
 
 function = Function("relay", settings, open_service, handle)

@@ -28,7 +28,7 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Store]:
 async def handle(service: Store, request: Request) -> Response:
     """Answer 200 once the delivery is durable somewhere. Raises `Unavailable`."""
     allow(request, "POST")
-    await service.take(request.headers.raw, await read_body(request, settings.max_letter_bytes))
+    await service.take(request.scope["headers"], await read_body(request, settings.max_letter_bytes))
     return DURABLE
 
 

@@ -11,12 +11,12 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from twofold import parameters
 from twofold.auth import Authenticator, Principal, Right
 from twofold.errors import Malformed, Missing, Problem, TwofoldError, UnsupportedType
-from twofold.http import read_body
+from twofold.http import Json, read_body
 
 Service = TypeVar("Service")
 
@@ -119,7 +119,7 @@ class Api(Generic[Service]):
     ) -> None:
         self._operations = tuple(operations)
         self._callers = callers
-        self._description = JSONResponse(dict(description))
+        self._description = Json(dict(description))
 
     async def handle(self, service: Service, request: Request) -> Response:
         """Answer `request`. Raises `TwofoldError`, or 405 for a method that its path doesn't take."""

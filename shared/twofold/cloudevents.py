@@ -11,9 +11,11 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from operator import methodcaller
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, unquote_to_bytes
 from uuid import UUID
@@ -21,7 +23,17 @@ from uuid import UUID
 from pydantic_core import from_json, to_json
 
 from twofold.errors import DigestMismatch, Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType
-from twofold.event import Event, canonical_id, check_json_type, derived_id, is_text, media_type, printable
+from twofold.event import (
+    MAX_DEPTH,
+    Event,
+    canonical_id,
+    check_json_type,
+    derived_id,
+    digest_of,
+    is_text,
+    media_type,
+    printable,
+)
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -41,16 +53,22 @@ _METADATA_OF_ATTRIBUTE = {
     "useragent": "user_agent",
     "traceparent": "traceparent",
 }
-_ATTRIBUTE_OF_METADATA = {field: name for name, field in _METADATA_OF_ATTRIBUTE.items()}
 _FIELD_OF_ATTRIBUTE = {"type": "event_type", "eventversion": "event_version", "subject": "aggregate_id"}
 _TRANSPORT = {"knativekafkapartition", "knativekafkaoffset", "redriveof"}
 """About one hop: where a record lay, and whose redrive it is. No content, so neither stored nor part of the digest."""
-_NO_CONTENT = _TRANSPORT | {"specversion"}
+_NO_EXTENSION = (
+    _TRANSPORT
+    | _METADATA_OF_ATTRIBUTE.keys()
+    | _FIELD_OF_ATTRIBUTE.keys()
+    | {"specversion", "id", "time", "datacontenttype"}
+)
 RESERVED = {"digest", "timeassigned", "replayid", "redriveof"}
 """Twofold's own: only its own events carry them."""
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_COORDINATE = re.compile(rb"[0-9]{1,18}")  # 18 digits: what fits into 64 bits, whatever they are
+_OWN_TIME = re.compile(r"(?:19[7-9]|[2-9][0-9]{2})[0-9]-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z")
+_ONE_WORD = re.compile("[!-~]{1,1024}")
+_COORDINATE = re.compile("[0-9]{1,18}")  # 18 digits: what fits into 64 bits, whatever they are
 _DIGEST = re.compile("[0-9a-f]{64}")
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TRACEPARENT = re.compile(b"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -58,16 +76,41 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
 class Received(NamedTuple):
-    """An event as it came, with what was said about it on the way."""
+    """An event as a producer's request holds it."""
 
     event: Event
+    replay_id: str | None = None
+    traceparent: str | None = None
+    """Of the hop that brings the event; what the event says of itself is in its metadata."""
+
+
+class Delivered(NamedTuple):
+    """An event as KafkaSource delivers it, in the form that the log keeps, with what was said about it on the way."""
+
+    document: dict[str, Any]
+    """See `Event.document`."""
     replay_id: str | None = None
     partition: int | None = None
     offset: int | None = None
     redrive_of: UUID | None = None
     """The dead letter that was redriven."""
-    traceparent: str | None = None
-    """Of the hop that brings the event; what the event says of itself is in its metadata."""
+
+    @property
+    def event_id(self) -> UUID:
+        """The event's identity."""
+        event_id: UUID = self.document["_id"]
+        return event_id
+
+    @property
+    def digest(self) -> bytes:
+        """The event's digest."""
+        digest: bytes = self.document["digest"]
+        return digest
+
+    @property
+    def event(self) -> Event:
+        """The event itself. Raises `Invalid` if the document holds none."""
+        return Event.from_document(self.document)
 
 
 # --- in: HTTP, from producers ---------------------------------------------------------------------------------------
@@ -185,7 +228,7 @@ def _header_value(raw: bytes) -> str:
 # --- in: KafkaSource, to `store` ------------------------------------------------------------------------------------
 
 
-def from_kafka_source(headers: Headers, body: bytes) -> Received:
+def from_kafka_source(headers: Headers, body: bytes) -> Delivered:
     """The event that one of Twofold's own records holds, as KafkaSource delivers it.
 
     Raises `Rejected` for a record that isn't Twofold's, and `DigestMismatch` for one that was altered on its way.
@@ -193,53 +236,62 @@ def from_kafka_source(headers: Headers, body: bytes) -> Received:
     attributes, content_type = _attributes_of(headers, decode=_raw_value)
     if content_type:
         attributes["datacontenttype"] = content_type
-    partition, offset = kafka_coordinates(headers)
-    redrive_of = _letter(attributes.get("redriveof", ""))
-    return _own(attributes, _json(body), body)._replace(partition=partition, offset=offset, redrive_of=redrive_of)
+    own = _own(attributes)
+    return Delivered(
+        _vouched_document(attributes, own, body) or _vouched_event(attributes, own, _json(body)).document(),
+        own.replay_id,
+        _coordinate(attributes.get("knativekafkapartition")),
+        _coordinate(attributes.get("knativekafkaoffset")),
+        _letter(attributes.get("redriveof")),
+    )
 
 
 def kafka_coordinates(headers: Headers) -> tuple[int | None, int | None]:
     """The partition and offset that KafkaSource adds to each delivery."""
     values = dict(headers)
-    return _coordinate(values.get(b"ce-knativekafkapartition")), _coordinate(values.get(b"ce-knativekafkaoffset"))
+    partition, offset = (values.get(name, b"") for name in (b"ce-knativekafkapartition", b"ce-knativekafkaoffset"))
+    return _coordinate(_raw_value(partition)), _coordinate(_raw_value(offset))
 
 
-def _coordinate(value: bytes | None) -> int | None:
+def _coordinate(value: str | None) -> int | None:
     return int(value) if value and _COORDINATE.fullmatch(value) else None
 
 
 def letter_of(headers: Headers) -> UUID | None:
     """The dead letter that a redriven record names."""
-    return _letter(dict(headers).get(b"ce-redriveof", b"").decode("latin-1"))
+    return _letter(_raw_value(dict(headers).get(b"ce-redriveof", b"")))
 
 
-def _letter(value: str) -> UUID | None:
-    return UUID(value) if _UUID.fullmatch(value) else None
+def _letter(value: str | None) -> UUID | None:
+    return UUID(value) if value and _UUID.fullmatch(value) else None
 
 
-def _raw_value(raw: bytes) -> str:
-    return raw.decode("latin-1")
+_raw_value = methodcaller("decode", "latin-1")
 
 
 # --- in: what all have in common ------------------------------------------------------------------------------------
 
 
-def _attributes_of(headers: Headers, decode: Any) -> tuple[dict[str, str], str]:
-    """CloudEvents' attributes among the headers, and the content type."""
+def _attributes_of(headers: Headers, decode: Callable[[bytes], str]) -> tuple[dict[str, str], str]:
+    """CloudEvents' attributes among the headers, whose names are in lower case (ASGI), and the content type."""
     attributes: dict[str, str] = {}
     content_type: str | None = None
-    for raw_name, raw_value in headers:
-        name = raw_name.lower()
-        if name == b"content-type":
-            if content_type is not None:
-                raise Malformed("is there more than once", "content-type")
-            content_type = raw_value.decode("latin-1")
-        elif name.startswith(b"ce-"):
-            attribute = name[3:].decode("latin-1")
+    for name, value in headers:
+        if name[:3] == b"ce-":
+            attribute = _attribute_name(name)
             if attribute in attributes:
                 raise Malformed("is there more than once", f"ce-{attribute}"[:64])
-            attributes[attribute] = decode(raw_value)
+            attributes[attribute] = decode(value)
+        elif name == b"content-type":
+            if content_type is not None:
+                raise Malformed("is there more than once", "content-type")
+            content_type = value.decode("latin-1")
     return attributes, content_type or ""
+
+
+@lru_cache(maxsize=1024)  # the same few names, over and over
+def _attribute_name(header: bytes) -> str:
+    return header[3:].decode("latin-1")
 
 
 def _json(body: bytes) -> Any:
@@ -287,7 +339,8 @@ def _no_constant(name: str) -> NoReturn:
 def _received(attributes: dict[str, str], data: object, now: datetime) -> Received:
     """A producer's event; or one of Twofold's own coming back in a replay, which has `replayid` and a true digest."""
     if "replayid" in attributes:
-        return _own(attributes, data)
+        own = _own(attributes)
+        return Received(_vouched_event(attributes, own, data), own.replay_id)
     if reserved := sorted(RESERVED & attributes.keys()):
         raise Invalid(
             f"reserved: {', '.join(reserved)}", problems=tuple(Problem(name, "is reserved") for name in reserved)
@@ -295,20 +348,64 @@ def _received(attributes: dict[str, str], data: object, now: datetime) -> Receiv
     return Received(_event(attributes, data, now))
 
 
-def _own(attributes: dict[str, str], data: object, data_json: bytes = b"") -> Received:
+class _Own(NamedTuple):
+    """What Twofold itself adds to an event's attributes, for the way to the log."""
+
+    digest: bytes
+    time_assigned: bool
+    replay_id: str | None
+
+
+def _own(attributes: dict[str, str]) -> _Own:
+    """Take Twofold's own attributes out of `attributes`. Raises `Rejected` where they are not what Twofold makes."""
+    _check_context(attributes)
     digest = attributes.pop("digest", None)
     replay_id = attributes.pop("replayid", None)
     assigned = attributes.pop("timeassigned", None)
     if digest is None:
         raise Malformed("none of Twofold's records: it has no digest", "digest")
+    if not _DIGEST.fullmatch(digest):
+        raise DigestMismatch("must be 64 hexadecimal digits", "digest")
     if assigned not in (None, "true"):
         raise Malformed("is there only as true", "timeassigned")
     if "time" not in attributes:
         raise Malformed("none of Twofold's records: it has no time", "time")
-    event = _event(attributes, data, None, assigned=assigned is not None)
-    if not (_DIGEST.fullmatch(digest) and event.is_vouched_for(bytes.fromhex(digest), data_json)):
+    return _Own(bytes.fromhex(digest), assigned is not None, replay_id)
+
+
+def _vouched_document(attributes: dict[str, str], own: _Own, body: bytes) -> dict[str, Any] | None:
+    """The document that attributes and body are to the letter, if the digest was made for them as they are.
+
+    Whoever made the digest had checked the event, so it is not checked again; a digest leaves out `traceparent` and an
+    assigned time, so these are. None means: look closer.
+    """
+    time, traceparent = attributes["time"], attributes.get("traceparent", "-")
+    if not (_OWN_TIME.fullmatch(time) and _ONE_WORD.fullmatch(traceparent)):
+        return None
+    event_id, metadata = _identity(attributes, assigned=own.time_assigned)
+    said: dict[str, Any] = {
+        "event_type": attributes["type"],
+        "event_version": attributes.get("eventversion", "1.0"),
+        "aggregate_id": attributes.get("subject"),
+        "metadata": metadata,
+    }
+    if digest_of(event_id, said, body, time) != own.digest:
+        return None
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+        return None
+    try:
+        payload, timestamp = from_json(body, allow_inf_nan=False), datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    return {"_id": event_id, **said, "timestamp": timestamp, "payload": payload, "digest": own.digest}
+
+
+def _vouched_event(attributes: dict[str, str], own: _Own, data: object) -> Event:
+    """The event, checked in every part. Raises `Rejected`, and `DigestMismatch` if the digest wasn't made for it."""
+    event = _event(attributes, data, None, assigned=own.time_assigned)
+    if event.digest != own.digest:
         raise DigestMismatch("the event is not the one that the digest was made for", "digest")
-    return Received(event, replay_id)
+    return event
 
 
 def _event(attributes: dict[str, str], data: object, now: datetime | None, *, assigned: bool = False) -> Event:
@@ -316,28 +413,35 @@ def _event(attributes: dict[str, str], data: object, now: datetime | None, *, as
     _check_context(attributes)
     if not isinstance(data, dict):
         raise Invalid("must be a JSON object", "data")
-    fields: dict[str, Any] = {"timestamp": now, "payload": data}
-    metadata: dict[str, Any] = {}
-    extensions: dict[str, str] = {}
-    for name, value in attributes.items():
-        if name in _METADATA_OF_ATTRIBUTE:
-            metadata[_METADATA_OF_ATTRIBUTE[name]] = value
-        elif name in _FIELD_OF_ATTRIBUTE:
-            fields[_FIELD_OF_ATTRIBUTE[name]] = value
-        elif name == "time":
-            fields["timestamp"] = _time(value)
-        elif name == "id":
-            fields["event_id"] = canonical_id(value)
-        elif name not in _NO_CONTENT and not (name == "datacontenttype" and _is_plain_json(value)):
-            extensions[name] = value
-    if fields["event_id"] is None:
-        fields["event_id"] = derived_id(attributes["source"], attributes["id"])
-        metadata["source_event_id"] = attributes["id"]
-    if assigned or "time" not in attributes:
+    time = attributes.get("time")
+    event_id, metadata = _identity(attributes, assigned=assigned or time is None)
+    return Event.of(
+        event_id=event_id,
+        timestamp=now if time is None else _time(time),
+        metadata=metadata,
+        payload=data,
+        **{field: attributes[name] for name, field in _FIELD_OF_ATTRIBUTE.items() if name in attributes},
+    )
+
+
+def _identity(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UUID, dict[str, Any]]:
+    """The event's identity and metadata."""
+    metadata: dict[str, Any] = {
+        field: attributes[name] for name, field in _METADATA_OF_ATTRIBUTE.items() if name in attributes
+    }
+    given = attributes["id"]
+    event_id = canonical_id(given)
+    if event_id is None:
+        event_id = derived_id(attributes["source"], given)
+        metadata["source_event_id"] = given
+    if assigned:
         metadata["time_assigned"] = True
+    extensions = {name: attributes[name] for name in attributes.keys() - _NO_EXTENSION}
+    if "datacontenttype" in attributes and not _is_plain_json(attributes["datacontenttype"]):
+        extensions["datacontenttype"] = attributes["datacontenttype"]
     if extensions:
         metadata["extensions"] = extensions
-    return Event.of(metadata=metadata, **fields)
+    return event_id, metadata
 
 
 def _is_plain_json(content_type: str) -> bool:
@@ -356,10 +460,13 @@ def _check_context(attributes: Mapping[str, str]) -> None:
         raise Invalid(f"all attributes together must be at most {MAX_ATTRIBUTES_BYTES} bytes")
 
 
-def _time(value: str) -> str:
-    if not _RFC_3339.fullmatch(value):
-        raise Invalid("must be an RFC 3339 time from 1970 to 9999", "time")
-    return value.upper()
+def _time(value: str) -> datetime:
+    try:
+        if _RFC_3339.fullmatch(value):
+            return datetime.fromisoformat(value.upper())
+    except ValueError:
+        pass
+    raise Invalid("must be a valid datetime (RFC 3339) from 1970 to 9999", "time")
 
 
 # --- out ------------------------------------------------------------------------------------------------------------
@@ -371,7 +478,7 @@ class Record:
 
     key: bytes
     value: bytes
-    headers: Sequence[tuple[str, bytes]]
+    headers: list[tuple[str, bytes]]
     size: int = dataclasses.field(init=False)
     """An upper bound of its bytes in a batch: with up to 5 bytes for each length, and 64 for the record."""
 
@@ -384,16 +491,17 @@ class Record:
 
 def attributes_of(event: Event) -> dict[str, str]:
     """All attributes of `event`, Twofold's own included, but `datacontenttype`, which each binding puts elsewhere."""
+    metadata = event.metadata_fields
     attributes = {"specversion": "1.0", "id": event.given_id, "type": event.event_type, "time": event.time}
-    attributes["eventversion"] = event.event_version
+    if event.event_version != "1.0":
+        attributes["eventversion"] = event.event_version
     if event.aggregate_id is not None:
         attributes["subject"] = event.aggregate_id
-    for field, value in event.metadata_fields.items():
-        if field in _ATTRIBUTE_OF_METADATA:
-            attributes[_ATTRIBUTE_OF_METADATA[field]] = value
-    attributes.update(event.metadata.extensions)
-    attributes.pop("datacontenttype", None)
-    if event.metadata.time_assigned:
+    attributes.update({name: metadata[field] for name, field in _METADATA_OF_ATTRIBUTE.items() if field in metadata})
+    if "extensions" in metadata:
+        attributes.update(metadata["extensions"])
+        attributes.pop("datacontenttype", None)
+    if "time_assigned" in metadata:
         attributes["timeassigned"] = "true"
     attributes["digest"] = event.digest.hex()
     return attributes

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from twofold.cloudevents import Received, Record, letter_of, record_of_letter
+from twofold.cloudevents import Delivered, Record, letter_of, record_of_letter
 from twofold.errors import Rejected, Undelivered
 from twofold.mongo import Database, Document, driver_errors
 from twofold.telemetry import LETTERS, SILENT, Telemetry
@@ -33,7 +33,7 @@ class DeadLetter:
     reason: Rejected
     partition: int | None
     offset: int | None
-    received: Received | None = None
+    received: Delivered | None = None
     """The event, if it could be read."""
     sink: str = "store"
     """The function that could not take it."""
@@ -48,7 +48,7 @@ class DeadLetter:
             return letter_id
         content = hashlib.sha256()
         if self.received:
-            content.update(self.received.event.event_id.bytes + self.received.event.digest)
+            content.update(self.received.event_id.bytes + self.received.digest)
         else:
             content.update(f"{self.partition}/{self.offset}".encode())
             for name, value in sorted(self.kept_headers):
@@ -89,7 +89,6 @@ class DeadLetters:
 
         One that was redriven and fails again is dead again, with a line in its history.
         """
-        event = letter.received.event if letter.received else None
         first = {
             "reason": letter.reason.title,
             "detail": letter.reason.detail,
@@ -97,8 +96,8 @@ class DeadLetters:
             "body": letter.body,
             "sink": letter.sink,
             "log": {"partition": letter.partition, "offset": letter.offset},
-            "event_id": event.event_id if event else None,
-            "digest": event.digest if event else None,
+            "event_id": letter.received.event_id if letter.received else None,
+            "digest": letter.received.digest if letter.received else None,
             "state": "dead",
             "history": [],
         }

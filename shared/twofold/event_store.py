@@ -6,16 +6,15 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from bson.timestamp import Timestamp
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import PyMongoError
 
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.errors import TwofoldError
 from twofold.event import Event
 from twofold.filters import Range, Selection
-from twofold.mongo import Database, Encoded, driver_errors, encode, event_of, insert_once, known, raw, within
+from twofold.mongo import Database, Encoded, driver_errors, encode_event, event_of, insert_once, known, raw, within
 from twofold.reading import EventReader
 from twofold.settings import Settings
 
@@ -55,17 +54,10 @@ class EventStore:
         self._event_store = database["event_store"]
 
     @staticmethod
-    def encode(received: Received, stored_at: datetime) -> Encoded:
+    def encode(delivered: Delivered, stored_at: datetime) -> Encoded:
         """The document of an event, with the Kafka coordinates that it came from. Raises `Invalid`."""
-        log = {"partition": received.partition, "offset": received.offset}
-        return encode(
-            received.event.document()
-            | {
-                "stored_at": stored_at,
-                "seq": Timestamp(0, 0),  # the server fills it in at insert
-                "log": log,
-            }
-        )
+        log = {"partition": delivered.partition, "offset": delivered.offset}
+        return encode_event(delivered.document, stored_at, log=log)
 
     async def append(self, documents: Sequence[Encoded], ids: Sequence[UUID]) -> list[bytes | TwofoldError | None]:
         """Append each once: see `mongo.insert_once`."""

@@ -20,7 +20,7 @@ from twofold.errors import Rejected, TwofoldError
 from twofold.event import Event
 from twofold.filters import FIELDS
 from twofold.live import LiveEvents
-from twofold.mongo import Database, Document, Encoded, driver_errors, encode, event_of, insert_once, known, raw
+from twofold.mongo import Database, Document, Encoded, driver_errors, encode_event, event_of, insert_once, known, raw
 from twofold.reading import EventReader
 from twofold.settings import Settings
 from twofold.statistics import EventStatistics
@@ -55,14 +55,7 @@ class EventRepository:
     @staticmethod
     def encode(event: Event, stored_at: datetime) -> Encoded:
         """The document of a new event, with its mark. Raises `Invalid`."""
-        return encode(
-            event.document()
-            | {
-                "stored_at": stored_at,
-                "seq": Timestamp(0, 0),  # the server fills it in at insert
-                "outbox": {"state": "new", "tries": 0},
-            }
-        )
+        return encode_event(event.document(), stored_at, outbox={"state": "new", "tries": 0})
 
     async def insert(self, documents: Sequence[Encoded], ids: Sequence[UUID]) -> list[bytes | TwofoldError | None]:
         """Insert each once: see `mongo.insert_once`."""

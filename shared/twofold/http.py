@@ -14,10 +14,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import FrameType
 from typing import Generic, Self, TypeVar
 
+from pydantic_core import to_json
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from twofold.errors import Malformed, TooLarge, TwofoldError, Unauthorized, Unavailable
 from twofold.logs import REQUEST, write_logs
@@ -37,6 +39,9 @@ class Function(Generic[Service]):
 
     functions-framework imports the module before it forks, and has no hook for the start. What the environment says
     of logs and of a collector is read at once, so that a wrong value ends the start. Raises `ValidationError`.
+
+    From the first request on, the server calls the function directly: what Starlette and the framework put in between
+    (routing, execution ids, nested handlers of exceptions) takes half of an empty function's time, for nothing.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Function(Generic[Service]):
         self._open_service = open_service
         self._handle = handle
         self._service: Service | None = None
+        self._framework: ASGIApp | None = None
         self._opening = asyncio.Lock()
         self._resources = AsyncExitStack()
         self._telemetry = SILENT
@@ -64,7 +70,7 @@ class Function(Generic[Service]):
         """Answer `request`, with 503 for whatever is unexpected: ApiServerSource takes a 500 for final."""
         REQUEST.set(request.scope)
         if request.method in ("GET", "HEAD") and request.scope["path"] == "/healthz":
-            return JSONResponse({"status": "ok"})
+            return Json({"status": "ok"})
         self._last_request = time.monotonic()
         if self._observed or self._service is None:
             response = await self._observe(request)
@@ -76,13 +82,13 @@ class Function(Generic[Service]):
 
     async def _answer(self, request: Request) -> Response:
         try:
-            return await self._handle(self._service or await self._open(), request)
+            return await self._handle(self._service or await self._open(request.app), request)
         except TwofoldError as error:
             if isinstance(error, Unavailable):
                 logger.warning("503 for %s: %s", request.url.path, error.detail, exc_info=error.__cause__)
             return problem(error)
-        except HTTPException:
-            raise
+        except HTTPException as error:
+            return PlainTextResponse(error.detail, error.status_code, error.headers)
         except Exception:
             logger.exception("unexpected error in %s %s", request.method, request.url.path)
             return problem(Unavailable("unexpected error; the function's log says more"))
@@ -94,9 +100,6 @@ class Function(Generic[Service]):
         try:
             response = await self._answer(request)
             status = response.status_code
-        except HTTPException as refusal:
-            status = refusal.status_code
-            raise
         finally:
             seconds = time.perf_counter() - start
             about: dict[str, str | int] = {
@@ -108,7 +111,7 @@ class Function(Generic[Service]):
             logger.debug("request", extra=about | {"url.path": request.scope["path"], "seconds": round(seconds, 6)})
         return response
 
-    async def _open(self) -> Service:
+    async def _open(self, app: Starlette) -> Service:
         async with self._opening:
             if self._service is None:
                 if self._telemetry is SILENT:
@@ -116,7 +119,16 @@ class Function(Generic[Service]):
                 self._service = await self._resources.enter_async_context(self._open_service(self._telemetry))
                 before_sigterm(self._leave)
                 _collect_garbage_seldom()
+                self._framework, app.middleware_stack = app.middleware_stack, self._serve
             return self._service
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The function as an ASGI application, for HTTP; all else is still the framework's."""
+        if scope["type"] == "http":
+            response = await self(Request(scope, receive, send))
+            await response(scope, receive, send)
+        elif self._framework is not None:
+            await self._framework(scope, receive, send)
 
     def _open_telemetry(self) -> None:
         self._telemetry = self._reporting.open(self._name, self._topic)
@@ -271,12 +283,22 @@ def allow(request: Request, *methods: str, path: str = "/") -> None:
         raise HTTPException(405, headers={"Allow": ", ".join(methods)})
 
 
+class Json(Response):
+    """An answer in JSON: pydantic writes it in a tenth of the time of Starlette's own, and writes dates and ids too."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        """`content` as JSON."""
+        return to_json(content)
+
+
 def problem(error: TwofoldError) -> Response:
     """The answer for `error`."""
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
     if isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer"}
-    return JSONResponse(
+    return Json(
         problem_details(error), status_code=error.status, headers=headers, media_type="application/problem+json"
     )
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 if TYPE_CHECKING:
     from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -28,7 +29,7 @@ from twofold.settings import Settings
 logger = logging.getLogger(__name__)
 
 Outcome = TwofoldError | None
-Done = Callable[..., None]
+Done = Callable[[int, Outcome], None]
 
 
 def _client() -> Any:
@@ -37,10 +38,6 @@ def _client() -> Any:
     import kafka.net.compat  # noqa: PLC0415
 
     return kafka
-
-
-def _nobody(_position: int, _outcome: Outcome) -> None:
-    """Nobody waits: what is not sent keeps its mark."""
 
 
 _BOOTSTRAP_S = 5.0
@@ -85,12 +82,31 @@ def new_producer(settings: Settings) -> "KafkaProducer":
             delivery_timeout_ms=round(_DELIVERY_S * 1000),
             metadata_max_age_ms=30_000,
             reconnect_backoff_max_ms=1000,
+            metrics_enabled=False,  # nobody reads them, and they cost each record
             kafka_client=client,
         )
     except BaseException:
         for left in clients:  # a constructor that fails leaves its client's sockets open
             left.close()
         raise
+
+
+@dataclass(eq=False, slots=True)
+class _Sending:
+    """A record that the sender holds until its outcome is known."""
+
+    sender: "Sender"
+    record: Record
+    position: int
+    done: Done | None
+
+    def acknowledged(self, _: object) -> None:
+        """Kafka has it."""
+        self.sender.settle(self, None)
+
+    def failed(self, error: Exception) -> None:
+        """Kafka has not: by the record's own fault, or else the producer is broken."""
+        self.sender.not_sent(self, error)
 
 
 class Sender:
@@ -106,15 +122,14 @@ class Sender:
         self._capacity = capacity
         self._room_bytes = capacity_bytes
         self._build = build
-        self._queue: queue.SimpleQueue[list[tuple[int, Record]] | None] = queue.SimpleQueue()
-        self._held: dict[int, tuple[int, Done]] = {}
-        self._tickets = itertools.count()
+        self._queue: queue.SimpleQueue[list[_Sending] | None] = queue.SimpleQueue()
+        self._held: set[_Sending] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._producer: KafkaProducer | None = None
         self._broken = False
 
-    def offer(self, records: Sequence[Record], done: Done = _nobody) -> int:
+    def offer(self, records: Sequence[Record], done: Done | None = None) -> int:
         """Take as many of `records` as there is room for, and return their number at once.
 
         `done` is called once for each of those, from another thread: with its position, and None after Kafka's
@@ -122,15 +137,14 @@ class Sender:
         """
         with self._changed:
             records = self._that_fit(records)
-            tickets = list(itertools.islice(self._tickets, len(records)))
-            for position, (ticket, record) in enumerate(zip(tickets, records, strict=True)):
-                self._held[ticket] = record.size, partial(done, position)
-                self._room_bytes -= record.size
+            taken = [_Sending(self, record, position, done) for position, record in enumerate(records)]
+            self._held.update(taken)
+            self._room_bytes -= sum(record.size for record in records)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="kafka-sender", daemon=True)
                 self._thread.start()
-        self._queue.put(list(zip(tickets, records, strict=True)))
-        return len(records)
+        self._queue.put(taken)
+        return len(taken)
 
     def _that_fit(self, records: Sequence[Record]) -> Sequence[Record]:
         sizes = itertools.accumulate(record.size for record in records)
@@ -166,44 +180,48 @@ class Sender:
         while (batch := self._queue.get()) is not None:
             try:
                 producer = self._working_producer()
+                partitions = len(producer.partitions_for(self._topic))
             except failures as error:
                 self._give_up(error)
                 continue
-            for ticket, record in batch:
-                self._send_one(producer, ticket, record)
+            for sending in batch:
+                self._send_one(producer, sending, partitions)
         self._retire()
 
-    def _send_one(self, producer: "KafkaProducer", ticket: int, record: Record) -> None:
-        if self._broken or ticket not in self._held:
-            self._settle(ticket, Unavailable("Kafka is away"))
+    def _send_one(self, producer: "KafkaProducer", sending: _Sending, partitions: int) -> None:
+        if self._broken or sending not in self._held:
+            self.settle(sending, Unavailable("Kafka is away"))
             return
+        record = sending.record
+        partition = crc32(record.key) % partitions  # as librdkafka does; kafka-python's own hash takes longer than this
         try:
-            future = producer.send(self._topic, record.value, record.key, list(record.headers))
+            future = producer.send(self._topic, record.value, record.key, record.headers, partition)
         except (_client().errors.KafkaError, ValueError) as error:
-            self._not_sent(ticket, error)
+            self.not_sent(sending, error)
         else:
-            future.add_callback(self._sent, ticket)
-            future.add_errback(self._not_sent, ticket)
+            future.add_callback(sending.acknowledged)
+            future.add_errback(sending.failed)
 
-    def _sent(self, ticket: int, _: object) -> None:
-        self._settle(ticket, None)
-
-    def _not_sent(self, ticket: int, error: Exception) -> None:
+    def not_sent(self, sending: _Sending, error: Exception) -> None:
+        """Let go of a record that Kafka did not take; unless that is the record's own fault, the producer is broken."""
         errors = _client().errors
         if isinstance(error, (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)):
-            self._settle(ticket, TooLarge(f"Kafka refuses the record: {error}"))
+            self.settle(sending, TooLarge(f"Kafka refuses the record: {error}"))
             return
         self._broken = True
-        self._settle(ticket, Unavailable(f"Kafka did not acknowledge: {type(error).__name__}"))
+        self.settle(sending, Unavailable(f"Kafka did not acknowledge: {type(error).__name__}"))
 
-    def _settle(self, ticket: int, outcome: Outcome) -> None:
+    def settle(self, sending: _Sending, outcome: Outcome) -> None:
+        """Let go of a record, once, and tell whoever waits for it."""
         with self._changed:
-            size, done = self._held.pop(ticket, (0, None))
-            self._room_bytes += size
+            if sending not in self._held:
+                return
+            self._held.remove(sending)
+            self._room_bytes += sending.record.size
             if not self._held:
                 self._changed.notify_all()
-        if done is not None:
-            done(outcome)
+        if sending.done is not None:
+            sending.done(sending.position, outcome)
 
     def _working_producer(self) -> "KafkaProducer":
         if self._broken:
@@ -220,8 +238,8 @@ class Sender:
             while (batch := self._queue.get_nowait()) is not None:
                 pass
             self._queue.put(batch)  # the end of this thread: not to be lost
-        for ticket in list(self._held):
-            self._settle(ticket, Unavailable("Kafka is away"))
+        for sending in list(self._held):
+            self.settle(sending, Unavailable("Kafka is away"))
         self._retire()
         self._broken = False
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import bson
 import pymongo
-from bson.binary import UuidRepresentation
+from bson.binary import UUID_SUBTYPE, Binary, UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
@@ -102,6 +102,26 @@ def encode(document: Mapping[str, Any]) -> Encoded:
     if len(encoded) > MAX_DOCUMENT_BYTES:
         raise TooLarge(f"the event takes {len(encoded)} bytes in MongoDB: at most {MAX_DOCUMENT_BYTES} are taken")
     return Encoded(encoded, _RAW)
+
+
+_SEQ = Timestamp(0, 0)
+"""The server fills it in at insert: unique, and increasing."""
+
+
+def encode_event(document: Document, stored_at: datetime, **added: object) -> Encoded:
+    """An event's document with what every collection adds, and `added`. Raises `Invalid` or `TooLarge`."""
+    plain = {
+        "_id": Binary(document["_id"].bytes, UUID_SUBTYPE),  # what bson makes of a UUID, by a detour
+        "timestamp": _utc(document["timestamp"]),
+        "stored_at": _utc(stored_at),
+        "seq": _SEQ,
+    }
+    return encode({**document, **plain, **added})
+
+
+def _utc(date: datetime) -> datetime:
+    """`date`, which is UTC, as BSON takes it: a date with a zone is asked for its offset, twice."""
+    return date.replace(tzinfo=None)
 
 
 async def insert_once(

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from twofold import mongo
 from twofold.archive import Archive
-from twofold.cloudevents import Received, Record, to_kafka
+from twofold.cloudevents import Delivered, Record, to_kafka
 from twofold.dead_letters import DeadLetter, DeadLetters
 from twofold.errors import Rejected, Unavailable
 from twofold.event import Event
@@ -191,7 +191,8 @@ class Relay:
     async def _bury(self, event: Event, record: Record, reason: Rejected, run: Run) -> None:
         """Kafka refuses the record for good: a dead letter, and the run goes on."""
         headers = [(name.replace("ce_", "ce-", 1).encode(), value) for name, value in record.headers]
-        await self._dead_letters.keep(DeadLetter(headers, record.value, reason, None, None, Received(event)))
+        letter = DeadLetter(headers, record.value, reason, None, None, Delivered(event.document()))
+        await self._dead_letters.keep(letter)
         run.dead += await self._events.give_up([event.event_id], "dead")
 
 

@@ -1,11 +1,12 @@
 """The way into the log: what `store` does with what KafkaSource delivers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
-from twofold.cloudevents import Received, from_kafka_source, kafka_coordinates
+from twofold.cloudevents import Delivered, from_kafka_source, kafka_coordinates
 from twofold.dead_letters import DeadLetter, DeadLetters, undelivered
 from twofold.errors import Conflict, Rejected, TwofoldError, UnknownReplay
 from twofold.event_store import EventStore
@@ -17,8 +18,7 @@ from twofold.telemetry import DUPLICATES, SILENT, STORED, Telemetry
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     event_id: UUID
     document: Encoded
 
@@ -70,7 +70,7 @@ class Store:
     async def _take(self, headers: RawHeaders, body: bytes) -> str:
         """What became of it: `stored`, `duplicate`, or why it is a dead letter."""
         await self._commit.turn()
-        received: Received | None = None
+        received: Delivered | None = None
         try:
             received = from_kafka_source(headers, body)
             became = await self._append(received)
@@ -82,18 +82,18 @@ class Store:
             return reason.title
         return became
 
-    async def _append(self, received: Received) -> str:
-        event = received.event
+    async def _append(self, received: Delivered) -> str:
+        event_id, digest = received.event_id, received.digest
         if received.replay_id is not None:
-            there: bytes | TwofoldError | None = (await self._event_store.known([event.event_id])).get(event.event_id)
+            there: bytes | TwofoldError | None = (await self._event_store.known([event_id])).get(event_id)
             if there is None:
                 raise UnknownReplay("a replayed event must be known", "replayid")
         else:
-            entry = _Entry(event.event_id, EventStore.encode(received, self._clock()))
+            entry = _Entry(event_id, EventStore.encode(received, self._clock()))
             (there,) = await self._commit.submit([entry])
         if isinstance(there, TwofoldError):
             raise there
-        if there is not None and there != event.digest:
+        if there is not None and there != digest:
             raise Conflict("this id belongs to another event in the log: same identity, other content", "id")
         if there is None:
             return "stored"

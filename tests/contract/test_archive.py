@@ -13,7 +13,7 @@ from dev.stack import Stack
 from tests.helpers import altered, an_event, settings_of, some_events
 from twofold import mongo
 from twofold.archive import Archive, Deletion
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.errors import Malformed, Missing, NotInLog, Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -39,7 +39,7 @@ async def accept(database: Database, events: Sequence[Event]) -> None:
 
 
 async def log(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventStore.encode(Received(event), datetime.now(UTC)) for event in events]
+    documents = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in events]
     await EventStore(database).append(documents, [event.event_id for event in events])
 
 

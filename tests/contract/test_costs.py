@@ -10,7 +10,7 @@ import pytest
 from bson.timestamp import Timestamp
 
 from tests.helpers import an_event, some_events
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -70,7 +70,7 @@ async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, setti
     await relay.run()  # its statement counts what is stored; the next one counts from there
     events = some_events(DUE)
     await accept(database, [*events[5:], *events[:5]])
-    there = [EventStore.encode(Received(event), datetime.now(UTC)) for event in events[:5]]
+    there = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in events[:5]]
     await EventStore(database).append(there, [event.event_id for event in events[:5]])
     async with profiled(database) as operations:
         run = await relay.run()

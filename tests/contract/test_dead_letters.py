@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import Raw, altered, an_event, delivered, plain_record
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.dead_letters import DeadLetter, DeadLetters
 from twofold.errors import Conflict, Malformed, Rejected
 from twofold.event import Event
@@ -23,7 +23,7 @@ def letter(
     offset: int | None = 2,
 ) -> DeadLetter:
     headers, body = request
-    received = Received(event) if event else None
+    received = Delivered(event.document()) if event else None
     return DeadLetter(headers, body, reason or Malformed("no JSON"), partition, offset, received)
 
 

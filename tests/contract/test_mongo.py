@@ -10,7 +10,7 @@ from pymongo import ReadPreference
 from dev.processes import free_port
 from tests.helpers import Commands, an_event, failing, listened, some_events
 from twofold import mongo
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.errors import Invalid, Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -148,7 +148,7 @@ async def test_the_server_numbers_the_log_in_the_order_of_inserts(database: Data
     store = EventStore(database)
 
     async def append(events: list[Event]) -> None:
-        documents = [EventStore.encode(Received(event), event.timestamp) for event in events]
+        documents = [EventStore.encode(Delivered(event.document()), event.timestamp) for event in events]
         await store.append(documents, [event.event_id for event in events])
 
     await asyncio.gather(*(append(some_events(20)) for _ in range(10)))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.helpers import altered, an_event
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.errors import TooLarge
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -52,7 +52,7 @@ async def test_two_observations_at_once_are_one_fact(publisher: Publisher, datab
 
 async def test_what_is_in_the_log_alone_is_not_announced_again(publisher: Publisher, database: Database) -> None:
     event = an_event()
-    document = EventStore.encode(Received(event), datetime.now(UTC))
+    document = EventStore.encode(Delivered(event.document()), datetime.now(UTC))
     await EventStore(database).append([document], [event.event_id])
     assert await publisher.publish_observed([altered(event)]) == 0
     assert await EventRepository(database).get(event.event_id) is None

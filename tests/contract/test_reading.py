@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dev.stack import Stack
 from tests.helpers import an_event, settings_of, some_events
 from twofold import mongo
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.errors import Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -77,7 +77,7 @@ async def both(database: Database, settings: Settings, events: list[Event]) -> d
     repository, log, now = EventRepository(database), EventStore(database), datetime.now(UTC)
     ids = [event.event_id for event in events]
     await repository.insert([repository.encode(event, now) for event in events], ids)
-    await log.append([log.encode(Received(event), now) for event in events], ids)
+    await log.append([log.encode(Delivered(event.document()), now) for event in events], ids)
     return {"events": repository.reader(settings), "event_store": log.reader(settings)}
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.helpers import altered, some_events
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -30,7 +30,7 @@ def settings(settings: Settings) -> Settings:
 
 
 async def log(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventStore.encode(Received(event), datetime.now(UTC)) for event in events]
+    documents = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in events]
     await EventStore(database).append(documents, [event.event_id for event in events])
 
 

@@ -9,7 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from dev.processes import free_port
 from tests.helpers import Raw, altered, an_event, delivered, plain_record
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.dead_letters import REDRIVE_WITHIN, DeadLetter, DeadLetters
 from twofold.errors import Conflict, Malformed
 from twofold.event import Event
@@ -57,7 +57,7 @@ def relay(database: Database, sender: Sender, settings: Settings) -> Relay:
 
 async def bury(letters: DeadLetters, event: Event) -> DeadLetter:
     """A sound event among the dead letters: whatever was wrong has been mended."""
-    letter = DeadLetter(*delivered(event), Conflict("other content"), 0, 0, Received(event))
+    letter = DeadLetter(*delivered(event), Conflict("other content"), 0, 0, Delivered(event.document()))
     await letters.keep(letter)
     return letter
 

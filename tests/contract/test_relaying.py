@@ -14,7 +14,7 @@ from kafka import KafkaConsumer, TopicPartition
 from dev.processes import free_port
 from tests.helpers import altered, an_event, delivered, eventually, failing, listened, some_events
 from twofold import mongo
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.dead_letters import DeadLetter, DeadLetters
 from twofold.errors import Conflict, Unavailable
 from twofold.event import Event
@@ -72,13 +72,13 @@ async def publish(database: Database, events: Iterable[Event]) -> None:
 async def log(database: Database, events: Iterable[Event]) -> None:
     """Put the events into `event_store` as `store` does."""
     listed = list(events)
-    documents = [EventStore.encode(Received(event), datetime.now(UTC)) for event in listed]
+    documents = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in listed]
     await EventStore(database).append(documents, [event.event_id for event in listed])
 
 
 async def bury(database: Database, event: Event) -> None:
     headers, body = delivered(event)
-    letter = DeadLetter(headers, body, Conflict("other content"), 0, 0, Received(event))
+    letter = DeadLetter(headers, body, Conflict("other content"), 0, 0, Delivered(event.document()))
     await DeadLetters(database).keep(letter)
 
 
@@ -364,7 +364,7 @@ class TestSentAgain:
             large.event_id,
         )
         assert (await document(database, large))["outbox"]["state"] == "dead"
-        again = DeadLetter(*delivered(large), Conflict("other content"), 0, 0, Received(large))
+        again = DeadLetter(*delivered(large), Conflict("other content"), 0, 0, Delivered(large.document()))
         assert again.letter_id == letter["_id"], "wherever the event fails, it is the same letter"
 
 

@@ -18,7 +18,7 @@ from dev.processes import free_port
 from dev.stack import Stack
 from tests.helpers import View, an_event, eventually, failing, settings_of
 from twofold import mongo
-from twofold.cloudevents import Received, to_kafka
+from twofold.cloudevents import Delivered, to_kafka
 from twofold.errors import Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -83,7 +83,7 @@ class TestIdempotence:
 
     async def test_events_outlive_a_second_run(self, with_users: Settings, database: Database) -> None:
         event = an_event()
-        document = EventStore.encode(Received(event), datetime.now(UTC))
+        document = EventStore.encode(Delivered(event.document()), datetime.now(UTC))
         await EventStore(database).append([document], [event.event_id])
         await set_up(with_users, PASSWORDS)
         assert await EventStore(database).get(event.event_id) == event

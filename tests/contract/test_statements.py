@@ -17,7 +17,7 @@ from pymongo.errors import OperationFailure
 from dev.stack import Stack
 from tests.helpers import an_event, some_events
 from twofold import mongo
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -49,7 +49,7 @@ async def mark(database: Database, state: str, seconds_ago: int = 0) -> datetime
 
 async def log(database: Database, events: Iterable[Event]) -> None:
     listed = list(events)
-    documents = [EventStore.encode(Received(event), datetime.now(UTC)) for event in listed]
+    documents = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in listed]
     await EventStore(database).append(documents, [event.event_id for event in listed])
 
 

@@ -9,7 +9,7 @@ import pytest
 from dev.paths import ROOT
 from tests.helpers import altered, an_event, delivered, failing, plain_record, some_events
 from tests.told import Told
-from twofold.cloudevents import Received
+from twofold.cloudevents import Delivered, Received
 from twofold.errors import Malformed, Unavailable
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -139,7 +139,9 @@ async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
     logged, conflicting, pending = some_events(3)
     marked = [EventRepository.encode(event, datetime.now(UTC)) for event in (logged, conflicting, pending)]
     await EventRepository(database).insert(marked, [document["_id"] for document in marked])
-    in_log = [EventStore.encode(Received(event), datetime.now(UTC)) for event in (logged, altered(conflicting))]
+    in_log = [
+        EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in (logged, altered(conflicting))
+    ]
     await EventStore(database).append(in_log, [document["_id"] for document in in_log])
     await relay.run()
     outcomes = ("confirmed", "conflicting", "resent", "held", "dead", "unreadable", "unsent")
@@ -154,7 +156,7 @@ async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
 
 @pytest.mark.guarantee("G10")
 async def test_a_log_that_was_set_back_is_told(relay: Relay, database: Database, told: Told) -> None:
-    document = EventStore.encode(Received(an_event()), datetime.now(UTC))
+    document = EventStore.encode(Delivered(an_event().document()), datetime.now(UTC))
     await EventStore(database).append([document], [document["_id"]])
     await relay.run()
     await database["event_store"].delete_many({})  # a backup was restored

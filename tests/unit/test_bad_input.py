@@ -31,7 +31,7 @@ def answer_to(error: Rejected) -> bytes:
 def test_is_refused(bad: Bad) -> None:
     """The error has the status, says what is wrong and names where, in an answer of bounded size."""
     with pytest.raises(Rejected) as caught:
-        from_http(bad.request.headers, bad.request.body, NOW, MAX_EVENTS)
+        from_http(bad.request.served, bad.request.body, NOW, MAX_EVENTS)
 
     error = caught.value
     assert type(error) is bad.error
@@ -43,7 +43,7 @@ def test_is_refused(bad: Bad) -> None:
 @pytest.mark.parametrize("odd", [pytest.param(odd, id=odd.name) for odd in ODD])
 def test_is_taken(odd: Odd) -> None:
     """The payload is equal, signs of zeros and kinds of numbers included, and so are the attributes."""
-    event = read((odd.request.headers, odd.request.body))
+    event = read((odd.request.served, odd.request.body))
 
     assert repr(event.payload) == repr(odd.payload)
     attributes = attributes_of(event) | {"datacontenttype": to_http(event)[0]["content-type"]}
@@ -52,7 +52,7 @@ def test_is_taken(odd: Odd) -> None:
 
 
 def test_a_bad_event_of_a_batch_spoils_no_other() -> None:
-    outcomes = from_http(ODD_BATCH.headers, ODD_BATCH.body, NOW, MAX_EVENTS)
+    outcomes = from_http(ODD_BATCH.served, ODD_BATCH.body, NOW, MAX_EVENTS)
 
     assert isinstance(outcomes, list)
     assert [
