@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from bson.timestamp import Timestamp
 from pydantic import BaseModel, Field
 from pymongo import DESCENDING, WriteConcern
 from pymongo.errors import BulkWriteError
@@ -60,7 +59,7 @@ class Archived:
     deletion_id: UUID
     event_id: UUID
     digest: bytes
-    seq: Timestamp
+    deleted_at: datetime
 
 
 class Archive:
@@ -130,11 +129,11 @@ class Archive:
 
     async def after(self, deletion_id: UUID | None, limit: int) -> list[Archived]:
         """The next `limit` archived events by the id of their deletion. For going through all in pieces."""
-        needed = {"event_id": 1, "event.digest": 1, "event.seq": 1}
+        needed = {"event_id": 1, "event.digest": 1, "deleted_at": 1}
         with driver_errors():
             found = self._archive.find({"_id": {"$gt": deletion_id}} if deletion_id else {}, needed).sort("_id", 1)
             return [
-                Archived(document["_id"], document["event_id"], document["event"]["digest"], document["event"]["seq"])
+                Archived(document["_id"], document["event_id"], document["event"]["digest"], document["deleted_at"])
                 async for document in found.limit(limit)
             ]
 

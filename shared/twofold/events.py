@@ -98,9 +98,12 @@ class EventRepository:
         return marks
 
     async def after(self, event_id: UUID | None, limit: int) -> list[Document]:
-        """The next `limit` documents by `_id`: their `digest`, `seq` and `outbox`. For going through all in pieces."""
+        """The next `limit` documents by `_id`: their `digest`, `seq`, `outbox` and `expires_at`.
+
+        For going through all in pieces.
+        """
         with driver_errors():
-            beyond = self._events.find({"_id": {"$gt": event_id}} if event_id else {}, _MARK)
+            beyond = self._events.find({"_id": {"$gt": event_id}} if event_id else {}, {**_MARK, "expires_at": 1})
             return [document async for document in beyond.sort("_id", 1).limit(limit)]
 
     async def load(self, ids: Sequence[UUID]) -> dict[UUID, Event | Rejected]:

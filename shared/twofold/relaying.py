@@ -216,21 +216,24 @@ class Reconciled:
 async def reconcile(
     database: Database, settings: Settings, since: datetime, progress: Callable[[int], None] = lambda _: None
 ) -> Reconciled:
-    """Put the marks back on what came into `events` at `since` (by the server's clock) or later and isn't in the log.
+    """Put the marks back on what was found in the log at `since` (by the server's clock) or later, and isn't there now.
 
-    What an admin deleted from `events` since then, and the log lacks, is brought back too. For the day on which
-    `event_store` was restored from a backup: `since` is when the backup was made, or earlier. Goes through all of
-    `events` in pieces, in the order of `_id`; `progress` hears how many it has looked at. Stopped half-way, it is run
-    again. Raises `Unavailable` when MongoDB is away.
+    When it was accepted does not matter: it may have waited for Kafka while the backup was made. What an admin deleted
+    from `events` since then, and the log lacks, is brought back too. For the day on which `event_store` was restored
+    from a backup: `since` is when the backup was begun, or earlier. Goes through all of `events` in pieces, in the
+    order of `_id`; `progress` hears how many it has looked at. Stopped half-way, it is run again. Raises `Unavailable`
+    when MongoDB is away.
     """
     events, event_store = EventRepository(database), EventStore(database)
+    retention = timedelta(days=settings.retention_days)
     done, last = Reconciled(), None
     while piece := await events.after(last, settings.relay_batch):
         last = piece[-1]["_id"]
         confirmed = {
             document["_id"]: document["digest"]
             for document in piece
-            if "outbox" not in document and document["seq"].as_datetime() >= since
+            if "outbox" not in document
+            and max(document["seq"].as_datetime(), document["expires_at"] - retention) >= since
         }
         in_log = await event_store.known(list(confirmed))
         lost = [event_id for event_id in confirmed if event_id not in in_log]
@@ -245,6 +248,12 @@ async def reconcile(
     return done
 
 
+def _found_at(document: mongo.Document, retention: timedelta) -> datetime:
+    """When the relay found the event in the log; at the earliest when it was accepted."""
+    accepted: datetime = document["seq"].as_datetime()
+    return max(accepted, document["expires_at"] - retention) if "expires_at" in document else accepted
+
+
 async def _bring_back(archive: Archive, event_store: EventStore, since: datetime, size: int) -> int:
     """Bring back the archived events of which the log should have each, and hasn't. Returns how many."""
     last, done = None, 0
@@ -254,7 +263,7 @@ async def _bring_back(archive: Archive, event_store: EventStore, since: datetime
         lost = [
             archived.deletion_id
             for archived in piece
-            if archived.seq.as_datetime() >= since and in_log.get(archived.event_id) != archived.digest
+            if archived.deleted_at >= since and in_log.get(archived.event_id) != archived.digest
         ]
         done += await archive.bring_back(lost)
     return done

@@ -13,7 +13,7 @@ from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
 from twofold.kafka import Backlog, new_sender
-from twofold.mongo import Database
+from twofold.mongo import Database, server_time
 from twofold.relaying import Reconciled, Relay, reconcile
 from twofold.settings import Settings
 from twofold.statements import Statements
@@ -63,6 +63,28 @@ async def test_what_the_log_lacks_is_marked_and_expires_no_more(database: Databa
     assert await database["events"].count_documents({"expires_at": {"$exists": True}}) == 15
     (line,) = [found async for found in database["statements"].find()]
     assert (line["kind"], line["looked_at"], line["marked"]) == ("reconciliation", 20, 5)
+
+
+async def test_what_was_accepted_before_the_backup_and_logged_after_it_is_marked_too(
+    database: Database, settings: Settings
+) -> None:
+    """Kafka was away while the backup was made."""
+    events, repository = some_events(3), EventRepository(database)
+    ids = [event.event_id for event in events]
+    await repository.insert([EventRepository.encode(event, datetime.now(UTC)) for event in events], ids)
+    await asyncio.sleep(2.1)  # `seq` has seconds
+    backup = await server_time(database)
+    await log(database, events)
+    await repository.confirm(ids, timedelta(days=settings.retention_days))
+    await lose(database, events)
+    assert await reconcile(database, settings, backup) == Reconciled(looked_at=3, marked=3)
+
+
+async def test_what_was_in_the_log_before_the_backup_is_not_asked_for(database: Database, settings: Settings) -> None:
+    events = await confirmed(database, 3)
+    await lose(database, events)
+    later = await server_time(database) + timedelta(seconds=5)
+    assert await reconcile(database, settings, later) == Reconciled(looked_at=3)
 
 
 async def test_the_relay_then_refills_the_log_and_the_statements_show_it(
