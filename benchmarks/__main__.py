@@ -12,11 +12,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cold_start, contestants
+from benchmarks import cold_start, contestants, kafka_away
 from benchmarks.arena import WARM_UP_S, Arena, NotBelievable
 from benchmarks.contestants import Contestant
 from benchmarks.events import BATCH, PAYLOAD_BYTES, Feeds
-from benchmarks.figures import COLD_START, FLOORS, RATES, Ceiling, Figures, Floor, Run, cold_start_ratio, spread
+from benchmarks.figures import (
+    CEILINGS,
+    COLD_START,
+    FLOORS,
+    KAFKA_FROZEN,
+    KAFKA_GONE,
+    RATES,
+    Ceiling,
+    Figures,
+    Floor,
+    Run,
+    cold_start_ratio,
+    p99_ratio,
+    spread,
+)
 from benchmarks.load import CONNECTIONS, Generator, LoadFailed
 from dev.preflight import Unfit
 from dev.processes import StartFailed
@@ -47,14 +61,21 @@ def bench(
     generator = Generator.here()
     try:
         with console.status("...") as status:
-            runs, lineup, starts = _measure(generator, seconds, broker, status.update)
+            runs, lineup, starts, away = _measure(generator, seconds, broker, status.update)
     except (NotBelievable, LoadFailed, StartFailed, Unfit, LookupError) as error:
         complain.print(f"No figures: {error}", markup=False)
         raise typer.Exit(1) from None
-    figures = Figures.of(runs, cold_start_ratio(starts, cold_start.BARE))
+    figures = Figures.of(
+        runs,
+        {
+            COLD_START: cold_start_ratio(starts, cold_start.BARE),
+            KAFKA_FROZEN: p99_ratio(away[kafka_away.FROZEN], away[kafka_away.THERE]),
+            KAFKA_GONE: p99_ratio(away[kafka_away.GONE], away[kafka_away.THERE]),
+        },
+    )
     if json_path:
         json_path.write_text(json.dumps(figures.as_json(), indent=2) + "\n")
-    console.print(_rates(runs, lineup, figures), _starts(starts), _ratios(figures))
+    console.print(_rates(runs, lineup, figures), _away(away), _starts(starts), _ratios(figures))
     console.print(_small_print(runs, generator, seconds, broker), markup=False)
     slowest, fastest = spread(runs["limit"])
     if fastest > slowest * _BUSY:
@@ -66,7 +87,7 @@ def bench(
 
 def _measure(
     generator: Generator, seconds: float, broker: str, say: Say
-) -> tuple[dict[str, list[Run]], Sequence[Contestant], dict[str, list[float]]]:
+) -> tuple[dict[str, list[Run]], Sequence[Contestant], dict[str, list[float]], dict[str, list[Run]]]:
     with tempfile.TemporaryDirectory(prefix="twofold-bench-") as folder:
         say("making events")
         measured, warm_up = (round(_MOST_EVENTS_PER_S * duration) for duration in (seconds, WARM_UP_S))
@@ -81,7 +102,9 @@ def _measure(
                 _at_its_best(arena, contestants.NAIVE_PUBLISH, say),
                 contestants.BATCHES,
             )
-            return _rounds(arena, lineup, seconds, say), lineup, cold_start.measure(stack, say)
+            runs = _rounds(arena, lineup, seconds, say)
+            starts = cold_start.measure(stack, say)
+            return runs, lineup, starts, kafka_away.measure(arena, stack, seconds, say)
 
 
 def _at_its_best(arena: Arena, contestant: Contestant, say: Say) -> Contestant:
@@ -124,6 +147,17 @@ def _rates(runs: Mapping[str, Sequence[Run]], lineup: Sequence[Contestant], figu
     return table
 
 
+def _away(runs: Mapping[str, Sequence[Run]]) -> Table:
+    table = Table(title="publish while Kafka is ...")
+    table.add_column("Kafka")
+    for heading in ("p99 ms", "p50 ms", "events a second"):
+        table.add_column(heading, justify="right")
+    for state, mine in runs.items():
+        p99, p50 = (median(getattr(run.load, name) for run in mine) for name in ("p99_ms", "p50_ms"))
+        table.add_row(state, f"{p99:.1f}", f"{p50:.1f}", f"{median(run.rate for run in mine):,.0f}")
+    return table
+
+
 def _starts(seconds: Mapping[str, Sequence[float]]) -> Table:
     table = Table(title="Seconds from the start to the first answer")
     table.add_column("function")
@@ -142,7 +176,7 @@ def _ratios(figures: Figures) -> Table:
     missed = figures.missed()
     bounds: list[tuple[Floor | Ceiling, str]] = [
         *((floor, f">= {floor.least:.2f}") for floor in FLOORS),
-        (COLD_START, f"<= {COLD_START.most:.2f}"),
+        *((ceiling, f"<= {ceiling.most:.2f}") for ceiling in CEILINGS),
     ]
     for bound, written in bounds:
         verdict = "[red]missed" if bound in missed else "[green]held"

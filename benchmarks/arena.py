@@ -1,7 +1,7 @@
 """Where contestants run: real servers, one function at a time, empty collections before each run, a count after it."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ WARM_UP_S = 1.0
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
 
 
+During = Callable[[], AbstractContextManager[None]]
+
+
 class NotBelievable(RuntimeError):
     """A run lost an event, refused one, or broke: nothing is reported."""
 
@@ -32,21 +35,25 @@ class Arena:
         self._feeds = feeds
         self._generator = generator
 
-    def run(self, contestant: Contestant, seconds: float) -> Run:
-        """Measure once. Raises `NotBelievable` if the servers hold less than was acknowledged, or anything failed."""
+    def run(self, contestant: Contestant, seconds: float, during: During = nullcontext) -> Run:
+        """Measure once, within `during`, which begins after the warm-up and may do something to the broker.
+
+        Raises `NotBelievable` if the servers hold less than was acknowledged, or anything failed.
+        """
         self._clear()
         in_topic = self._in_topic()
         feed: Feed = getattr(self._feeds, contestant.feed)
         started = contestant.start(self._stack)
         try:
             warm_up = self._generator.run(started.port, feed.warm_up, WARM_UP_S)
-            load = self._generator.run(started.port, feed.measured, seconds)
+            with during():
+                load = self._generator.run(started.port, feed.measured, seconds)
         finally:
             started.stop()
         run = Run(
             load,
             warm_up,
-            self._held(contestant, self._in_topic() - in_topic),
+            self._held(contestant, max(0, self._in_topic() - in_topic)),  # a broker may have lost its log
             events_per_request=contestant.events_per_request,
             stores=contestant.collection is not None,
             sends=contestant.sends,

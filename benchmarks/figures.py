@@ -123,6 +123,17 @@ COLD_START = Ceiling("cold_start_ratio", 2.0)
 """Of the slowest function's start to that of a bare functions-framework."""
 
 
+KAFKA_FROZEN = Ceiling("publish_p99_kafka_frozen", 1.5)
+KAFKA_GONE = Ceiling("publish_p99_kafka_gone", 1.5)
+"""Of publish's p99 while Kafka is away to that while it is there."""
+CEILINGS = (COLD_START, KAFKA_FROZEN, KAFKA_GONE)
+
+
+def p99_ratio(away: Sequence[Run], there: Sequence[Run]) -> float:
+    """The median of the p99s of `away`, in those of `there`."""
+    return round(median(run.load.p99_ms for run in away) / median(run.load.p99_ms for run in there), 3)
+
+
 def cold_start_ratio(seconds: Mapping[str, Sequence[float]], bare: str) -> float:
     """The longest median of all functions, in medians of `bare`."""
     medians = {name: median(taken) for name, taken in seconds.items()}
@@ -144,15 +155,16 @@ class Figures:
     publish_vs_naive: float
     batch_vs_single: float
     cold_start_ratio: float
+    publish_p99_kafka_frozen: float
+    publish_p99_kafka_gone: float
 
     @classmethod
-    def of(cls, runs: Mapping[str, Sequence[Run]], cold_start: float) -> "Figures":
-        """The figures of each contestant's runs, and the ratio of the starts."""
+    def of(cls, runs: Mapping[str, Sequence[Run]], ceilings: Mapping[Ceiling, float]) -> "Figures":
+        """The figures of each contestant's runs, and what was measured for each ceiling."""
         rates = {name: median(run.rate for run in runs[name]) for name in RATES}
         ratios = {floor.ratio: round(rates[floor.of] / rates[floor.to], 3) for floor in FLOORS}
-        return cls(
-            **{RATES[name]: round(rate, 1) for name, rate in rates.items()}, **ratios, cold_start_ratio=cold_start
-        )
+        most = {ceiling.ratio: measured for ceiling, measured in ceilings.items()}
+        return cls(**{RATES[name]: round(rate, 1) for name, rate in rates.items()}, **ratios, **most)
 
     def as_json(self) -> dict[str, float]:
         """The figures by their names."""
@@ -162,7 +174,7 @@ class Figures:
         """The bounds that were not kept."""
         figures = self.as_json()
         floors = [floor for floor in FLOORS if figures[floor.ratio] < floor.least]
-        return [*floors, COLD_START] if self.cold_start_ratio > COLD_START.most else [*floors]
+        return [*floors, *(ceiling for ceiling in CEILINGS if figures[ceiling.ratio] > ceiling.most)]
 
 
 def spread(runs: Iterable[Run]) -> tuple[float, float]:
