@@ -350,9 +350,19 @@ MUTANTS = (
         (f"{_TEST_ARCHIVE}::TestAtomic",),
     ),
     Mutant(
+        "reconcile asks by when an event was accepted",
+        _RELAYING,
+        "_found_at(document, retention) >= since",
+        'document["seq"].as_datetime() >= since',
+        (
+            "tests/contract/test_reconciling.py"
+            "::test_what_was_accepted_before_the_backup_and_logged_after_it_is_marked_too",
+        ),
+    ),
+    Mutant(
         "reconcile forgets what an admin deleted",
         _RELAYING,
-        "archived.seq.as_datetime() >= since and",
+        "archived.deleted_at >= since and",
         "False and",
         (f"{_TEST_ARCHIVE}::TestSetBack",),
     ),
