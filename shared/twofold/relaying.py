@@ -232,8 +232,7 @@ async def reconcile(
         confirmed = {
             document["_id"]: document["digest"]
             for document in piece
-            if "outbox" not in document
-            and max(document["seq"].as_datetime(), document["expires_at"] - retention) >= since
+            if "outbox" not in document and _found_at(document, retention) >= since
         }
         in_log = await event_store.known(list(confirmed))
         lost = [event_id for event_id in confirmed if event_id not in in_log]
