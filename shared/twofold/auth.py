@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http.client import HTTPException
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.request import urlopen
 
-import jwt
+if TYPE_CHECKING:
+    from jwt import PyJWK
 
 from twofold.errors import Forbidden, Unauthorized, Unavailable
 from twofold.event import Event
@@ -35,6 +36,13 @@ KEPT_S = 3600.0
 """How long keys are good while the issuer is away."""
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+def _jwt() -> Any:
+    """PyJWT, imported for the first token: with its cryptography it takes an eighth of a function's start."""
+    import jwt  # noqa: PLC0415
+
+    return jwt
 
 
 class Right(StrEnum):
@@ -148,13 +156,13 @@ class Keys:
         self._url = url
         self._fresh_s = fresh_s
         self._clock = clock
-        self._keys: Mapping[str, jwt.PyJWK] = {}
+        self._keys: Mapping[str, PyJWK] = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
         self._failure: Exception | None = None
         self._fetching = asyncio.Lock()
 
-    async def get(self, key_id: str) -> jwt.PyJWK | None:
+    async def get(self, key_id: str) -> "PyJWK | None":
         """That key, or None if the issuer has none of that id.
 
         A key that the issuer withdrew is good for `fresh_s` at most; while the issuer is away, for an hour. Raises
@@ -198,7 +206,7 @@ def _read(url: str) -> bytes:
     return body
 
 
-def _keys_in(document: Any) -> dict[str, jwt.PyJWK]:
+def _keys_in(document: Any) -> dict[str, "PyJWK"]:
     """The public signing keys of a JWK set; what is of another kind is for somebody else. Raises `ValueError`."""
     members = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(members, list):
@@ -209,6 +217,7 @@ def _keys_in(document: Any) -> dict[str, jwt.PyJWK]:
             continue
         if member.get("use", "sig") != "sig" or not isinstance(member.get("kid"), str):
             continue
+        jwt = _jwt()
         try:
             keys[member["kid"]] = jwt.PyJWK(member)
         except jwt.PyJWTError as error:
@@ -241,14 +250,15 @@ class Tokens:
             raise Unauthorized("only a bearer token is taken", "authorization")
         try:
             claims = await self._claims(token.strip())
-        except jwt.PyJWTError as error:
-            raise Unauthorized(_REASONS.get(type(error), "the token is not valid"), "authorization") from error
+        except _jwt().PyJWTError as error:
+            raise Unauthorized(_REASONS.get(type(error).__name__, "the token is not valid"), "authorization") from error
         principal = Principal.of(claims["sub"], self._roles(claims))
         self._remember(value, principal, claims["exp"])
         return principal
 
     async def _claims(self, token: bytes) -> Mapping[str, Any]:
         """The token's claims, once all of it was checked. Raises `PyJWTError`, `Unauthorized` or `Unavailable`."""
+        jwt = _jwt()
         header = jwt.get_unverified_header(token)
         key_id = header.get("kid")
         key = await self._keys.get(key_id) if isinstance(key_id, str) else None
@@ -285,10 +295,10 @@ class Tokens:
         self._known[value] = principal, min(float(expires) + self._settings.auth_leeway_s, fresh_until)
 
 
-_REASONS: dict[type[Exception], str] = {
-    jwt.ExpiredSignatureError: "the token has expired",
-    jwt.ImmatureSignatureError: "the token is not valid yet",
-    jwt.InvalidIssuerError: "the token is another issuer's",
-    jwt.InvalidAudienceError: "the token is for another audience",
-    jwt.InvalidAlgorithmError: "the token's algorithm is not taken",
+_REASONS = {
+    "ExpiredSignatureError": "the token has expired",
+    "ImmatureSignatureError": "the token is not valid yet",
+    "InvalidIssuerError": "the token is another issuer's",
+    "InvalidAudienceError": "the token is for another audience",
+    "InvalidAlgorithmError": "the token's algorithm is not taken",
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from twofold.logs import REQUEST, _Diversion, _formatter
+from twofold.logs import REQUEST, _Diversion, _Lines
 from twofold.telemetry import EVENT_ID, TRACE_ID
 
 pytestmark = pytest.mark.guarantee("R10")
@@ -23,7 +23,7 @@ def line(message: str = "hello", error: BaseException | None = None, **extra: An
     record = logging.getLogger("twofold.test").makeRecord(
         "twofold.test", logging.WARNING, __file__, 1, message, (), exc_info, extra=extra
     )
-    text = _formatter("store", console=False).format(record)
+    text = _Lines("store", console=False).format(record)
     assert "\n" not in text
     return json.loads(text)
 
@@ -81,7 +81,7 @@ def test_what_a_function_found_out_goes_before_the_headers() -> None:
 def test_what_a_server_logs_is_written_once_and_in_our_form(capsys: pytest.CaptureFixture[str]) -> None:
     """Afterwards, gunicorn gives its logger a handler of its own."""
     ours = logging.StreamHandler(sys.stderr)
-    ours.setFormatter(_formatter("store", console=False))
+    ours.setFormatter(_Lines("store", console=False))
     server = logging.Logger("gunicorn.error")
     server.addFilter(_Diversion(ours))
     server.addHandler(logging.StreamHandler(sys.stderr))
@@ -93,6 +93,6 @@ def test_what_a_server_logs_is_written_once_and_in_our_form(capsys: pytest.Captu
 
 def test_the_console_form_is_for_people() -> None:
     record = logging.makeLogRecord({"name": "twofold.test", "msg": "hello", "levelname": "INFO"})
-    text = _formatter("store", console=True).format(record)
+    text = _Lines("store", console=True).format(record)
     assert "hello" in text
     assert not text.startswith("{")
