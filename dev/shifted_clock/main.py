@@ -5,6 +5,7 @@ The function is the real one; the clock is passed in where it takes one. Never a
 
 import importlib.util
 import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from twofold.telemetry import Telemetry
+
 SHIFT_S = float(os.environ["CLOCK_SHIFT_S"])
 _MAIN = Path(__file__).resolve().parents[2] / "functions" / "publish" / "main.py"
 
@@ -25,10 +28,11 @@ vars(time)["time"] = lambda: _time() + SHIFT_S  # before kafka-python is importe
 
 def _real_publish() -> Any:
     """The module `functions/publish/main.py`, whose folder is this process's own."""
-    spec = importlib.util.spec_from_file_location("publish_main", _MAIN)
+    name, folder = "publish_main", str(_MAIN.parent)
+    spec = importlib.util.spec_from_file_location(name, _MAIN, submodule_search_locations=[folder])
     if spec is None or spec.loader is None:
         raise ImportError(f"{_MAIN} is not there")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # its parts import each other by it
     spec.loader.exec_module(module)
     return module
 
@@ -37,14 +41,14 @@ _publish = _real_publish()
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[Any]:
+async def open_service(telemetry: Telemetry) -> AsyncIterator[Any]:
     """The function's own service, with another clock."""
-    async with _publish.open_service() as publisher:
+    async with _publish.open_service(telemetry) as publisher:
         publisher.clock = lambda: datetime.now(UTC) + timedelta(seconds=SHIFT_S)
         yield publisher
 
 
-function = _publish.Function(open_service, _publish.handle)
+function = _publish.Function("publish", _publish.settings, open_service, _publish.handle)
 
 
 @functions_framework.aio.http

@@ -261,6 +261,7 @@ class TestTrouble:
 LIMIT_KB = 200 * 1024
 
 
+@pytest.mark.slow
 def test_5000_pods_are_listed_within_200_mib(flow: View, spawn: Spawner, api: ApiServer) -> None:
     """One page is held at a time. The worker's peak is what the kernel measured (VmHWM)."""
     template = life("sidecar_after_main")[-1].pod

@@ -118,6 +118,7 @@ class TestKilled:
         assert sorted(types) == sorted(event.event_type for event in sent.events())
         assert listed(flow, function)["published"] == 0
 
+    @pytest.mark.slow
     async def test_at_any_moments_nothing_is_lost_and_nothing_is_added(
         self, flow: View, function: FunctionProcess, api: ApiServer
     ) -> None:

@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")]
 
 Done = TypeVar("Done")
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 250)  # nobody's window: a pipe gets whole lines
 
 
 def settings() -> Settings:
