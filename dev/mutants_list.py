@@ -227,9 +227,16 @@ MUTANTS = (
     Mutant(
         "what the consumer group has before it is sent again",
         _RELAYING,
-        "and backlog.may_hold(mark.sent_at - CLOCKS)",
+        "and backlog.may_hold(mark.sent_at + CLOCKS)",
         "and False",
         (f"{_TEST_RELAYING}::TestHeld::test_what_may_still_be_on_its_way_is_held_without_counting_a_try",),
+    ),
+    Mutant(
+        "what clocks that differ may have put before the oldest record is sent again",
+        _RELAYING,
+        "backlog.may_hold(mark.sent_at + CLOCKS)",
+        "backlog.may_hold(mark.sent_at - CLOCKS)",
+        (f"{_TEST_RELAYING}::TestHeld::test_what_was_sent_about_when_the_oldest_record_was_is_held",),
     ),
     Mutant(
         "what the consumer group has before it is held for ever",
@@ -316,9 +323,23 @@ MUTANTS = (
     Mutant(
         "what a source gave up on is tried no more",
         _LETTERS,
-        'if document["reason"] != Undelivered.title',
-        "if document",
+        '"reason": {"$nin": list(PASSING)},',
+        "",
         (f"{_TEST_REDRIVING}::TestUndelivered",),
+    ),
+    Mutant(
+        "a replay of what is still on its way makes the relay give it up",
+        _LETTERS,
+        "PASSING = (Undelivered.title, UnknownReplay.title)",
+        "PASSING = (Undelivered.title,)",
+        ("tests/flow/test_write_path.py::TestReplayed::test_a_replay_of_what_is_still_on_its_way_stops_nothing",),
+    ),
+    Mutant(
+        "a replay's letter is the event's",
+        _LETTERS,
+        '                content.update(b"replayed")\n',
+        "                pass\n",
+        ("tests/contract/test_dead_letters.py::test_a_replay_has_a_letter_of_its_own",),
     ),
     # taking events out of `events`
     Mutant(

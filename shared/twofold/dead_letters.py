@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from twofold.cloudevents import Delivered, Record, letter_of, record_of_letter
-from twofold.errors import Rejected, Undelivered
+from twofold.errors import Rejected, Undelivered, UnknownReplay
 from twofold.mongo import Database, Document, driver_errors
 from twofold.telemetry import LETTERS, SILENT, Telemetry
 
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 REDRIVE_WITHIN = timedelta(minutes=10)
 """How long a redriven letter may be on its way before it counts as dead again."""
+PASSING = (Undelivered.title, UnknownReplay.title)
+"""Reasons that say nothing against the event itself: sent as it was published, it can still come into the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,16 @@ class DeadLetter:
     def letter_id(self) -> UUID:
         """The same for every redelivery: an event's by identity and digest, else the record's by place and bytes.
 
-        A redriven record names its letter, since its place is a new one.
+        A redriven record names its letter, since its place is a new one. A replay has a letter of its own: what becomes
+        of it says nothing of the event.
         """
         if (letter_id := letter_of(self.headers)) is not None:
             return letter_id
         content = hashlib.sha256()
         if self.received:
             content.update(self.received.event_id.bytes + self.received.digest)
+            if self.received.replay_id is not None:
+                content.update(b"replayed")
         else:
             content.update(f"{self.partition}/{self.offset}".encode())
             for name, value in sorted(self.kept_headers):
@@ -116,16 +121,16 @@ class DeadLetters:
     async def dead(self, ids: Sequence[UUID]) -> set[tuple[UUID, bytes]]:
         """Which of the events are dead for a reason of their own: (event_id, digest) of each.
 
-        One that a source gave up on is not: sending it again may help.
+        One that a source gave up on is not, nor one whose replay came before it was known: sending it again may help.
         """
-        final = {"event_id": {"$in": list(ids)}, "state": {"$in": ["dead", "discarded"]}}
+        final = {
+            "event_id": {"$in": list(ids)},
+            "state": {"$in": ["dead", "discarded"]},
+            "reason": {"$nin": list(PASSING)},
+        }
         with driver_errors():
-            found = self._dead_letters.find(final, {"event_id": 1, "digest": 1, "reason": 1})
-            return {
-                (document["event_id"], document["digest"])
-                async for document in found
-                if document["reason"] != Undelivered.title
-            }
+            found = self._dead_letters.find(final, {"event_id": 1, "digest": 1})
+            return {(document["event_id"], document["digest"]) async for document in found}
 
     async def get(self, letter_id: UUID) -> Document | None:
         """The whole letter, or None."""
@@ -169,10 +174,10 @@ class DeadLetters:
         await self._change(letter_id, "redriving", "stored", {"what": "stored"})
 
     async def events_stored(self, ids: Sequence[UUID]) -> int:
-        """Note that events which a source had given up on, or that were redriven, are in the log. Returns how many."""
+        """Note that events are in the log whose letters were redriven, or are dead for a passing reason; how many."""
         waiting = {
             "event_id": {"$in": list(ids)},
-            "$or": [{"state": "redriving"}, {"state": "dead", "reason": Undelivered.title}],
+            "$or": [{"state": "redriving"}, {"state": "dead", "reason": {"$in": list(PASSING)}}],
         }
         line = {"at": "$$NOW", "what": "stored"}
         with driver_errors():

@@ -164,7 +164,7 @@ class Relay:
         held = {
             mark.event_id
             for mark in missing
-            if now - mark.sent_at < LONGEST_HOLD and backlog.may_hold(mark.sent_at - CLOCKS)
+            if now - mark.sent_at < LONGEST_HOLD and backlog.may_hold(mark.sent_at + CLOCKS)
         } - buried
         run.dead += await self._events.give_up(list(buried), "dead")
         run.held += await self._events.hold(list(held))

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import Raw, altered, an_event, delivered, plain_record
 from twofold.cloudevents import Delivered
 from twofold.dead_letters import DeadLetter, DeadLetters
-from twofold.errors import Conflict, Malformed, Rejected
+from twofold.errors import Conflict, Malformed, Rejected, UnknownReplay
 from twofold.event import Event
 from twofold.mongo import Database
 
@@ -100,6 +100,20 @@ async def test_two_events_under_one_id_are_two_letters(database: Database) -> No
     for each in (event, altered(event)):
         await letters.keep(letter(delivered(each), conflict, each))
     assert len(await kept(database)) == 2
+
+
+@pytest.mark.guarantee("G8")
+async def test_a_replay_has_a_letter_of_its_own(database: Database) -> None:
+    """Its headers say `replayid`: redriven, the event's own letter must not."""
+    letters, event = DeadLetters(database), an_event()
+    replayed = Delivered(event.document(), replay_id="r-1")
+    headers, body = delivered(event, replayid="r-1")
+    await letters.keep(DeadLetter(headers, body, UnknownReplay("a replayed event must be known"), 1, 2, replayed))
+    await letters.keep(letter(delivered(event, 1, 3), Conflict("other content"), event, offset=3))
+    assert sorted((found["reason"], found["times"]) for found in await kept(database)) == [
+        ("identity-conflict", 1),
+        ("unknown-replay", 1),
+    ]
 
 
 async def test_dead_are_those_with_the_same_identity_and_digest(database: Database) -> None:

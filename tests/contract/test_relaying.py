@@ -383,6 +383,15 @@ class TestHeld:
         assert (mark["state"], mark["tries"]) == ("pending", 0)
         assert "sent_at" not in mark
 
+    @pytest.mark.parametrize("later_s", [-5, 20])
+    async def test_what_was_sent_about_when_the_oldest_record_was_is_held(
+        self, database: Database, sender: Sender, settings: Settings, later_s: int
+    ) -> None:
+        """The record's time is a publisher's, the mark's is the server's: they may be some seconds apart."""
+        await publish(database, [an_event()])
+        behind = waiting(await mongo.server_time(database) + timedelta(seconds=later_s))
+        assert await ran(a_relay(database, sender, settings, backlog=behind)) == Run(held=1)
+
     async def test_what_the_group_has_passed_is_sent_again(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:

@@ -1,5 +1,6 @@
 """The main job over HTTP, from a producer's request to both collections, on the shared stack."""
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -11,8 +12,23 @@ from kafka import KafkaProducer
 from dev.processes import wait_until
 from dev.stack import Stack
 from tests.conftest import Spawner
-from tests.helpers import View, altered, an_event, callers, delivered, ids, plain_record, some_events, structured
-from twofold.cloudevents import to_http, to_kafka
+from tests.helpers import (
+    View,
+    altered,
+    an_event,
+    callers,
+    delivered,
+    ids,
+    plain_record,
+    settings_of,
+    some_events,
+    structured,
+)
+from twofold import mongo
+from twofold.cloudevents import Delivered, to_http, to_kafka
+from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.errors import Conflict
+from twofold.event import Event
 
 OWN = {"stored_at", "seq"}
 """What each collection's insert adds."""
@@ -287,15 +303,22 @@ class TestPoison:
 
     @pytest.mark.guarantee("G5", "G10")
     def test_an_event_that_became_a_dead_letter_never_expires(self, flow: View) -> None:
-        """Here one that a replay brought to `store` before it was known: its mark stays, without a next try."""
+        """Its mark stays, without a next try."""
         event = an_event()
         flow.accept(event)
-        assert flow.store(delivered(event, replayid="r-1")).status_code == 200
+        asyncio.run(bury(flow, event))
         assert flow.relay(due=[event])["dead"] == 1
         document = flow.document("events", event)
         assert document is not None
         assert document["outbox"] == {"tries": 0, "state": "dead"}
         assert "expires_at" not in document
+
+
+async def bury(flow: View, event: Event) -> None:
+    """Keep a letter of the event, as `store` does when the log has another event under its id."""
+    async with mongo.connect(settings_of(flow.stack), "tests") as database:
+        reason = Conflict("this id belongs to another event in the log")
+        await DeadLetters(database).keep(DeadLetter(*delivered(event), reason, 0, 0, Delivered(event.document())))
 
 
 @pytest.mark.guarantee("G8")
@@ -309,6 +332,17 @@ class TestReplayed:
         assert (answer.status_code, answer.json()["result"]) == (202, "duplicate")
         assert flow.store(delivered(event, replayid="r-1")).status_code == 200
         assert flow.letters(event) == []
+
+    @pytest.mark.guarantee("G1", "R2", "R12")
+    def test_a_replay_of_what_is_still_on_its_way_stops_nothing(self, flow: View) -> None:
+        """Accepted, but not yet in the log: `store` refuses the replay, and the relay still brings the event there."""
+        event = an_event()
+        flow.accept(event)
+        assert flow.store(delivered(event, replayid="r-1")).status_code == 200
+        assert [letter["reason"] for letter in flow.letters(event)] == ["unknown-replay"]
+        assert flow.relayed([event])
+        assert flow.held("event_store", [event])
+        assert [letter["state"] for letter in flow.letters(event)] == ["stored"]
 
     def test_a_replay_of_an_unknown_event_is_refused(self, flow: View) -> None:
         event = an_event()
