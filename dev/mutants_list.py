@@ -14,6 +14,7 @@ class Mutant:
     tests: tuple[str, ...]
 
 
+_CLOUDEVENTS = "shared/twofold/cloudevents.py"
 _MONGO = "shared/twofold/mongo.py"
 _EVENTS = "shared/twofold/events.py"
 _PUBLISHING = "shared/twofold/publishing.py"
@@ -41,6 +42,7 @@ _TEST_ARCHIVE = "tests/contract/test_archive.py"
 _OTEL = "shared/twofold/otel.py"
 _HTTP = "shared/twofold/http.py"
 _TEST_TRACING = "tests/unit/test_tracing.py"
+_TEST_CLOUDEVENTS = "tests/unit/test_cloudevents.py"
 _TEST_MONGO = "tests/contract/test_mongo.py"
 _TEST_PUBLISHING = "tests/contract/test_publishing.py"
 _TEST_STORING = "tests/contract/test_storing.py"
@@ -104,8 +106,28 @@ MUTANTS = (
         (f"{_TEST_PUBLISHING}::TestLibrary::test_an_event_too_large_for_kafka_is_refused_before_it_is_stored",),
     ),
     Mutant(
+        "attributes that the way to store can't carry are accepted",
+        _PUBLISHING,
+        "            check_size(record.headers)\n",
+        "",
+        (
+            f"{_TEST_PUBLISHING}::TestLibrary"
+            "::test_an_event_with_more_attributes_than_the_way_takes_is_refused_before_it_is_stored",
+        ),
+    ),
+    Mutant(
+        "store measures attributes as publish does",
+        _CLOUDEVENTS,
+        "    _check_context(attributes)\n    digest =",
+        "    _check_context(attributes)\n    check_size(attributes.items())\n    digest =",
+        (
+            f"{_TEST_CLOUDEVENTS}"
+            "::test_the_most_attributes_that_are_accepted_are_read_by_store_with_all_that_is_added_on_the_way",
+        ),
+    ),
+    Mutant(
         "reserved names are accepted",
-        "shared/twofold/cloudevents.py",
+        _CLOUDEVENTS,
         "if reserved := sorted(RESERVED & attributes.keys()):",
         "if reserved := sorted(set()):",
         ("tests/unit/test_bad_input.py",),
@@ -134,14 +156,14 @@ MUTANTS = (
     ),
     Mutant(
         "store does not check the digest",
-        "shared/twofold/cloudevents.py",
+        _CLOUDEVENTS,
         "    if event.digest != own.digest:",
         "    if False:",
         (f"{_TEST_STORING}::TestPoison::test_an_altered_event_is_a_dead_letter",),
     ),
     Mutant(
         "store takes an event for vouched whatever the digest says",
-        "shared/twofold/cloudevents.py",
+        _CLOUDEVENTS,
         "    if digest_of(event_id, said, body, time) != own.digest:",
         "    if False:",
         (f"{_TEST_STORING}::TestPoison::test_an_altered_event_is_a_dead_letter",),
@@ -812,10 +834,10 @@ MUTANTS = (
     ),
     Mutant(
         "the trace of the request is forgotten",
-        "shared/twofold/cloudevents.py",
+        _CLOUDEVENTS,
         "        return received._replace(traceparent=traceparent)\n",
         "        return received\n",
-        ("tests/unit/test_cloudevents.py::test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode",),
+        (f"{_TEST_CLOUDEVENTS}::test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode",),
     ),
     Mutant(
         "opentelemetry is loaded by everybody",

@@ -170,7 +170,7 @@ _ATTRIBUTES = [
     Bad("a source over 1 KiB", _binary(source="/" + "x" * 1024), Invalid, "source", "at most 1,024"),
     Bad("an extension over 1 KiB", _structured(tenant="x" * 1025), Invalid, "tenant", "at most 1,024"),
     Bad("an attribute of 1 MB", _structured(subject="x" * 1_000_000), Invalid, "subject", "at most 1,024"),
-    Bad("attributes over 32 KiB together", _binary(b"{}", **_EXTENSIONS), Invalid, None, "at most 32768 bytes"),
+    Bad("attributes over 32 KiB together", _binary(b"{}", **_EXTENSIONS), Invalid, None, "at most 32768 are taken"),
     Bad("Latin-1 in a header", _binary(subject=b"caf\xe9"), Invalid, "subject", "printable ASCII"),
     Bad("UTF-8 in a header", _binary(subject="€"), Invalid, "subject", "printable ASCII"),
     Bad("escaped UTF-8 in a header", _binary(subject="%E2%82%AC"), Invalid, "subject", "printable ASCII"),

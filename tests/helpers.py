@@ -55,6 +55,17 @@ def altered(event: Event) -> Event:
     return event.model_copy(update={"payload": {"altered": True}})
 
 
+def with_headers_of(size: int) -> Event:
+    """A new event whose record has headers of that many bytes: some 32 KiB."""
+
+    def of(last: str) -> Event:
+        extensions = {f"x{number:02}": "x" * 1015 for number in range(31)} | {"last": last}
+        return an_event(aggregate_id="order-7", metadata={"service_name": "/shop", "extensions": extensions})
+
+    shortest = sum(len(name) + len(value) for name, value in to_kafka(of("x")).headers)
+    return of("x" * (1 + size - shortest))
+
+
 def structured(event: Event) -> dict[str, Any]:
     """The event in CloudEvents' JSON format, as a producer writes it."""
     headers, body = to_http(event)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from twofold import mongo
-from twofold.cloudevents import Received, Record, to_kafka
+from twofold.cloudevents import Received, Record, check_size, to_kafka
 from twofold.errors import Conflict, Rejected, TooLarge, TwofoldError, UnknownReplay
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -173,6 +173,7 @@ class Publisher:
         if record.size > self._max_record_bytes:
             return TooLarge(f"the event takes {record.size} bytes in Kafka: at most {self._max_record_bytes} are taken")
         try:
+            check_size(record.headers)
             return _Entry(event, EventRepository.encode(event, self.clock()), record)
         except TwofoldError as error:
             return error

@@ -11,9 +11,19 @@ from pydantic import SecretStr
 
 from dev.processes import free_port
 from dev.stack import Stack
-from tests.helpers import Commands, altered, an_event, eventually, failing, listened, settings_of, some_events
+from tests.helpers import (
+    Commands,
+    altered,
+    an_event,
+    eventually,
+    failing,
+    listened,
+    settings_of,
+    some_events,
+    with_headers_of,
+)
 from twofold import mongo
-from twofold.cloudevents import Received
+from twofold.cloudevents import MAX_ATTRIBUTES_BYTES, Received
 from twofold.errors import Conflict, Invalid, Malformed, TooLarge, TwofoldError, Unavailable, UnknownReplay
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -111,6 +121,20 @@ class TestLibrary:
         with pytest.raises(TooLarge):
             await publisher.publish_base_event(an_event(payload={"text": "x" * settings.max_record_bytes}))
         assert await number_of(database) == 0
+
+    @pytest.mark.guarantee("R3")
+    async def test_an_event_with_more_attributes_than_the_way_takes_is_refused_before_it_is_stored(
+        self, publisher: Publisher, database: Database
+    ) -> None:
+        """Twofold's own are counted, and the trace of the request that brings it."""
+        largest = with_headers_of(MAX_ATTRIBUTES_BYTES)
+        with pytest.raises(Invalid, match="32769 bytes: at most 32768"):
+            await publisher.publish_base_event(with_headers_of(MAX_ATTRIBUTES_BYTES + 1))
+        hop = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        (refused,) = await publisher.publish([Received(largest, traceparent=hop)])
+        assert isinstance(refused, Invalid)
+        assert await number_of(database) == 0
+        assert (await publisher.publish_base_event(largest)).status == "accepted"
 
     @pytest.mark.guarantee("G2")
     async def test_the_same_id_with_other_content_is_a_conflict(self, publisher: Publisher, database: Database) -> None:

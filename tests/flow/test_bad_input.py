@@ -11,10 +11,10 @@ import pytest
 
 from dev.processes import wait_until
 from tests.bad_input import BAD, MAX_EVENTS, ODD, ODD_BATCH, Bad, Odd, Request
-from tests.helpers import ARRIVES_WITHIN_S, View, altered, an_event
+from tests.helpers import ARRIVES_WITHIN_S, View, altered, an_event, with_headers_of
 from tests.strategies import structured
 from twofold import mongo
-from twofold.cloudevents import attributes_of, to_http
+from twofold.cloudevents import MAX_ATTRIBUTES_BYTES, attributes_of, to_http
 from twofold.event import Event
 
 pytestmark = pytest.mark.guarantee("G1", "R3")
@@ -171,6 +171,24 @@ def test_an_event_that_kafka_could_not_carry_is_refused(flow: View) -> None:
 
     assert answer.status_code == 413
     assert "in Kafka" in problem_in(answer)["detail"]
+
+
+@pytest.mark.guarantee("R26")
+@pytest.mark.parametrize("form", ["binary", "batch"])
+def test_attributes_are_as_many_as_the_way_takes_and_no_more(flow: View, form: str) -> None:
+    """What is accepted is stored, with all that Twofold, Kafka and its source add to the attributes."""
+    largest, larger = (with_headers_of(MAX_ATTRIBUTES_BYTES + more) for more in (0, 1))
+
+    taken, refused = (
+        flow.publish(event) if form == "binary" else flow.publish_all([event]) for event in (largest, larger)
+    )
+
+    assert taken.status_code == 202, taken.text
+    assert refused.status_code == (422 if form == "binary" else 207)
+    assert f"at most {MAX_ATTRIBUTES_BYTES} are taken" in refused.text
+    assert flow.held("events", [largest, larger]) == {largest.event_id}
+    assert flow.arrive([largest])
+    assert flow.letters(largest) == []
 
 
 # --- replays ---------------------------------------------------------------------------------------------------------

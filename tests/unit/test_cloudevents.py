@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from dev.kafka_source_event import SourceName, to_event
 from dev.kafka_source_http import Destination
 from dev.kafka_source_java import java_time
-from tests.helpers import Raw, an_event, delivered
+from tests.helpers import Raw, an_event, delivered, with_headers_of
 from tests.helpers import structured as as_structured
 from tests.strategies import NOW, Attributes, attributes, binary, events, payloads, read, structured, texts
 from twofold import mongo
 from twofold.cloudevents import (
+    MAX_ATTRIBUTES_BYTES,
     RESERVED,
     Received,
     Record,
@@ -176,6 +177,21 @@ def test_a_replayed_event_is_read_by_publish_and_by_store_as_the_same(event: Eve
     at_store = from_kafka_source(*delivered(event, replayid="r"))
     assert same(at_store.event, event)
     assert at_store.replay_id == "r"
+
+
+@pytest.mark.guarantee("G1")
+def test_the_most_attributes_that_are_accepted_are_read_by_store_with_all_that_is_added_on_the_way() -> None:
+    """Refused there, the event would be sent again for ever."""
+    event = with_headers_of(MAX_ATTRIBUTES_BYTES)
+    added = {"redriveof": str(event.event_id), "replayid": str(event.event_id)}
+
+    headers, body = delivered(event, 2**31 - 1, 2**63 - 1, **added)
+
+    assert same(from_kafka_source(headers, body).event, event)
+    assert same(from_kafka_source(headers, b" " + body).event, event), "also when it looks closer"
+    replayed = from_http(*structured(values_of(event) | {"replayid": "r"}, event.payload), NOW, 1)
+    assert isinstance(replayed, Received)
+    assert same(replayed.event, event)
 
 
 def test_the_key_is_the_aggregate_so_that_it_stays_in_one_partition() -> None:
