@@ -38,6 +38,7 @@ _TEST_WATCHING = "tests/contract/test_watching.py"
 _TEST_OBSERVING = "tests/contract/test_observing.py"
 _TEST_SEEN = "tests/contract/test_seen_pods.py"
 _TEST_LISTING = "tests/flow/test_pod_listing.py"
+_TEST_LISTING_PODS = "tests/contract/test_listing_pods.py"
 _TEST_ARCHIVE = "tests/contract/test_archive.py"
 _OTEL = "shared/twofold/otel.py"
 _HTTP = "shared/twofold/http.py"
@@ -643,22 +644,22 @@ MUTANTS = (
     Mutant(
         "a pod that is not listed is deleted without a GET",
         _LISTING,
-        "there = await asyncio.to_thread(pods.get, pod.namespace, pod.name)",
-        "there = None",
+        "found = await asyncio.to_thread(pods.get, pod.namespace, pod.name)",
+        "found = None",
         (f"{_TEST_LISTING}::TestNoFalseDeletion::test_a_list_without_it_is_not_believed",),
     ),
     Mutant(
         "another pod of the same name is taken for it",
         _LISTING,
-        'if there is not None and there["metadata"]["uid"] == pod.pod_uid:',
-        "if there is not None:",
+        'if found is not None and found["metadata"]["uid"] == pod.pod_uid:',
+        "if found is not None:",
         (f"{_TEST_LISTING}::TestGone::test_another_pod_of_its_name_is_not_it",),
     ),
     Mutant(
         "a missing right is a pod's absence",
         _LISTING,
-        'there = {"metadata": {"uid": pod.pod_uid}}',
-        "there = None",
+        "            run.forbidden += 1\n            await self._seen.postpone(pod.pod_uid)\n            return\n",
+        "            found = None\n",
         (f"{_TEST_LISTING}::TestNoFalseDeletion::test_without_the_right_to_get_nothing_is_deleted",),
     ),
     Mutant(
@@ -688,6 +689,64 @@ MUTANTS = (
         "page = await asyncio.to_thread(pods.page, token)",
         "page = pods.page(token)",
         (f"{_TEST_LISTING}::TestTrouble::test_a_slow_list_stalls_nobody_and_only_one_works_at_a_time",),
+    ),
+    Mutant(
+        "a listing that died keeps others from it for minutes",
+        _LISTING,
+        "HOLD = timedelta(seconds=30)",
+        "HOLD = timedelta(minutes=5)",
+        ("tests/flow/test_pod_lives.py::TestKilled::test_while_it_lists",),
+    ),
+    Mutant(
+        "a listing works on beside the one that took its lock",
+        _LISTING,
+        "        await self.lock.renew()\n",
+        "",
+        (f"{_TEST_LISTING_PODS}::TestTime::test_one_that_lost_its_lock_stops",),
+    ),
+    Mutant(
+        "a lock that another took is renewed",
+        "shared/twofold/locks.py",
+        "renewed = await self._locks.update_one(self._ours, ",
+        'renewed = await self._locks.update_one({"_id": self._ours["_id"]}, ',
+        ("tests/contract/test_locks.py::test_one_that_another_took_is_not_renewed",),
+    ),
+    Mutant(
+        "a listing has no end",
+        _LISTING,
+        "if self.seconds() >= self.until:",
+        "if False:",
+        (f"{_TEST_LISTING_PODS}::TestTime",),
+    ),
+    Mutant(
+        "half a list is taken for the whole",
+        _LISTING,
+        "            if run.unfinished:\n",
+        "            if False:\n",
+        (f"{_TEST_LISTING_PODS}::TestTime",),
+    ),
+    Mutant(
+        "a pod's deletion is noted before it is durable",
+        _LISTING,
+        "        run.published += await self._publisher.publish_observed([deletion])\n"
+        "        await self._seen.note([replace(pod, deleted=True)])\n",
+        "        await self._seen.note([replace(pod, deleted=True)])\n"
+        "        run.published += await self._publisher.publish_observed([deletion])\n",
+        ("tests/flow/test_pod_lives.py::TestKilled::test_between_a_deletion_and_the_memory_of_it",),
+    ),
+    Mutant(
+        "nobody hears that a right is missing",
+        _LISTING,
+        "if not run.forbidden:",
+        "if False:",
+        (f"{_TEST_LISTING_PODS}::TestSaid",),
+    ),
+    Mutant(
+        "a pod that can't be taken is kept as it was understood",
+        _LISTING,
+        "                await self._publish_one(pod, state, run)\n",
+        '                await self._publish_one(state.pod.model_dump(mode="json", by_alias=True), state, run)\n',
+        (f"{_TEST_LISTING_PODS}::TestRefused",),
     ),
     # who may read and publish what
     Mutant(

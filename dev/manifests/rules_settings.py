@@ -62,7 +62,8 @@ def time_outs_fit_into_each_other(rendered: Rendered, _: Project) -> Iterator[st
     for name, service in rendered.functions.items():
         env = dict(next(env for thing, _, env in _environments(rendered) if thing is service))
         settings = _settings({name: value for name, value in env.items() if name in _FIELDS})
-        takes = settings.relay_budget_s if name == "relay" else settings.mongodb_timeout_s
+        budgets = {"relay": settings.relay_budget_s, "pod_events": settings.pods_budget_s}
+        takes = budgets.get(name, settings.mongodb_timeout_s)
         if service["spec"]["template"]["spec"].get("timeoutSeconds", 0) <= takes:
             yield f"{called(service)}: timeoutSeconds is not more than the {takes:g} s that it may take"
 

@@ -1,5 +1,6 @@
 """`pod_events`: the sink of an ApiServerSource and of a PingSource. Publishes the facts of each pod's life, once."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -62,7 +63,16 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Service]:
             ignored_namespaces=settings.pods_ignored_namespaces,
             clock=lambda: datetime.now(UTC),
         )
-        yield Service(watcher, Listing(database, publisher, watcher, settings.pods_cluster, connect))
+        listing = Listing(
+            database,
+            publisher,
+            watcher,
+            settings.pods_cluster,
+            connect,
+            budget_s=settings.pods_budget_s,
+            seconds=time.monotonic,
+        )
+        yield Service(watcher, listing)
 
 
 async def handle(service: Service, request: Request) -> Response:

@@ -114,6 +114,8 @@ class Watcher:
         A pod with the same facts as when it was seen last costs one read, together with the others. What was seen is
         noted after its facts are durable: whoever dies in between publishes them again, and nothing comes of it.
         """
+        if not states:
+            return 0
         known = await self._seen.facts([state.pod.metadata.uid for state in states])
         changed = [state for state in states if known.get(state.pod.metadata.uid) != state.facts]
         if not changed:

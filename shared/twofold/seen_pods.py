@@ -50,10 +50,10 @@ class SeenPods:
         with driver_errors():
             await self._seen.bulk_write([_noted(pod) for pod in pods], ordered=False)
 
-    async def living(self, cluster: str, after: str, now: datetime, limit: int) -> list[SeenPod]:
-        """The next `limit` pods of a cluster by uid that are not known to be gone, and may be looked for at `now`.
+    async def living(self, cluster: str, after: str, now: datetime, limit: int) -> list[str]:
+        """The uids of a cluster's next `limit` pods that are not known to be gone, and may be looked for at `now`.
 
-        `now` is the server's time. For going through all in pieces.
+        `now` is the server's time. In their order, for going through all in pieces.
         """
         due = {
             "_id": {"$gt": after},
@@ -62,7 +62,15 @@ class SeenPods:
             "next_look": {"$not": {"$gt": now}},
         }
         with driver_errors():
-            return [_seen(document) async for document in self._seen.find(due).sort("_id", 1).limit(limit)]
+            found = self._seen.find(due, {"_id": 1}).sort("_id", 1).limit(limit)
+            return [document["_id"] async for document in found]
+
+    async def read(self, uids: Sequence[str]) -> list[SeenPod]:
+        """Those pods as they were last seen."""
+        if not uids:
+            return []
+        with driver_errors():
+            return [_seen(document) async for document in self._seen.find({"_id": {"$in": list(uids)}})]
 
     async def postpone(self, pod_uid: str) -> None:
         """The pod is there, though it is not listed: look for it again later, by the server's time."""

@@ -129,6 +129,8 @@ class Settings(BaseSettings):
     """Which pods are listed, by their labels: the ApiServerSource's selector."""
     pods_page: Count = 250
     """How many pods are asked for, and held, at a time."""
+    pods_budget_s: Seconds = 30.0
+    """How long one listing may go on: less than the minute between two pings. The last answer may take 20 s more."""
     kubernetes_api_server: str = ""
     """Where pods are listed: a URL. Empty: what `KUBECONFIG` says, or else the cluster that this runs in."""
     kubernetes_token: SecretStr = SecretStr("")

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from twofold.errors import Unavailable
 from twofold.locks import locked
 from twofold.mongo import Database
 
@@ -13,7 +14,7 @@ MINUTE = timedelta(minutes=1)
 
 async def taken(database: Database, longest: timedelta = MINUTE) -> bool:
     async with locked(database, "work", longest) as mine:
-        return mine
+        return mine is not None
 
 
 async def test_only_one_holds_it(database: Database) -> None:
@@ -28,7 +29,7 @@ async def test_of_many_at_once_only_one_gets_it(database: Database) -> None:
     async def ask() -> None:
         nonlocal held
         async with locked(database, "work", MINUTE) as mine:
-            held += mine
+            held += mine is not None
             if mine:
                 await all_asked.wait()
 
@@ -77,3 +78,23 @@ async def test_a_late_release_does_not_free_the_successors_lock(database: Databa
         assert mine
         await late.__aexit__(None, None, None)
         assert not await taken(database)
+
+
+async def test_one_that_is_renewed_is_held_beyond_its_time(database: Database) -> None:
+    async with locked(database, "work", timedelta(seconds=1)) as mine:
+        assert mine
+        for _ in range(3):
+            await asyncio.sleep(0.5)
+            await mine.renew()
+        assert not await taken(database)
+
+
+async def test_one_that_another_took_is_not_renewed(database: Database) -> None:
+    """Its holder learns that it works beside another, and stops."""
+    async with locked(database, "work", timedelta(seconds=0)) as late:
+        assert late
+        await asyncio.sleep(0.05)
+        async with locked(database, "work", MINUTE):
+            with pytest.raises(Unavailable, match="another's"):
+                await late.renew()
+            assert not await taken(database)

@@ -22,7 +22,8 @@ def sent() -> Sent:
 
 
 async def living(pods: SeenPods, database: Database, later: timedelta = timedelta(0)) -> list[SeenPod]:
-    return await pods.living("here", "", await server_time(database) + later, limit=10)
+    uids = await pods.living("here", "", await server_time(database) + later, limit=10)
+    return await pods.read(uids)
 
 
 async def test_it_is_remembered_as_it_was_seen_last(database: Database, sent: Sent) -> None:
@@ -78,7 +79,7 @@ async def test_they_are_gone_through_in_pieces(database: Database) -> None:
     await pods.note([seen(one) for one in some])
     now, found, after = await server_time(database), [], ""
     while page := await pods.living("here", after, now, limit=2):
-        found += [pod.pod_uid for pod in page]
+        found += page
         after = found[-1]
     assert found == sorted(one.uid for one in some)
 

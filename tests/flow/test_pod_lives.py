@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,7 +17,7 @@ from functions.pod_events.facts import ALWAYS_MAY_DIFFER, MAY_DIFFER
 from tests.api_server import ApiServer, api_server
 from tests.conftest import Spawner
 from tests.flow.test_pod_events import arrived, documents, expected, held, send
-from tests.helpers import Callers, View, callers, failing, settings_of
+from tests.helpers import Callers, View, callers, eventually, failing, settings_of
 from tests.pods import Sent, differing, first_observed, names, new_life
 from twofold import mongo
 from twofold.event import Event
@@ -89,10 +89,39 @@ def function(spawn: Spawner, api: ApiServer) -> FunctionProcess:
 
 
 def listed(flow: View, function: FunctionProcess) -> dict[str, Any]:
-    answer = flow.http.post(function.url, headers=ping_headers("pod-events", datetime.now(UTC)), content=b"{}")
+    headers, body = _ping()
+    answer = flow.http.post(function.url, headers=headers, content=body)
     assert answer.status_code == 200, answer.text
     run: dict[str, Any] = answer.json()
     return run
+
+
+def time_passes(flow: View, function: FunctionProcess) -> None:
+    """Let the hold of a listing that died end: it is over before the next ping, a minute after the last."""
+    name = f"pods of {function.environment['PODS_CLUSTER']}"
+    now = flow.database.command("hello")["localTime"].replace(tzinfo=UTC)
+    assert flow.database.locks.find_one({"_id": name})["expires_at"] - now < timedelta(minutes=1)
+    flow.database.locks.update_one({"_id": name}, {"$set": {"expires_at": now}})
+
+
+def _ping() -> tuple[dict[str, str], bytes]:
+    return ping_headers("pod-events", datetime.now(UTC)), b"{}"
+
+
+def _asked(api: ApiServer, times: int) -> Callable[[], Awaitable[bool]]:
+    async def asked() -> bool:
+        return len(api.asked) == times
+
+    return asked
+
+
+def _told(flow: View, sent: Sent) -> Callable[[], Awaitable[bool]]:
+    """Whether the pod's deletion is among its events."""
+
+    async def told() -> bool:
+        return "pod.deleted" in [document["event_type"] for document in documents(flow, "events", sent.uid)]
+
+    return told
 
 
 @pytest.mark.guarantee("R20")
@@ -117,6 +146,57 @@ class TestKilled:
         types = [document["event_type"] for document in documents(flow, "events", sent.uid)]
         assert sorted(types) == sorted(event.event_type for event in sent.events())
         assert listed(flow, function)["published"] == 0
+
+    async def test_while_it_lists(self, flow: View, function: FunctionProcess, api: ApiServer) -> None:
+        """While it waits for a page. What it held is free before the next ping, and what is missing is found."""
+        sent = new_life("exit_1")[-1]
+        api.put(sent.pod)
+        async with callers(1) as sending:
+            listed(flow, function)
+            api.put(new_life("no_status")[0].pod)
+            api.delay_s = 30.0
+            waiting = asyncio.create_task(sending.post(function.url, _ping()))
+            await eventually(_asked(api, 2))
+            function.kill()
+            assert (await waiting).status == 0
+        api.delay_s = 0.0
+        function.start()
+        time_passes(flow, function)
+        assert listed(flow, function)["published"] == 1
+        assert listed(flow, function)["published"] == 0
+
+    async def test_between_a_deletion_and_the_memory_of_it(
+        self, flow: View, function: FunctionProcess, api: ApiServer
+    ) -> None:
+        """`pod.deleted` is durable, and not noted: the next listing asks again, and tells it once."""
+        sent = new_life("exit_1")[-1]
+        api.put(sent.pod)
+        listed(flow, function)
+        api.remove(sent.pod)
+        seen = f"{flow.stack.database}.seen_pods"
+        how: dict[str, Any] = {
+            "failCommands": ["update"],
+            "namespace": seen,
+            "blockConnection": True,
+            "blockTimeMS": 3000,
+        }
+        async with (
+            callers(1) as sending,
+            mongo.connect(settings_of(flow.stack), "tests") as database,
+            failing(database, "pod_events", **how),
+        ):
+            waiting = asyncio.create_task(sending.post(function.url, _ping()))
+            await eventually(_told(flow, sent))
+            function.kill()
+            assert (await waiting).status == 0
+        function.start()
+        time_passes(flow, function)
+        (before,) = [one for one in documents(flow, "events", sent.uid) if one["event_type"] == "pod.deleted"]
+        run = listed(flow, function)
+        assert run["published"] == 0
+        (after,) = [one for one in documents(flow, "events", sent.uid) if one["event_type"] == "pod.deleted"]
+        assert after["seq"] == before["seq"]
+        assert listed(flow, function)["gone"] == 0
 
     @pytest.mark.slow
     async def test_at_any_moments_nothing_is_lost_and_nothing_is_added(

@@ -99,6 +99,7 @@ def test_the_database_alone_must_be_named() -> None:
     assert usual.retention_days == 30
     assert usual.mongodb_timeout_s < 5, "a caller gets its 503 within 5 s"
     assert usual.relay_budget_s < 60, "a run ends before the next begins"
+    assert usual.pods_budget_s < 60, "and so does a listing"
     assert usual.max_record_bytes < usual.max_body_bytes
     assert usual.max_record_bytes < usual.max_letter_bytes < 16 * 1024 * 1024
     assert usual.group_commit_capacity >= usual.max_batch_events
