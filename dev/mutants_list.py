@@ -551,9 +551,26 @@ MUTANTS = (
     Mutant(
         "a lost container's end is counted with the next run",
         _LIFECYCLE,
-        "if waiting and (end.container_id or waiting.reason == CRASH_LOOP):",
-        "if waiting:",
-        (f"{_TEST_LIFECYCLE}::TestIds::test_an_end_without_a_container_id_is_known_by_its_restart",),
+        "ORDINARY_WAITS and (end.container_id or waiting.reason == CRASH_LOOP):",
+        "ORDINARY_WAITS:",
+        (f"{_TEST_LIFECYCLE}::TestIds::test_behind_a_container_that_was_lost_the_next_run_is_counted_at_once",),
+    ),
+    Mutant(
+        "a container that was lost ends twice",
+        _LIFECYCLE,
+        "    if end and not said_again:\n",
+        "    if end:\n",
+        (
+            f"{_TEST_LIFECYCLE}::TestIds::test_a_container_that_was_lost_once_ended_once",
+            f"{_TEST_LIFECYCLE}::TestIds::test_no_state_tells_a_fact_twice",
+        ),
+    ),
+    Mutant(
+        "an end is counted with the run that is prepared",
+        _LIFECYCLE,
+        "waiting.reason not in ORDINARY_WAITS and (end",
+        "(end",
+        (f"{_TEST_LIFECYCLE}::TestObservations::test_any_states_in_any_order_give_the_same_facts",),
     ),
     Mutant(
         "the correlation id stands in for the aggregate's",
@@ -599,6 +616,20 @@ MUTANTS = (
         "return bool(started) and all(started)",
         "return False",
         (f"{_TEST_LIFECYCLE}::TestTimelines::test_a_pod_seen_only_at_its_end_has_all_of_its_life",),
+    ),
+    Mutant(
+        "a pod whose node was lost failed when a container ended on it",
+        _LIFECYCLE,
+        "if not running and (end := _last_end(pod)):",
+        "if end := _last_end(pod):",
+        (f"{_TEST_LIFECYCLE}::TestTimelines::test_a_life_gives_its_timeline",),
+    ),
+    Mutant(
+        "what Kubernetes does not say is an empty text",
+        _LIFECYCLE,
+        "reason=end.reason or None,",
+        "reason=end.reason,",
+        (f"{_TEST_LIFECYCLE}::TestPayloads",),
     ),
     # pods: each fact is told once
     Mutant(

@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .facts import ContainerCause, FailureCause, WaitingCause
-from .pod import ContainerStatus, Pod, Terminated
+from .pod import LOST, ContainerStatus, Pod, Terminated
 
 ORDINARY_WAITS = frozenset({"", "ContainerCreating", "PodInitializing"})
 """On the way to a start: no event."""
 
 CRASH_LOOP = "CrashLoopBackOff"
-
-LOST = "ContainerStatusUnknown"
-"""The kubelet could not find the container any more; the exit code 137 that it gives is made up."""
 
 _WAITS: dict[str, WaitingCause] = {
     CRASH_LOOP: "crash_loop",

@@ -92,7 +92,7 @@ class Unschedulable(PodFact):
 
     event_type = "pod.unschedulable"
 
-    message: str
+    message: str | None
 
 
 class Initialized(PodFact):
@@ -125,7 +125,7 @@ class ContainerWaiting(ContainerFact):
 
     cause: WaitingCause
     reason: str
-    message: str
+    message: str | None
 
 
 class ContainerTerminated(ContainerFact):
@@ -136,7 +136,7 @@ class ContainerTerminated(ContainerFact):
     cause: ContainerCause
     exit_code: int
     signal: int | None
-    reason: str
+    reason: str | None
     container_id: str | None
     started_at: datetime | None
     finished_at: datetime | None
@@ -158,8 +158,8 @@ class Failed(PodFact):
     """The one that decided it, with its exit code and signal."""
     exit_code: int | None
     signal: int | None
-    reason: str
-    message: str
+    reason: str | None
+    message: str | None
 
 
 class Terminating(PodFact):
@@ -177,7 +177,7 @@ class Deleted(PodFact):
 
     observed: Literal["watched", "reconciled"]
     """By the deletion itself; or by its absence, which a GET confirmed."""
-    phase: str
+    phase: str | None
     """The last one that was seen."""
 
 

@@ -102,7 +102,7 @@ def _beginning(pod: Pod, about: dict[str, Any]) -> Iterator[_Fact]:
     unscheduled = pod.condition("PodScheduled", "False")
     if unscheduled and unscheduled.reason == "Unschedulable":
         at = unscheduled.last_transition_time or pod.metadata.creation_timestamp
-        yield _Fact(("unschedulable",), at, facts.Unschedulable(**about, message=unscheduled.message))
+        yield _Fact(("unschedulable",), at, facts.Unschedulable(**about, message=unscheduled.message or None))
     if scheduled := _scheduled_at(pod):
         yield _Fact(("scheduled",), scheduled, facts.Scheduled(**about))
     if initialized := pod.condition("Initialized"):
@@ -124,8 +124,8 @@ def _end(pod: Pod, about: dict[str, Any]) -> Iterator[_Fact]:
             container=why.container,
             exit_code=why.end.exit_code if why.end else None,
             signal=signal_of(why.end) if why.end else None,
-            reason=pod.status.reason or (why.end.reason if why.end else ""),
-            message=pod.status.message,
+            reason=pod.status.reason or (why.end.reason if why.end else None) or None,
+            message=pod.status.message or None,
         )
         yield _Fact(("failed",), _failed_at(pod), payload)
 
@@ -136,7 +136,8 @@ def _deletion(pod: Pod, about: dict[str, Any], *, deleted: bool) -> Iterator[_Fa
         grace = pod.metadata.deletion_grace_period_seconds or 0
         yield _Fact(("terminating",), asked, facts.Terminating(**about, grace_period_seconds=grace))
     if deleted:
-        yield _Fact(("deleted",), _deleted_at(pod), facts.Deleted(**about, observed="watched", phase=pod.status.phase))
+        payload = facts.Deleted(**about, observed="watched", phase=pod.status.phase or None)
+        yield _Fact(("deleted",), _deleted_at(pod), payload)
 
 
 def _of_container(pod: Pod, container: KnownContainer, observed: dict[str, Any]) -> Iterator[_Fact]:
@@ -155,24 +156,36 @@ def _of_container(pod: Pod, container: KnownContainer, observed: dict[str, Any])
             restart=status.restart_count,
             cause=waiting_cause(waiting.reason),
             reason=waiting.reason,
-            message=waiting.message,
+            message=waiting.message or None,
         )
         key = ("container_waiting", status.name, waiting.reason, str(status.restart_count))
         yield _Fact(key, _waiting_since(pod, container), payload)
-    if end := status.state.terminated:
-        yield _terminated(pod, about, end, status.restart_count)
-    if end := status.last_state.terminated:
-        yield _terminated(pod, about, end, _restart_of_last(status, end))
+    for end, restart in _ends(status):
+        yield _terminated(pod, about, end, restart)
+
+
+def _ends(status: ContainerStatus) -> Iterator[tuple[Terminated, int]]:
+    """The ends of runs that are still to be seen, each with how often the container had been restarted before.
+
+    Of a container that it can't find the kubelet says in `lastState` that it ended, and counts the next run; should the
+    pod fail then, it says so in `state` too, though no container of that run was ever made. That is one end.
+    """
+    end, last = status.state.terminated, status.last_state.terminated
+    if last:
+        yield last, _restart_of_last(status, last)
+    said_again = end and last and not status.container_id and end.is_lost and last.is_lost
+    if end and not said_again:
+        yield end, status.restart_count
 
 
 def _restart_of_last(status: ContainerStatus, end: Terminated) -> int:
     """Which run `lastState` tells of.
 
-    `restartCount` is that of the newest run: while the container waits, the one that ended. Of one that it has lost,
-    and so knows no id of, the kubelet has counted the next run already.
+    `restartCount` is that of the newest run: while the container can't be started, the one that ended. The next run is
+    counted when its container is made; behind one that was lost, of which no id is known, at once.
     """
     waiting = status.state.waiting
-    if waiting and (end.container_id or waiting.reason == CRASH_LOOP):
+    if waiting and waiting.reason not in ORDINARY_WAITS and (end.container_id or waiting.reason == CRASH_LOOP):
         return status.restart_count
     return max(status.restart_count - 1, 0)
 
@@ -184,7 +197,7 @@ def _terminated(pod: Pod, about: dict[str, Any], end: Terminated, restart: int) 
         cause=container_cause(end),
         exit_code=end.exit_code,
         signal=signal_of(end),
-        reason=end.reason,
+        reason=end.reason or None,
         container_id=end.container_id,
         started_at=end.started_at,
         finished_at=end.finished_at,
@@ -230,8 +243,12 @@ def _last_end(pod: Pod) -> datetime | None:
 
 
 def _failed_at(pod: Pod) -> datetime:
-    """The last container's end; else its disruption; else its deadline, if that passed; else when it stopped."""
-    if end := _last_end(pod):
+    """The last container's end; else its disruption; else its deadline, if that passed; else when it stopped.
+
+    While one still shows running, as on a node that was lost, the ends of others say nothing of the pod's.
+    """
+    running = any(known.status.state.running for known in pod.containers() if known.kind != "ephemeral")
+    if not running and (end := _last_end(pod)):
         return end
     disruption = pod.condition("DisruptionTarget")
     if disruption and disruption.last_transition_time:

@@ -14,6 +14,9 @@ from twofold.errors import Invalid, Problem
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+LOST = "ContainerStatusUnknown"
+"""Why a container ended that the kubelet could not find any more; the exit code 137 that it gives is made up."""
+
 ContainerKind = Literal["main", "init", "sidecar", "ephemeral"]
 
 
@@ -116,6 +119,11 @@ class Terminated(_Part):
     finished_at: Time = None
     container_id: str | None = Field(default=None, alias="containerID")
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the kubelet lost the container, and so knows not even its id."""
+        return self.reason == LOST and not self.container_id
+
 
 class ContainerState(_Part):
     """At most one of the three is there."""
@@ -135,6 +143,7 @@ class ContainerStatus(_Part):
     restart_count: int = 0
     image: str = ""
     image_id: str = Field(default="", alias="imageID")
+    container_id: str | None = Field(default=None, alias="containerID")
     state: State = ContainerState()
     last_state: State = ContainerState()
 

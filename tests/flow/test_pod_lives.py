@@ -187,6 +187,7 @@ class TestKilled:
         ):
             waiting = asyncio.create_task(sending.post(function.url, _ping()))
             await eventually(_told(flow, sent))
+            assert "gone_at" not in flow.database.seen_pods.find_one({"_id": sent.uid})
             function.kill()
             assert (await waiting).status == 0
         function.start()

@@ -141,13 +141,22 @@ TIMELINES = {
         08:48:02 running
         09:02:10 container_terminated main main 0 unknown 137
     """,
+    "lost_then_failed": """
+        08:49:00 created
+        08:49:00 scheduled
+        08:49:00 initialized
+        08:49:02 running
+        08:49:30 container_terminated main main 0 unknown 137
+        08:49:30 failed main unknown 137
+    """,
     "no_status": """
         08:38:00 created
     """,
     "node_lost": """
         08:16:00 created
         08:16:00 scheduled
-        08:16:00 initialized
+        08:16:02 initialized
+        08:16:02 container_terminated fetch init 0 completed 0
         08:16:04 running
         08:35:45 terminating 30
         08:36:20 failed node_lost
@@ -225,6 +234,9 @@ ONLY_EARLIER = {
     """,
     "image_pull_failure": """
         08:05:00 container_waiting main main 0 image_pull ErrImagePull
+    """,
+    "lost_then_failed": """
+        08:49:02 running
     """,
     "unschedulable_then_scheduled": """
         08:07:00 unschedulable
@@ -341,6 +353,29 @@ class TestIds:
         assert one.event_id == other.event_id
         assert one.given_id.endswith("/container_terminated/main/0")
 
+    def test_a_container_that_was_lost_once_ended_once(self) -> None:
+        """The kubelet says it of a running container that it can't find, and again when the pod fails by that."""
+        ends = [
+            event
+            for sent in life("lost_then_failed")[-2:]
+            for event in sent.events()
+            if event.event_type == "pod.container_terminated"
+        ]
+        assert [event.payload["restart"] for event in ends] == [0, 0]
+        assert len({event.event_id for event in ends}) == 1
+
+    def test_behind_a_container_that_was_lost_the_next_run_is_counted_at_once(self) -> None:
+        """Also if that can't be started: the image is gone as well."""
+        pod = copy.deepcopy(life("lost_container")[-2].pod)
+        pod["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "ErrImagePull"}}
+        end = event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.container_terminated")
+        assert end.payload["restart"] == 0
+
+    def test_no_state_tells_a_fact_twice(self) -> None:
+        for sent in (sent for name in names() for sent in life(name)):
+            ids = [event.event_id for event in sent.events()]
+            assert len(ids) == len(set(ids))
+
 
 class TestObservations:
     @pytest.mark.parametrize("name", names())
@@ -411,6 +446,17 @@ class TestPayloads:
             "started_at": "2026-07-01T08:02:02Z",
             "finished_at": "2026-07-01T08:02:41Z",
         }
+
+    def test_what_kubernetes_does_not_say_is_left_out(self) -> None:
+        """It is no empty text either: of a pod that failed, and is deleted, without a word."""
+        waits = one_container({"waiting": {"reason": "ErrImagePull"}}, {"terminated": {"exitCode": 1}})
+        pods = [pod_with(), pod_with(phase="", containerStatuses=waits)]
+        told = [event for pod in pods for event in lifecycle(Pod.of(pod), IDENTITY, deleted=True)]
+        assert {event.event_type for event in told} >= {
+            *("pod.failed", "pod.deleted", "pod.container_waiting", "pod.container_terminated")
+        }
+        for event in told:
+            assert "" not in event.payload.values(), event.payload
 
     def test_a_knative_revision_is_named(self) -> None:
         running = event_of(life("knative_revision")[-1].events(), "pod.running").payload
@@ -527,6 +573,29 @@ class TestFailures:
         pod = pod_with(reason="DeadlineExceeded")
         pod["spec"]["activeDeadlineSeconds"] = 60
         assert event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.failed").time == "2026-07-01T08:02:00.000Z"
+
+    def test_it_failed_when_the_last_container_ended_and_not_while_one_shows_running(self) -> None:
+        """A node that is lost leaves its pods as they were: what ended on it before says nothing of their end."""
+        running = {"running": {"startedAt": "2026-07-01T08:01:03Z"}}
+        for state, at in ((running, "08:01:07"), (ended(), "08:01:09")):
+            pod = pod_with(
+                conditions=disrupted("DeletionByPodGC"),
+                initContainerStatuses=one_container(ended("Completed", 0, "2026-07-01T08:01:02Z")),
+                containerStatuses=one_container(state),
+            )
+            assert event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.failed").time[11:19] == at
+
+    @pytest.mark.parametrize("waiting", [{}, {"reason": "ContainerCreating"}])
+    def test_while_the_next_run_is_prepared_the_last_end_is_that_of_the_one_before(
+        self, waiting: dict[str, str]
+    ) -> None:
+        """Its container is made, and counted, and does not run yet; or the kubelet can't find it any more."""
+        pod = pod_with(
+            phase="Running", containerStatuses=one_container({"waiting": waiting}, ended(containerID="containerd://1"))
+        )
+        pod["status"]["containerStatuses"][0]["restartCount"] = 1
+        end = event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.container_terminated")
+        assert end.payload["restart"] == 0
 
     def test_a_disruption_has_its_own_time(self) -> None:
         pod = pod_with(conditions=disrupted("DeletionByPodGC"))
