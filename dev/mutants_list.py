@@ -499,6 +499,20 @@ MUTANTS = (
         (_RULES_HOLD,),
     ),
     Mutant(
+        "changed settings don't reach the pods that run",
+        "knative/base/names.yaml",
+        "envFrom/configMapRef/name}",
+        "envFrom/secretRef/name}",
+        (_RULES_HOLD,),
+    ),
+    Mutant(
+        "an overlay without a KafkaSource passes",
+        "dev/manifests/rules_sources.py",
+        "        if len(bring) != 1:\n",
+        "        if len(bring) > 1:\n",
+        ("tests/manifests/test_rules_sources.py",),
+    ),
+    Mutant(
         "every function may be root",
         "knative/base/every-function.yaml",
         "    runAsNonRoot: true\n",

@@ -1,5 +1,6 @@
 """Both overlays, rendered by kubectl's kustomize, without a cluster."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,10 @@ OVERLAYS = ("local", "production")
 
 SERVICE = "serving.knative.dev/v1"
 SOURCES = "sources.knative.dev/v1"
+
+
+_HASH = re.compile(r"-[24-9bcdfghkmt]{10}$")
+"""What kustomize adds to the name of a ConfigMap that it generates: made of what it holds."""
 
 
 class RenderFailed(RuntimeError):
@@ -44,9 +49,13 @@ class Rendered:
         """The object of that name; None if there is none."""
         return next((found for found in self.of(kind) if found["metadata"]["name"] == name), None)
 
+    def config_map(self, name: str) -> Object | None:
+        """The ConfigMap of that name, whatever hash of its content stands behind it; None if there is none."""
+        return next((found for found in self.of("ConfigMap") if without_hash(found["metadata"]["name"]) == name), None)
+
     def data(self, config_map: str) -> Mapping[str, str]:
-        """What is in a ConfigMap; empty if it isn't there."""
-        found = self.named("ConfigMap", config_map)
+        """What is in a ConfigMap, named with its hash or without; empty if it isn't there."""
+        found = self.named("ConfigMap", config_map) or self.config_map(config_map)
         return found.get("data", {}) if found else {}
 
     def pods(self) -> Iterator[tuple[Object, Object]]:
@@ -59,6 +68,11 @@ class Rendered:
 def function_of(service: Object) -> str:
     """The function's name: Kubernetes has no `_` in names."""
     return str(service["metadata"]["name"]).replace("-", "_")
+
+
+def without_hash(name: str) -> str:
+    """The name that knative/ gives a ConfigMap, before kustomize adds a hash of what it holds."""
+    return _HASH.sub("", name)
 
 
 def called(thing: Object) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import ValidationError
 
 from dev.manifests.project import Project
-from dev.manifests.rendering import Object, Rendered, called
+from dev.manifests.rendering import Object, Rendered, called, without_hash
 from twofold.settings import Settings
 
 FRAMEWORK = re.compile(r"FUNCTION_|OTEL_|PYTHON|(HOST|PORT|WORKERS|GUNICORN_LOG_LEVEL)$")
@@ -94,7 +94,10 @@ def each_function_is_a_user_of_its_own(rendered: Rendered, project: Project) -> 
 
 
 def references_lead_somewhere(rendered: Rendered, _: Project) -> Iterator[str]:
-    """ConfigMaps and ServiceAccounts are there, and so are Secrets in the local overlay, which brings its own."""
+    """ConfigMaps and ServiceAccounts are there, and so are Secrets in the local overlay, which brings its own.
+
+    So are the variables that others are put together from: Kubernetes leaves a `$(NAME)` that leads nowhere as it is.
+    """
     for thing, spec in rendered.pods():
         if rendered.named("ServiceAccount", spec.get("serviceAccountName", "")) is None and _is_ours(thing):
             yield f"{called(thing)}: there is no ServiceAccount {spec.get('serviceAccountName')}"
@@ -105,6 +108,25 @@ def references_lead_somewhere(rendered: Rendered, _: Project) -> Iterator[str]:
             held = {**found.get("data", {}), **found.get("stringData", {})} if found else {}
             if found is None or (key is not None and key not in held):
                 yield f"{called(thing)}: there is no {kind} {name}{f' with {key}' if key else ''}"
+        for container in spec["containers"]:
+            above: set[str] = set()
+            for variable in container.get("env", []):
+                for name in sorted(set(_REFERENCE.findall(str(variable.get("value", "")))) - above):
+                    yield f"{called(thing)}: {variable['name']} is put together from {name}, which is not above it"
+                above.add(variable["name"])
+
+
+def a_changed_setting_reaches_every_pod(rendered: Rendered, _: Project) -> Iterator[str]:
+    """A pod reads its settings when it starts: only another name of the ConfigMap makes Knative start new ones."""
+    for thing, spec in rendered.pods():
+        if not _is_ours(thing):
+            continue
+        read = [name for kind, name, key in _references(spec) if kind == "ConfigMap" and key is None]
+        if [without_hash(name) for name in read] != ["settings"]:
+            yield f"{called(thing)}: envFrom is not the ConfigMap settings"
+        for name in sorted({name for kind, name, _ in _references(spec) if kind == "ConfigMap"}):
+            if without_hash(name) == name:
+                yield f"{called(thing)}: ConfigMap {name} is not named by what it holds (configMapGenerator)"
 
 
 def passwords_are_in_secrets(rendered: Rendered, _: Project) -> Iterator[str]:
@@ -213,6 +235,7 @@ RULES = (
     time_outs_fit_into_each_other,
     each_function_is_a_user_of_its_own,
     references_lead_somewhere,
+    a_changed_setting_reaches_every_pod,
     passwords_are_in_secrets,
 )
 RULES_OVER_ALL = (settings_are_the_fields, base_says_the_defaults)

@@ -18,6 +18,24 @@ DELIVERY = ("retry", "backoffPolicy", "backoffDelay", "timeout", "deadLetterSink
 _DURATION = TypeAdapter(timedelta)
 
 
+WIRED = (
+    ("KafkaSource", "sink", "store"),
+    ("KafkaSource", "deadLetterSink", "dead-letters"),
+    ("ApiServerSource", "sink", "pod-events"),
+)
+"""What each kind of source, by which of its sinks, brings events to; `pings_come_often_enough` has the timers."""
+
+
+def each_sink_has_one_source(rendered: Rendered, _: Project) -> Iterator[str]:
+    """Without one nothing arrives, and no other rule has anything to look at; two would send everything twice."""
+    for kind, role, name in WIRED:
+        bring = [
+            found for found in rendered.of(kind) if dict(_sinks(found)).get(role, {}).get("ref", {}).get("name") == name
+        ]
+        if len(bring) != 1:
+            yield f"{len(bring)} objects of kind {kind} have {name} as their {role}, and one must"
+
+
 def kafka_sources_leave_nothing_to_defaults(rendered: Rendered, _: Project) -> Iterator[str]:
     """Its defaults begin at the end of the topic, with a group of a random name, and give events up."""
     for source in rendered.of("KafkaSource"):
@@ -156,6 +174,7 @@ def _sinks(source: Object) -> Iterator[tuple[str, Object]]:
 
 
 RULES = (
+    each_sink_has_one_source,
     kafka_sources_leave_nothing_to_defaults,
     the_retry_budget_outlasts_a_day,
     kafka_sources_read_what_is_sent,

@@ -74,7 +74,14 @@ def setup(rendered: Rendered) -> Any:
 
 
 def settings(rendered: Rendered) -> Any:
-    return the(rendered, "ConfigMap", "settings")["data"]
+    return config_map(rendered, "settings")["data"]
+
+
+def config_map(rendered: Rendered, name: str) -> Any:
+    """A ConfigMap, whatever hash its name ends in."""
+    found = rendered.config_map(name)
+    assert found is not None
+    return found
 
 
 def the(rendered: Rendered, kind: str, name: str) -> Any:
@@ -85,6 +92,11 @@ def the(rendered: Rendered, kind: str, name: str) -> Any:
 
 def remove(rendered: Rendered, kind: str, name: str) -> None:
     list_of(rendered).remove(the(rendered, kind, name))
+
+
+def gone(kind: str, name: str) -> Callable[[Rendered], object]:
+    """The change that takes an object out."""
+    return lambda rendered: remove(rendered, kind, name)
 
 
 def list_of(rendered: Rendered) -> list[Object]:

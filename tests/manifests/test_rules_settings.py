@@ -4,6 +4,7 @@ import pytest
 
 from dev.manifests.project import Project
 from dev.manifests.rules_settings import (
+    a_changed_setting_reaches_every_pod,
     each_function_is_a_user_of_its_own,
     passwords_are_in_secrets,
     references_lead_somewhere,
@@ -13,6 +14,7 @@ from dev.manifests.rules_settings import (
 from tests.manifests.breaking import (
     Broken,
     Overlays,
+    config_map,
     container,
     env,
     env_of_setup,
@@ -81,7 +83,46 @@ BROKEN = (
         "no ServiceAccount store",
     ),
     Broken(
-        references_lead_somewhere, "no ConfigMap", lambda r: remove(r, "ConfigMap", "mongodb"), "no ConfigMap mongodb"
+        references_lead_somewhere,
+        "no ConfigMap",
+        lambda r: list_of(r).remove(config_map(r, "mongodb")),
+        "no ConfigMap mongodb",
+    ),
+    Broken(
+        references_lead_somewhere,
+        "no hosts",
+        lambda r: container(r)["env"].remove(env(r, "MONGODB_HOSTS")),
+        "from MONGODB_HOSTS, which is not above it",
+    ),
+    Broken(
+        references_lead_somewhere,
+        "an older name of a ConfigMap",
+        lambda r: env(r, "MONGODB_HOSTS")["valueFrom"]["configMapKeyRef"].update(name="mongodb-2222222222"),
+        "no ConfigMap mongodb-2222222222",
+    ),
+    Broken(
+        a_changed_setting_reaches_every_pod,
+        "one name for ever",
+        lambda r: container(r)["envFrom"][0]["configMapRef"].update(name="settings"),
+        "Service store: ConfigMap settings is not named by what it holds",
+    ),
+    Broken(
+        a_changed_setting_reaches_every_pod,
+        "one name for ever, in the set-up",
+        lambda r: setup(r)["containers"][0]["envFrom"][0]["configMapRef"].update(name="settings"),
+        "Job setup: ConfigMap settings is not named by what it holds",
+    ),
+    Broken(
+        a_changed_setting_reaches_every_pod,
+        "one name for ever, of one key",
+        lambda r: env(r, "MONGODB_HOSTS")["valueFrom"]["configMapKeyRef"].update(name="mongodb"),
+        "ConfigMap mongodb is not named by what it holds",
+    ),
+    Broken(
+        a_changed_setting_reaches_every_pod,
+        "no settings",
+        lambda r: container(r).pop("envFrom"),
+        "envFrom is not the ConfigMap settings",
     ),
     Broken(
         references_lead_somewhere,

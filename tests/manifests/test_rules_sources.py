@@ -3,10 +3,12 @@
 import pytest
 
 from dev.manifests.project import Project
+from dev.manifests.rendering import OVERLAYS
 from dev.manifests.rules_sources import (
     DELIVERY,
     SAID,
     api_server_sources_send_objects,
+    each_sink_has_one_source,
     kafka_is_reached_as_production_wants,
     kafka_sources_leave_nothing_to_defaults,
     kafka_sources_read_what_is_sent,
@@ -19,6 +21,7 @@ from tests.manifests.breaking import (
     Broken,
     Overlays,
     delivery,
+    gone,
     list_of,
     remove,
     service,
@@ -31,6 +34,29 @@ from tests.manifests.breaking import (
 pytestmark = pytest.mark.guarantee("G1")
 
 BROKEN = (
+    *(
+        Broken(
+            each_sink_has_one_source,
+            f"no {kind} in {overlay}",
+            gone(kind, name),
+            f"0 objects of kind {kind}",
+            overlay,
+        )
+        for kind, name in (("KafkaSource", "store"), ("ApiServerSource", "pod-events"))
+        for overlay in OVERLAYS
+    ),
+    Broken(
+        each_sink_has_one_source,
+        "two KafkaSources",
+        lambda r: list_of(r).append(the(r, "KafkaSource", "store")),
+        "2 objects of kind KafkaSource have store as their sink",
+    ),
+    Broken(
+        each_sink_has_one_source,
+        "letters for another",
+        lambda r: delivery(r)["deadLetterSink"]["ref"].update(name="store"),
+        "0 objects of kind KafkaSource have dead-letters as their deadLetterSink",
+    ),
     *(
         Broken(
             kafka_sources_leave_nothing_to_defaults,
