@@ -513,6 +513,13 @@ MUTANTS = (
         ("tests/manifests/test_rules_sources.py",),
     ),
     Mutant(
+        "set-up gives up while MongoDB starts",
+        "shared/twofold/setup.py",
+        "            if loop.time() + pause_s >= until:\n",
+        "            if error.retriable:\n",
+        ("tests/contract/test_setup.py::TestIdempotence::test_a_patient_one_tries_again",),
+    ),
+    Mutant(
         "every function may be root",
         "knative/base/every-function.yaml",
         "    runAsNonRoot: true\n",

@@ -6,13 +6,17 @@ it is a Job with a user of its own.
 
 import asyncio
 import os
-from collections.abc import Mapping
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
 from twofold import mongo
+from twofold.errors import Unavailable
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
 from twofold.kafka import ensure_topic
@@ -57,6 +61,9 @@ INDEXES: dict[str, list[IndexModel]] = {
 }
 """Each for a query that needs it. `_id` has its own in every collection."""
 
+PAUSE_S = 5.0
+"""Between two attempts of a set-up that is patient."""
+
 LONGEST_BUILD_S = 24 * 3600.0
 """How long an index may take: over a collection that was restored, far longer than any other operation."""
 
@@ -96,37 +103,74 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """What the database lets each function do, and an operator with the CLI. Nobody may change `event_store`."""
 
+_UNAUTHORIZED = 13
 _NAMESPACE_EXISTS = 48
 _ROLE_EXISTS = 51002
 _USER_EXISTS = 51003
-"""MongoDB 6.0's error codes for `create`, `createRole` and `createUser` of what is there."""
+"""MongoDB 6.0's error codes: what its user may not do; `create`, `createRole` and `createUser` of what is there."""
 
 
 async def set_up(settings: Settings, passwords: Mapping[str, str]) -> list[str]:
     """Bring everything to what it should be; returns a line for each thing.
 
     `passwords` has one for each function that shall have a user of its own, named like the function. Raises
-    `Unavailable` when MongoDB or Kafka is away, or refuses.
+    `Unavailable` when MongoDB or Kafka is away, or refuses; it names the right that MongoDB's user lacks.
     """
     done: list[str] = []
     async with mongo.connect(settings, "setup") as database:
         with driver_errors():
             for name, options in COLLECTIONS.items():
-                await _ensure_collection(database, name, options)
+                with _right_to(f"create the collection {name}"):
+                    await _ensure_collection(database, name, options)
                 done.append(f"collection {name}")
             for name, indexes in INDEXES.items():
-                with within(LONGEST_BUILD_S):
+                with within(LONGEST_BUILD_S), _right_to(f"create indexes of {name}"):
                     built = await database[name].create_indexes(indexes)
                 done += [f"index {name}.{index}" for index in built]
             if passwords:
                 for function, grants in ROLES.items():
-                    await _ensure_role(database, function, grants)
+                    with _right_to(f"create the role twofold_{function}"):
+                        await _ensure_role(database, function, grants)
                     done.append(f"role {function}")
             for function, password in passwords.items():
-                await _ensure_user(database, function, password)
+                with _right_to(f"create the user {function}"):
+                    await _ensure_user(database, function, password)
                 done.append(f"user {function}")
     await asyncio.to_thread(ensure_topic, settings)
     return [*done, f"topic {settings.kafka_topic}"]
+
+
+async def set_up_patiently(
+    settings: Settings, passwords: Mapping[str, str], patience_s: float, pause_s: float = PAUSE_S
+) -> list[str]:
+    """`set_up`, tried again for so long while MongoDB or Kafka is away, or refuses: they may be starting beside it.
+
+    Raises what the last attempt raised.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + patience_s
+    while True:
+        try:
+            return await set_up(settings, passwords)
+        except Unavailable as error:
+            if loop.time() + pause_s >= until:
+                raise
+            print(f"not yet: {error}", file=sys.stderr, flush=True)  # noqa: T201 - for whoever waits for this command
+        await asyncio.sleep(pause_s)
+
+
+@contextmanager
+def _right_to(do: str) -> Iterator[None]:
+    """Say so where the user of the settings may not `do` it. Raises `Unavailable`."""
+    try:
+        yield
+    except OperationFailure as error:
+        if error.code != _UNAUTHORIZED:
+            raise
+        raise Unavailable(
+            f"MongoDB's user may not {do}: set-up needs rights that no function's user has, nor the operator's. "
+            "In the cluster it is a Job, to be run again (docs/deploy.md)"
+        ) from error
 
 
 async def _ensure_collection(database: Database, name: str, options: dict[str, Any]) -> None:
@@ -169,7 +213,12 @@ def passwords_in(environ: Mapping[str, str]) -> dict[str, str]:
 
 def main() -> None:
     """Run the set-up with the environment's settings, and print what is there now."""
-    for line in asyncio.run(set_up(Settings(), passwords_in(os.environ))):
+    parser = ArgumentParser(prog="python -m twofold.setup", description=main.__doc__)
+    parser.add_argument(
+        "--patience", type=float, default=0.0, metavar="SECONDS", help="how long to try while MongoDB or Kafka is away"
+    )
+    patience_s = parser.parse_args().patience
+    for line in asyncio.run(set_up_patiently(Settings(), passwords_in(os.environ), patience_s)):
         print(line)  # noqa: T201 - this is the command's output
 
 

@@ -26,7 +26,7 @@ from twofold.events import EventRepository
 from twofold.kafka import ensure_topic, new_sender
 from twofold.mongo import Database
 from twofold.settings import Settings
-from twofold.setup import COLLECTIONS, INDEXES, ROLES, passwords_in, set_up
+from twofold.setup import COLLECTIONS, INDEXES, ROLES, passwords_in, set_up, set_up_patiently
 
 PASSWORDS = {function: f"made-up for {function}" for function in ROLES}
 
@@ -110,6 +110,22 @@ class TestIdempotence:
         await set_up(with_users, PASSWORDS | {"relay": "a new one"})
         with as_user(stack, with_users.mongodb_database, "relay", "a new one") as database:
             assert database.events.find_one() is None
+
+    async def test_who_may_not_is_told_what(self, with_users: Settings, stack: Stack) -> None:
+        """An operator who runs it. The driver's own error is an `OperationFailure` whatever was refused."""
+        assert stack.mongo is not None
+        uri = stack.mongo.uri_for("operator", PASSWORDS["operator"], with_users.mongodb_database)
+        as_operator = with_users.model_copy(update={"mongodb_uri": SecretStr(uri)})
+        with pytest.raises(Unavailable, match=r"may not create the collection event_store: .* a Job, to be run again"):
+            await set_up(as_operator, {})
+
+    async def test_a_patient_one_tries_again(self, settings: Settings, database: Database) -> None:
+        """As in a first deployment, where MongoDB starts beside it."""
+        refused: dict[str, Any] = {"failCommands": ["createIndexes"], "errorCode": 91}  # ShutdownInProgress
+        async with failing(database, "setup", times=3, **refused):
+            with pytest.raises(Unavailable):
+                await set_up_patiently(settings, {}, patience_s=0.0)
+            assert await set_up_patiently(settings, {}, patience_s=60.0, pause_s=0.01)
 
     async def test_without_passwords_there_are_no_users(self, settings: Settings, database: Database) -> None:
         """Where MongoDB checks nobody, as in a quick trial, set-up needs no rights to make users."""

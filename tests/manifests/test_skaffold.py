@@ -1,5 +1,6 @@
 """What can be seen of skaffold.yaml without Skaffold; tests/cluster/test_skaffold.py runs it where Go has built it."""
 
+import shlex
 from typing import Any
 
 import pytest
@@ -16,7 +17,18 @@ HOOKS = SKAFFOLD["deploy"]["kubectl"]["hooks"]
 
 
 def commands(when: str) -> list[list[str]]:
-    return [hook["host"]["command"] for hook in HOOKS[when]]
+    """What kubectl is told, by hooks that a shell runs: it has the name of Skaffold's context."""
+    scripts = []
+    for hook in HOOKS[when]:
+        *shell, script = hook["host"]["command"]
+        assert shell == ["sh", "-c"]
+        scripts.append(shlex.split(script))
+    return scripts
+
+
+def told(command: list[str], *verb: str) -> bool:
+    """Whether it is kubectl that is told so."""
+    return command[0] == "kubectl" and command[5 : 5 + len(verb)] == list(verb)
 
 
 def test_each_profile_is_an_overlay() -> None:
@@ -39,12 +51,19 @@ def test_it_waits_for_every_knative_object_and_for_set_up(overlays: Overlays) ->
         for thing in rendered.objects
         if ".knative.dev/" in thing["apiVersion"]
     }
-    waited = {command[2] for command in commands("after") if command[:2] == ["kubectl", "wait"]}
+    waited = {command[6] for command in commands("after") if told(command, "wait")}
     assert waited == kinds | {"job/setup"}
 
 
 def test_the_job_of_the_last_deployment_goes_before_the_next(overlays: Overlays) -> None:
     """A Job can't be changed."""
     jobs = {thing["metadata"]["name"] for rendered in overlays.values() for thing in rendered.of("Job")}
-    removed = {command[3] for command in commands("before") if command[:3] == ["kubectl", "delete", "job"]}
+    removed = {command[7] for command in commands("before") if told(command, "delete", "job")}
     assert removed == jobs
+
+
+@pytest.mark.parametrize("when", HOOKS)
+def test_hooks_act_on_the_cluster_that_skaffold_deploys_to(when: str) -> None:
+    """`skaffold --kube-context` need not be what kubectl would take by itself."""
+    for command in commands(when):
+        assert command[:5] == ["kubectl", "--context", "$SKAFFOLD_KUBE_CONTEXT", "--namespace", "twofold"]
