@@ -165,9 +165,23 @@ MUTANTS = (
     Mutant(
         "store takes an event for vouched whatever the digest says",
         _CLOUDEVENTS,
-        "    if digest_of(event_id, said, body, time) != own.digest:",
-        "    if False:",
+        "    if digest_of(event_id, said, body, time) != own.digest or",
+        "    if",
         (f"{_TEST_STORING}::TestPoison::test_an_altered_event_is_a_dead_letter",),
+    ),
+    Mutant(
+        "store takes attributes that can't be read back if their digest fits",
+        _CLOUDEVENTS,
+        " or not surely_sound(said, attributes.values()):",
+        ":",
+        (f"{_TEST_CLOUDEVENTS}::test_attributes_that_the_schema_forbids_are_refused_whoever_vouches",),
+    ),
+    Mutant(
+        "store takes a payload that can't be read back if its digest fits",
+        _CLOUDEVENTS,
+        "    if not isinstance(payload, dict) or to_json(payload) != body:",
+        "    if False:",
+        (f"{_TEST_CLOUDEVENTS}::test_a_payload_that_the_schema_forbids_is_refused_whoever_vouches",),
     ),
     Mutant(
         "a replay makes new events",

@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from ipaddress import AddressValueError, IPv6Address
@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema, to_json
 
-from twofold.errors import Invalid, Problem, UnsupportedType
+from twofold.errors import Invalid, Problem, Rejected, UnsupportedType
 
 NAMESPACE = UUID("6ba7c3f4-53c5-5b0e-9d0c-2a6f0e0d7f01")
 """The name space of the ids that Twofold derives. Never changes: the log is for ever."""
@@ -58,6 +58,7 @@ _URI_REFERENCE = re.compile(
 )
 
 
+_PRINTABLE = bytes(range(ord(" "), ord("~") + 1))
 _ASCII = "printable ASCII characters, at most 1,024"
 
 
@@ -122,6 +123,28 @@ def check_json_type(media: str) -> None:
     is_json = media in ("", "application/json", "text/json") or media.endswith("+json")
     if not is_json or media.startswith("application/cloudevents"):
         raise UnsupportedType(f"data of type {media!a} is not stored, only JSON objects", "datacontenttype")
+
+
+def surely_sound(said: Mapping[str, Any], attributes: Collection[str]) -> bool:
+    """Whether the schema takes `said`, which was made of these values of attributes; False: perhaps not, look closer.
+
+    One look at all values together takes a tenth of the time that the schema does. `said` is what `digest_of` takes.
+    """
+    together = " ".join(attributes)
+    if not together.isascii() or together.encode().translate(None, _PRINTABLE):
+        return False
+    if "  " in together or together.strip() != together:  # a value is empty, or has white space at an end
+        return False
+    if len(together) > MAX_ATTRIBUTE and max(map(len, attributes)) > MAX_ATTRIBUTE:
+        return False
+    metadata = said["metadata"]
+    try:
+        _uri_reference(metadata["service_name"])
+        if "extensions" in metadata:
+            _extensions(metadata["extensions"])
+    except (PydanticCustomError, Rejected):
+        return False
+    return " " not in said["event_type"]
 
 
 Attribute = Annotated[str, _text("[!-~](?:[ -~]*[!-~])?", f"1 or more {_ASCII}, without white space at either end")]

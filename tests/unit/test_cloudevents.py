@@ -24,7 +24,7 @@ from dev.kafka_source_java import java_time
 from tests.helpers import Raw, an_event, delivered, with_headers_of
 from tests.helpers import structured as as_structured
 from tests.strategies import NOW, Attributes, attributes, binary, events, payloads, read, structured, texts
-from twofold import mongo
+from twofold import cloudevents, mongo
 from twofold.cloudevents import (
     MAX_ATTRIBUTES_BYTES,
     RESERVED,
@@ -38,7 +38,7 @@ from twofold.cloudevents import (
     to_kafka,
 )
 from twofold.errors import DigestMismatch, Malformed, Rejected
-from twofold.event import Event
+from twofold.event import Event, digest_of
 
 pytestmark = pytest.mark.guarantee("R5", "R26")
 
@@ -372,6 +372,98 @@ def test_coordinates_are_numbers_that_mongodb_can_hold_or_absent(value: bytes, c
     headers = [(b"ce-knativekafkapartition", value), (b"ce-knativekafkaoffset", value)]
 
     assert kafka_coordinates(headers) == (coordinate, coordinate)
+
+
+# --- made by somebody else, with a digest that fits -------------------------------------------------------------------
+
+_PLAIN_EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "time": "2026-07-01T00:00:00.000Z"}
+
+
+def vouched(attributes: Attributes, body: bytes) -> tuple[Raw, bytes]:
+    """The request with the digest that `publish` would make of these, had it taken them."""
+    event_id, metadata = cloudevents._identity(attributes, assigned=False)
+    said = {
+        "event_type": attributes["type"],
+        "event_version": attributes.get("eventversion", "1.0"),
+        "aggregate_id": attributes.get("subject"),
+        "metadata": metadata,
+    }
+    digest = digest_of(event_id, said, body, attributes["time"]).hex()
+    headers = attributes | {"digest": digest}
+    return [(f"ce-{name}".encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()], body
+
+
+def test_what_publish_sends_is_not_checked_twice() -> None:
+    """But for numbers that pydantic writes otherwise than Python."""
+    for event in (_FULL, an_event(payload={"a": [1, -2.5, {"b": "\u2028é😀\n"}], "c": None}, aggregate_id="a  b")):
+        headers, body = delivered(event)
+        attributes, content_type = cloudevents._attributes_of(headers, decode=cloudevents._raw_value)
+        own = cloudevents._own(attributes | {"datacontenttype": content_type})
+        del attributes["digest"]
+        attributes["datacontenttype"] = content_type
+        document = cloudevents._vouched_document(attributes, own, body)
+        assert (document is None) == (event.aggregate_id == "a  b")
+    exponent = an_event(payload={"a": 1e-05})
+    assert same(from_kafka_source(*delivered(exponent)).event, exponent)
+
+
+@pytest.mark.guarantee("G4")
+@pytest.mark.parametrize(
+    "body", [b"[1]", b"1", b"null", b'{"a":1e999}', b'{"a":-1e999}', b'{"a":1,"a":2}', b'{"a":NaN}']
+)
+def test_a_payload_that_the_schema_forbids_is_refused_whoever_vouches(body: bytes) -> None:
+    """In the log, it would be there for ever and could not be read."""
+    with pytest.raises(Rejected):
+        from_kafka_source(*vouched(_PLAIN_EVENT, body))
+
+
+@pytest.mark.guarantee("G4")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"type": "order created"},
+        {"type": "t" * 1025},
+        {"source": "/a b"},
+        {"source": "http://[::"},
+        {"subject": "a "},
+        {"subject": " "},
+        {"subject": ""},
+        {"subject": "é"},
+        {"subject": "a\tb"},
+        {"id": " 1"},
+        {"traceparent": "\x7f"},
+        {"tenant": "x" * 1025},
+        {"Tenant": "t"},
+        {"x" * 41: "t"},
+        {"data": "t"},
+        {"dataschema": "a b"},
+    ],
+    ids=lambda wrong: ascii(wrong)[:30],
+)
+def test_attributes_that_the_schema_forbids_are_refused_whoever_vouches(wrong: Attributes) -> None:
+    with pytest.raises(Rejected):
+        from_kafka_source(*vouched(_PLAIN_EVENT | wrong, b"{}"))
+
+
+_ANY_VALUE = st.one_of(texts, st.text(st.characters(max_codepoint=255), max_size=5))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    attributes(),
+    st.dictionaries(st.sampled_from([*_PLAIN_EVENT, "subject", "userid", "x", "X", "dataschema"]), _ANY_VALUE),
+    st.one_of(payloads.map(lambda payload: json.dumps(payload).encode()), st.binary(max_size=9)),
+)
+def test_whatever_store_takes_can_be_read_back(given_: Attributes, odd: Attributes, body: bytes) -> None:
+    usual = {name: value for name, value in given_.items() if name != "datacontenttype"} | {
+        "time": _PLAIN_EVENT["time"]
+    }
+    try:
+        received = from_kafka_source(*vouched(usual | odd, body))
+        document = mongo.encode(received.document)
+    except Rejected:
+        return
+    assert mongo.event_of(document) == received.event
 
 
 # --- the CloudEvents SDK judges --------------------------------------------------------------------------------------
