@@ -439,6 +439,42 @@ MUTANTS = (
         "limit(STREAM_PIECE - 1)",
         ("tests/contract/test_admin_events.py::TestExport::test_it_goes_on_from_piece_to_piece",),
     ),
+    Mutant(
+        "a formula inside a value goes into the CSV as it is",
+        "shared/twofold/exporting.py",
+        'value = _INNER.sub(r"\\1\'", value)',
+        "value = str(value)",
+        ("tests/unit/test_exporting.py::test_nor_does_any_where_something_else_divides_the_cells",),
+    ),
+    Mutant(
+        "an event is deleted for a blank reason",
+        _PARAMETERS,
+        "if not value.strip():",
+        "if not value:",
+        ("tests/flow/test_admin.py::TestDelete::test_without_a_reason_nothing_is_deleted",),
+    ),
+    # places that readers keep
+    Mutant(
+        "whatever fails at a stream's place, the place is thrown away for it",
+        "shared/twofold/live.py",
+        "if token is not None and error.code in _LOST:",
+        "if token is not None:",
+        ("tests/contract/test_live.py::test_trouble_at_a_known_place_is_trouble_and_the_place_stays_good",),
+    ),
+    Mutant(
+        "an altered cursor is taken for one that was given out",
+        "shared/twofold/cursors.py",
+        "if cursor != cursor_of(place, question):",
+        "if not cursor:",
+        ("tests/unit/test_filters.py", "tests/contract/test_live.py::test_an_altered_place_never_reaches_the_server"),
+    ),
+    Mutant(
+        "the feed from a time that no log can have is trouble",
+        "shared/twofold/feed.py",
+        "min(max(int(moment.astimezone(UTC).timestamp()), 0), _LAST_SECOND)",
+        "max(int(moment.astimezone(UTC).timestamp()), 0)",
+        ("tests/contract/test_feed.py::TestCursor",),
+    ),
     # the feed
     Mutant(
         "the feed leaves no room for an insert under way",
@@ -879,6 +915,20 @@ MUTANTS = (
         (f"{_TEST_AUTH}::TestKeys::test_a_key_that_was_withdrawn_is_good_no_longer",),
     ),
     Mutant(
+        "a key that was just rotated in is a final refusal",
+        _AUTH,
+        "if key_id not in self._keys and self._fetched_at < asked_at:",
+        "if False:",
+        (f"{_TEST_AUTH}::TestKeys::test_a_key_that_was_just_rotated_in_is_trouble_and_never_a_refusal",),
+    ),
+    Mutant(
+        "publish ignores parameters that it does not know",
+        "functions/publish/main.py",
+        'if request.scope["query_string"]:',
+        "if False:",
+        ("tests/flow/test_bad_input.py::test_a_parameter_that_publish_does_not_know_is_refused_by_name",),
+    ),
+    Mutant(
         "tokens are asked for only where somebody said so",
         "shared/twofold/settings.py",
         'auth: Literal["on", "off"] = "on"',
@@ -902,16 +952,16 @@ MUTANTS = (
     ),
     Mutant(
         "a cursor is good for any question",
-        _FILTERS,
-        "if checksum != self._checksum(place) or",
-        "if False or",
+        "shared/twofold/cursors.py",
+        'b"twofold cursor 2" + question',
+        'b"twofold cursor 2"',
         ("tests/unit/test_filters.py::test_a_cursor_of_another_question_is_refused",),
     ),
     Mutant(
         "a page passes over events of the time at which the one before ended",
         _FILTERS,
-        '{"_id": {beyond: position.event_id}}]',
-        "]",
+        '[{"timestamp": {than: at}}, {"_id": {id_than: event_id}}]',
+        '[{"timestamp": {than: at}}]',
         ("tests/contract/test_reading.py::test_every_combination_gives_what_a_plain_filter_gives",),
     ),
     Mutant(

@@ -14,6 +14,7 @@ from twofold.api import Api
 from twofold.archive import Archive
 from twofold.auth import authenticator
 from twofold.http import Function
+from twofold.logs import write_logs
 from twofold.openapi import describe
 from twofold.settings import Settings
 from twofold.telemetry import Telemetry
@@ -21,6 +22,7 @@ from twofold.telemetry import Telemetry
 from .operations import OPERATIONS, Admin
 
 settings = Settings()
+write_logs(settings, "admin")
 api = Api(OPERATIONS, authenticator(settings), describe("admin", OPERATIONS))
 
 

@@ -14,6 +14,7 @@ from twofold.auth import authenticator
 from twofold.event_store import EventStore
 from twofold.feed import Feed
 from twofold.http import Function
+from twofold.logs import write_logs
 from twofold.openapi import describe
 from twofold.settings import Settings
 from twofold.telemetry import Telemetry
@@ -21,6 +22,7 @@ from twofold.telemetry import Telemetry
 from .operations import OPERATIONS, Audit
 
 settings = Settings()
+write_logs(settings, "audit")
 api = Api(OPERATIONS, authenticator(settings), describe("audit", OPERATIONS))
 
 

@@ -10,11 +10,13 @@ from starlette.responses import Response
 from twofold import mongo
 from twofold.dead_letters import DeadLetters
 from twofold.http import Function, allow, read_body
+from twofold.logs import write_logs
 from twofold.settings import Settings
 from twofold.storing import keep_undelivered
 from twofold.telemetry import Telemetry
 
 settings = Settings()
+write_logs(settings, "dead_letters")
 
 
 @asynccontextmanager

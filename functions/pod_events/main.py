@@ -13,6 +13,7 @@ from starlette.responses import Response
 from twofold import mongo
 from twofold.dead_letters import DeadLetters
 from twofold.http import Function, Json, allow, before_sigterm, read_body
+from twofold.logs import write_logs
 from twofold.publishing import open_publisher
 from twofold.seen_pods import SeenPods
 from twofold.settings import Settings
@@ -25,6 +26,7 @@ from .watching import Watcher
 PING = "dev.knative.sources.ping"
 
 settings = Settings()
+write_logs(settings, "pod_events")
 
 
 class Service(NamedTuple):

@@ -7,10 +7,13 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from twofold import parameters
+from twofold.api import Nothing
 from twofold.auth import Principal, Right, authenticator
 from twofold.cloudevents import Received, from_http
 from twofold.errors import Rejected, TwofoldError
 from twofold.http import Function, Json, allow, before_sigterm, problem_details, read_body
+from twofold.logs import write_logs
 from twofold.openapi import describe
 from twofold.publishing import Published, Publisher, open_publisher
 from twofold.settings import Settings
@@ -19,6 +22,7 @@ from twofold.telemetry import EVENT_ID, Telemetry
 from .operations import OPERATIONS
 
 settings = Settings()
+write_logs(settings, "publish")
 callers = authenticator(settings)
 description = Json(describe("publish", OPERATIONS))
 
@@ -39,6 +43,8 @@ async def handle(publisher: Publisher, request: Request) -> Response:
     caller = await callers.principal(request.headers.raw)
     caller.require(Right.PUBLISH)
     try:
+        if request.scope["query_string"]:
+            parameters.read(request.scope["query_string"], Nothing)
         body = await read_body(request, settings.max_body_bytes)
         await publisher.turn()
         received = from_http(request.scope["headers"], body, publisher.clock(), settings.max_batch_events)

@@ -12,6 +12,7 @@ from twofold.api import Api
 from twofold.auth import authenticator
 from twofold.events import EventRepository
 from twofold.http import Function, before_sigterm
+from twofold.logs import write_logs
 from twofold.openapi import describe
 from twofold.settings import Settings
 from twofold.telemetry import Telemetry
@@ -19,6 +20,7 @@ from twofold.telemetry import Telemetry
 from .operations import OPERATIONS, Query
 
 settings = Settings()
+write_logs(settings, "query")
 api = Api(OPERATIONS, authenticator(settings), describe("query", OPERATIONS))
 
 

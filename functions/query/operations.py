@@ -110,7 +110,10 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         method="GET",
         path="/statistics",
         summary="How many events a range holds: in all, by type, by service, by hour.",
-        details="Without a range: the last 24 hours. At most 31 days, unless the operator says otherwise.",
+        details=(
+            "Without a range: the last 24 hours; with `from` or `to` alone: the 24 hours from then on, or up to then. "
+            "At most 31 days, unless the operator says otherwise."
+        ),
         examples=(Example("/statistics?type=order.created"),),
         handle=statistics,
         parameters=Ranged,
@@ -134,9 +137,10 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         path="/stream",
         summary="Events as they come, as server-sent events.",
         details=(
-            "It ends after some minutes; connect again with the last `id` as `Last-Event-ID`, as browsers do by "
-            "themselves, and nothing is left out. A heart-beat has an `id` and no data. 410 says that the place is too "
-            "long ago. To have all that is there and all that comes: open the stream first, then read the pages."
+            "It ends after some minutes; connect again with the last `id` as `Last-Event-ID`, and nothing is left out. "
+            "(A browser's `EventSource` would by itself, but can't send a token: use `fetch`.) A heart-beat has an "
+            "`id` and no data. 410 says that the place is too long ago. To have all that is there and all that comes: "
+            "open the stream first, then read the pages."
         ),
         examples=(Example("/stream?type=order.created", "-N --max-time 5"),),
         handle=stream,

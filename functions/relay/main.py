@@ -13,11 +13,13 @@ from starlette.responses import Response
 from twofold import mongo
 from twofold.http import Function, Json, allow
 from twofold.kafka import new_sender
+from twofold.logs import write_logs
 from twofold.relaying import Relay, open_relay
 from twofold.settings import Settings
 from twofold.telemetry import Telemetry
 
 settings = Settings()
+write_logs(settings, "relay")
 
 
 @asynccontextmanager

@@ -10,11 +10,13 @@ from starlette.responses import Response
 
 from twofold import mongo
 from twofold.http import Function, allow, read_body
+from twofold.logs import write_logs
 from twofold.settings import Settings
 from twofold.storing import Store
 from twofold.telemetry import Telemetry
 
 settings = Settings()
+write_logs(settings, "store")
 DURABLE = Response(status_code=200)
 
 

@@ -3,22 +3,19 @@
 What it counts is in `admin_statistics.py`; what it deletes, in `archive.py`.
 """
 
-import base64
-import binascii
-import struct
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from twofold.errors import Malformed, Unreadable
-from twofold.event import EARLIEST
+from twofold.cursors import PACKED_BYTES, Position, cursor_of, not_given_out, place_of
+from twofold.errors import Unreadable
 from twofold.events import EventRepository
-from twofold.filters import FIELDS, Filter, Order, Position
+from twofold.filters import FIELDS, Filter, Order
 from twofold.mongo import Database, Document, driver_errors, plain, raw, within
 from twofold.reading import SEARCH_BATCH, EventOut, Page, Unread
 from twofold.settings import Settings
@@ -30,8 +27,6 @@ Relation = Literal["aggregate", "correlation"]
 Sort = Literal["timestamp", "type", "service"]
 _SORTED_BY = {"type": "types", "service": "service"}
 """The filter, and so the index, whose order it is."""
-_PLACE = struct.Struct(">q16s")
-_CHECKSUM_BYTES = 12
 
 
 class Browse(Filter):
@@ -52,9 +47,7 @@ class Browse(Filter):
 
     def cursor_behind(self, value: str, position: Position) -> str:
         """The cursor for what comes behind the event at `position`, whose field is `value`."""
-        milliseconds = (position.timestamp - EARLIEST) // timedelta(milliseconds=1)
-        place = _PLACE.pack(milliseconds, position.event_id.bytes) + value.encode()
-        return base64.urlsafe_b64encode(place + self._checksum(place)).decode().rstrip("=")
+        return cursor_of(position.packed() + value.encode(), self.question)
 
     def place(self) -> tuple[str, Position] | None:
         """The field's value, and the position, behind which a page that isn't sorted by time begins."""
@@ -65,17 +58,11 @@ class Browse(Filter):
 
     def _read_place(self, cursor: str) -> tuple[str, Position]:
         """Raises `Malformed` unless `cursor_behind` made it for the same selection and order."""
+        place = place_of(cursor, self.question)
         try:
-            whole = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            place = whole[:-_CHECKSUM_BYTES]
-            milliseconds, event_id = _PLACE.unpack(place[: _PLACE.size])
-            value = place[_PLACE.size :].decode()
-            position = Position(EARLIEST + timedelta(milliseconds=milliseconds), UUID(bytes=event_id))
-        except (binascii.Error, ValueError, struct.error, OverflowError):
-            raise Malformed("is none that was given out", "cursor") from None
-        if cursor != self.cursor_behind(value, position):
-            raise Malformed("belongs to other filters or another order, or was altered", "cursor")
-        return value, position
+            return place[PACKED_BYTES:].decode(), Position.of_packed(place[:PACKED_BYTES])
+        except ValueError:
+            raise not_given_out() from None
 
 
 class Kin(BaseModel):

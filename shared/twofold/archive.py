@@ -5,9 +5,6 @@ the log lacks can be sent again. For the same reason the archive keeps the whole
 backup that was made before, `reconcile` finds the event here and brings it back (docs/operations.md).
 """
 
-import base64
-import binascii
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,13 +16,12 @@ from pymongo import DESCENDING, WriteConcern
 from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
-from twofold.errors import Malformed, Missing, NotInLog
-from twofold.event import EARLIEST
+from twofold.cursors import Position, cursor_of, not_given_out, place_of
+from twofold.errors import Missing, NotInLog
 from twofold.mongo import Database, Document, Encoded, Session, driver_errors, known, raw, server_time
 
 _DUPLICATE_KEY = 11000
-_PLACE = struct.Struct(">cq16s")
-_KIND = b"d"
+_QUESTION = b"deletions"
 
 
 class Deletion(BaseModel):
@@ -41,8 +37,7 @@ class Deletion(BaseModel):
     @property
     def cursor(self) -> str:
         """For what is behind this one."""
-        milliseconds = (self.deleted_at - EARLIEST) // timedelta(milliseconds=1)
-        return base64.urlsafe_b64encode(_PLACE.pack(_KIND, milliseconds, self.deletion_id.bytes)).decode().rstrip("=")
+        return cursor_of(Position(self.deleted_at, self.deletion_id).packed(), _QUESTION)
 
 
 class Deletions(BaseModel):
@@ -165,13 +160,8 @@ def _without(document: Encoded, name: str) -> Document:
     return {field: value for field, value in document.items() if field != name}
 
 
-def _place(cursor: str) -> tuple[datetime, UUID]:
+def _place(cursor: str) -> Position:
     try:
-        whole = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        kind, milliseconds, deletion_id = _PLACE.unpack(whole)
-        at = EARLIEST + timedelta(milliseconds=milliseconds)
-    except (binascii.Error, ValueError, struct.error, OverflowError):
-        raise Malformed("is none that was given out", "cursor") from None
-    if kind != _KIND:
-        raise Malformed("is none that was given out", "cursor")
-    return at, UUID(bytes=deletion_id)
+        return Position.of_packed(place_of(cursor, _QUESTION))
+    except ValueError:
+        raise not_given_out() from None

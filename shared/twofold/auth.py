@@ -31,7 +31,7 @@ KNOWN_TOKENS = 2_000
 """How many checked tokens are remembered."""
 FETCH_WITHIN_S = 3.0
 ASK_AGAIN_S = 10.0
-"""How long an unknown key, or an issuer that is away, is believed to stay so: made-up ids are no burden to it."""
+"""How long nobody is asked again for an unknown key, or at an issuer that is away: made-up ids are no burden to it."""
 KEPT_S = 3600.0
 """How long keys are good while the issuer is away."""
 
@@ -132,10 +132,10 @@ class Open:
 def authenticator(settings: Settings) -> Authenticator:
     """What the settings ask for. Raises `ValueError`, which names each setting that is missing.
 
-    With `AUTH=off` that is said in the log, each time that a function starts.
+    With `AUTH=off` that is said in the log, each time that a function starts, whatever `LOG_LEVEL` is.
     """
     if settings.auth == "off":
-        logger.warning("AUTH=off: no token is asked for, and everybody may do everything")
+        logger.error("AUTH=off: no token is asked for, and everybody may do everything")
         return Open()
     needed = {
         "AUTH_ISSUER": settings.auth_issuer,
@@ -166,8 +166,10 @@ class Keys:
         """That key, or None if the issuer has none of that id.
 
         A key that the issuer withdrew is good for `fresh_s` at most; while the issuer is away, for an hour. Raises
-        `Unavailable` when the issuer is away and the key is not known.
+        `Unavailable` when the key is not known and the issuer is away, or was asked before this call: the key may have
+        been rotated in since.
         """
+        asked_at = self._clock()
         if self._is_due(key_id):
             async with self._fetching:
                 if self._is_due(key_id):  # nobody else fetched meanwhile
@@ -175,6 +177,8 @@ class Keys:
         age = self._clock() - self._fetched_at
         if self._failure and (age > KEPT_S or key_id not in self._keys):
             raise Unavailable("the keys that tokens are checked with can't be had") from self._failure
+        if key_id not in self._keys and self._fetched_at < asked_at:
+            raise Unavailable("the token's key is not known yet, and the issuer was asked only just now: try again")
         return self._keys.get(key_id)
 
     def _is_due(self, key_id: str) -> bool:

@@ -1,12 +1,14 @@
 """Events as CSV, JSON or NDJSON, piece by piece, however many. Pure: no I/O.
 
 A spreadsheet takes a cell that begins with one of `FORMULA` for a formula, and runs it; in CSV, such a value gets a `'`
-before it (OWASP, "CSV Injection"). JSON and NDJSON hold every value as it is.
+before it (OWASP, "CSV Injection"). So does what, inside a value, would begin a cell where another character divides
+cells, as `;` does in much of Europe: quotes don't help there. JSON and NDJSON hold every value as it is.
 """
 
 import csv
 import io
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from typing import Any, Literal
 
@@ -20,6 +22,8 @@ MEDIA_TYPES: dict[Format, str] = {
     "ndjson": "application/x-ndjson",
 }
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_INNER = re.compile(r"""([;|\t\r\n])(?=["'\s]*[=+\-@])""")
+"""What may divide cells or lines for a program that takes no commas, with a formula behind it."""
 OWN = ("event_id", "event_type", "event_version", "timestamp", "stored_at", "aggregate_id")
 METADATA = (
     *("service_name", "service_version", "correlation_id", "causation_id", "user_id", "environment", "ip_address"),
@@ -85,7 +89,8 @@ def _text(value: Any) -> str:
 
 
 def safe(value: str) -> str:
-    """The value as a cell that no spreadsheet takes for a formula."""
+    """The value as a cell that no spreadsheet takes for a formula, nor a part of it, whatever divides its cells."""
+    value = _INNER.sub(r"\1'", value)
     return f"'{value}" if value.startswith(FORMULA) else value
 
 

@@ -6,8 +6,6 @@ what is there and went on behind it would skip one that commits late. The feed s
 """
 
 import asyncio
-import base64
-import binascii
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +18,8 @@ from pydantic import BaseModel, Field
 from pymongo import ASCENDING
 
 from twofold import mongo
-from twofold.errors import Malformed, Unreadable
+from twofold.cursors import cursor_of, not_given_out, place_of
+from twofold.errors import Unreadable
 from twofold.mongo import Database, Encoded, driver_errors, raw
 from twofold.reading import EventOut, Unread
 
@@ -28,8 +27,10 @@ MAX_WAIT_S = 25
 """How long a reader may ask to wait: less than a stopping server gives to the requests that are under way."""
 POLL_S = 1.0
 """How often one who waits looks again."""
-_PLACE = struct.Struct(">cII")
-_KIND = b"f"
+_PLACE = struct.Struct(">II")
+_QUESTION = b"feed"
+_LAST_SECOND = 2**32 - 1
+"""The last that BSON's timestamps have: in 2106."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +48,20 @@ class Place:
     @classmethod
     def at(cls, moment: datetime) -> Self:
         """Before the first event that came into the log at `moment`, by the server's clock, or later."""
-        return cls(max(int(moment.astimezone(UTC).timestamp()), 0), 0)
+        return cls(min(max(int(moment.astimezone(UTC).timestamp()), 0), _LAST_SECOND), 0)
 
     @classmethod
     def of_cursor(cls, cursor: str) -> Self:
         """The place that `cursor` was made for. Raises `Malformed` for what is no cursor of the feed."""
         try:
-            kind, seconds, increment = _PLACE.unpack(base64.urlsafe_b64decode(cursor.encode("ascii")))
-        except (ValueError, binascii.Error, struct.error):
-            raise Malformed("is no cursor of the feed", "cursor") from None
-        place = cls(seconds, increment)
-        if kind != _KIND or place.cursor != cursor:
-            raise Malformed("is no cursor of the feed", "cursor")
-        return place
+            return cls(*_PLACE.unpack(place_of(cursor, _QUESTION)))
+        except struct.error:
+            raise not_given_out() from None
 
     @property
     def cursor(self) -> str:
         """The place as readers keep it: opaque, and fit for a URL."""
-        return base64.urlsafe_b64encode(_PLACE.pack(_KIND, self.seconds, self.increment)).decode()
+        return cursor_of(_PLACE.pack(self.seconds, self.increment), _QUESTION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,15 @@
 A filter names values, never operators: the query is built here alone, of typed scalars.
 """
 
-import base64
-import binascii
-import hashlib
 import json
-import struct
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from twofold.cursors import Position, cursor_of, not_given_out, place_of
 from twofold.errors import Malformed
 from twofold.event import EARLIEST
 from twofold.parameters import Text, Time, Value, Whole
@@ -33,13 +30,6 @@ FIELDS = {
 """The field that each filter compares; first those that leave the fewest events."""
 
 Order = Literal["newest", "oldest"]
-
-
-class Position(NamedTuple):
-    """A place in the order of `(timestamp, _id)`: behind this event."""
-
-    timestamp: datetime
-    event_id: UUID
 
 
 class Range(BaseModel):
@@ -126,49 +116,63 @@ class Filter(Selection):
         direction = -1 if self.order == "newest" else 1
         return [("timestamp", direction), ("_id", direction)]
 
-    def query(self) -> dict[str, Any]:
-        """The query, from the cursor on."""
-        query = super().query()
-        if (position := self.position) is None:
-            return query
-        bounds = query.pop("timestamp", {})
-        if self.order == "newest":
-            beyond, bounds["$lte"] = "$lt", position.timestamp
-        else:
-            beyond, bounds["$gte"] = "$gt", max(position.timestamp, self.since or EARLIEST)
-        behind = [{"timestamp": {beyond: position.timestamp}}, {"_id": {beyond: position.event_id}}]
-        return query | {"timestamp": bounds, "$or": behind}
+    def query(self, end: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The query, from the cursor on, and no further than the stored document `end`."""
+        query, position = super().query(), self.position
+        bounds, conditions = query.pop("timestamp", {}), []
+        later, earlier = ("$lt", "$gt") if self.order == "newest" else ("$gt", "$lt")
+        if position is not None:
+            at = position.timestamp if self.order == "newest" else max(position.timestamp, self.since or EARLIEST)
+            bounds[f"{later}e"] = at
+            conditions.append(_beyond(later, position.timestamp, later, position.event_id))
+        if end is not None:
+            bounds[f"{earlier}e"] = end["timestamp"]
+            bounds.pop(earlier, None)  # the end is within what is asked for
+            conditions.append(_beyond(earlier, end["timestamp"], f"{earlier}e", end["_id"]))
+        return query | ({"timestamp": bounds} if bounds else {}) | ({"$and": conditions} if conditions else {})
+
+    def query_by(self, field: str | None) -> dict[str, Any]:
+        """The query that asks for `field` and the time alone, from the cursor on."""
+        return {name: value for name, value in self.query().items() if name == field or name not in _COMPARED}
+
+    def asks_more_than(self, field: str | None) -> bool:
+        """Whether it asks for anything but `field` and the time."""
+        return self.text is not None or any(name != field for name in Conditions.query(self))
 
     def cursor_at(self, position: Position) -> str:
         """The cursor for what comes behind `position`: opaque, and good for this selection and order alone."""
-        milliseconds = (position.timestamp - EARLIEST) // timedelta(milliseconds=1)
-        place = struct.pack(">q16s", milliseconds, position.event_id.bytes)
-        return base64.urlsafe_b64encode(place + self._checksum(place)).decode().rstrip("=")
+        return cursor_of(position.packed(), self.question)
+
+    def behind(self, document: Mapping[str, Any]) -> str | None:
+        """The cursor for what comes behind a stored document; None if it has no place in the order."""
+        at, event_id = document.get("timestamp"), document.get("_id")
+        return (
+            self.cursor_at(Position(at, event_id)) if isinstance(at, datetime) and isinstance(event_id, UUID) else None
+        )
 
     def after(self, position: Position) -> Self:
         """The same, from behind `position` on."""
         return self.model_copy(update={"cursor": self.cursor_at(position)})
 
+    @property
+    def question(self) -> bytes:
+        """What its cursors are good for: all that is asked but how many, and from where on."""
+        return json.dumps(self.model_dump(mode="json", exclude={"limit", "cursor"}), sort_keys=True).encode()
+
     def _read(self, cursor: str) -> Position:
         """Raises `Malformed` unless `cursor_at` made it for the same selection and order."""
         try:
-            whole = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            place, checksum = whole[:24], whole[24:]
-            milliseconds, event_id = struct.unpack(">q16s", place)
-        except (binascii.Error, ValueError, struct.error):
-            raise Malformed("is none that was given out", "cursor") from None
-        if checksum != self._checksum(place) or cursor != base64.urlsafe_b64encode(whole).decode().rstrip("="):
-            raise Malformed("belongs to other filters or another order, or was altered", "cursor")
-        try:
-            return Position(EARLIEST + timedelta(milliseconds=milliseconds), UUID(bytes=event_id))
-        except OverflowError:
-            raise Malformed("is none that was given out", "cursor") from None
+            return Position.of_packed(place_of(cursor, self.question))
+        except ValueError:
+            raise not_given_out() from None
 
-    def _checksum(self, place: bytes) -> bytes:
-        """12 bytes. No secret: a made-up cursor shows nobody more than the filters do, it only begins elsewhere."""
-        asked = self.model_dump(mode="json", exclude={"limit", "cursor"})
-        text = json.dumps(asked, sort_keys=True).encode()
-        return hashlib.sha256(b"twofold cursor 1" + text + place).digest()[:12]
+
+_COMPARED = frozenset(FIELDS.values())
+
+
+def _beyond(than: str, at: datetime, id_than: str, event_id: UUID) -> dict[str, Any]:
+    """Where the time is beyond `at`; or is `at`, which other bounds see to, and the id is beyond `event_id`."""
+    return {"$or": [{"timestamp": {than: at}}, {"_id": {id_than: event_id}}]}
 
 
 def _any_of(values: tuple[str, ...]) -> Any:

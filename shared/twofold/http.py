@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from twofold.errors import Malformed, TooLarge, TwofoldError, Unauthorized, Unavailable
-from twofold.logs import REQUEST, write_logs
+from twofold.logs import REQUEST
 from twofold.reporting import Reporting
 from twofold.settings import Settings
 from twofold.telemetry import REQUEST_TIME, SILENT, Telemetry
@@ -51,7 +51,6 @@ class Function(Generic[Service]):
         open_service: Callable[[Telemetry], AbstractAsyncContextManager[Service]],
         handle: Handle[Service],
     ) -> None:
-        write_logs(settings, name)
         self._name = name
         self._topic = settings.kafka_topic
         self._reporting = Reporting()

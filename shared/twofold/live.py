@@ -5,8 +5,6 @@ further behind than the oplog reaches is told so, and loses nothing silently.
 """
 
 import asyncio
-import base64
-import binascii
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,19 +14,20 @@ from typing import Any
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import OperationFailure
 
-from twofold.errors import Gone, Malformed, Unavailable, Unreadable
+from twofold.cursors import cursor_of, place_of
+from twofold.errors import Gone, Unavailable, Unreadable
 from twofold.filters import Conditions
 from twofold.mongo import Collection, Encoded, driver_errors, raw
 from twofold.reading import EventOut
 from twofold.settings import Settings
 
-LONGEST_TOKEN = 4096
 LOOK_EVERY_MS = 1000
 """How long the server waits for the next event before it says that there is none: an end is noticed after that."""
 
-_HISTORY_LOST = 286
-_FATAL = 280
-"""MongoDB 6.0's codes for a change stream that can't be resumed."""
+_LOST = (280, 286, 260)
+"""MongoDB 6.0's codes for a change stream that can't be resumed: its place is not in the oplog, or no more, or it is
+another collection's. A made-up place never gets as far: its checksum is wrong. Whatever else fails may pass."""
+_QUESTION = b"stream"
 
 Changes = AsyncChangeStream[Encoded]
 
@@ -79,11 +78,9 @@ class LiveEvents:
         try:
             return await self._collection.watch(pipeline, resume_after=token, max_await_time_ms=LOOK_EVERY_MS)
         except OperationFailure as error:
-            if token is None or error.has_error_label("RetryableError"):
-                raise
-            if error.code in (_HISTORY_LOST, _FATAL):
+            if token is not None and error.code in _LOST:
                 raise Gone("that is too long ago: begin anew, and read what came between by its time") from error
-            raise Malformed("is none that was given out", "Last-Event-ID") from error
+            raise
 
     async def _moments(self, changes: Changes) -> AsyncGenerator[Moment]:
         end = time.monotonic() + self._lasts_s
@@ -106,14 +103,8 @@ def _event_in(change: Any) -> EventOut | None:
 
 def _place(changes: Changes) -> str:
     token: Any = changes.resume_token
-    return base64.urlsafe_b64encode(bytes.fromhex(token["_data"])).decode().rstrip("=")
+    return cursor_of(bytes.fromhex(token["_data"]), _QUESTION)
 
 
 def _token(place: str) -> dict[str, str]:
-    try:
-        data = base64.b64decode(place + "=" * (-len(place) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise Malformed("is none that was given out", "Last-Event-ID") from None
-    if not 0 < len(data) <= LONGEST_TOKEN:
-        raise Malformed("is none that was given out", "Last-Event-ID")
-    return {"_data": data.hex().upper()}
+    return {"_data": place_of(place, _QUESTION, "Last-Event-ID").hex().upper()}

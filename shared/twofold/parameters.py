@@ -120,6 +120,13 @@ def _without_nul(value: str) -> str:
     return value
 
 
+def not_blank(value: str) -> str:
+    """The text without the space around it. Raises pydantic's error if nothing else is in it."""
+    if not value.strip():
+        raise PydanticCustomError("blank", "must not be blank")
+    return value.strip()
+
+
 Time = Annotated[datetime, BeforeValidator(_time)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Id = Annotated[UUID, BeforeValidator(_uuid)]

@@ -13,8 +13,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pymongo import ASCENDING, IndexModel
 
+from twofold.cursors import Position
 from twofold.errors import Unreadable
-from twofold.filters import FIELDS, Conditions, Filter, Position
+from twofold.filters import FIELDS, Conditions, Filter
 from twofold.mongo import Collection, Document, Encoded, driver_errors, plain, raw, within
 
 SEARCH_BATCH = 500

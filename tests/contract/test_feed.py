@@ -155,9 +155,22 @@ class TestCursor:
         for place in (Place.start(), Place(1, 2), Place(2**32 - 1, 2**32 - 1)):
             assert Place.of_cursor(place.cursor) == place
 
+    async def test_a_time_beyond_those_that_the_log_can_have_is_behind_all_of_it(
+        self, database: Database, feed: Feed
+    ) -> None:
+        """From 2106-02-07T06:28:16Z on: a date that people can ask for, and no BSON timestamp."""
+        await log(database, some_events(1))
+        for moment in (
+            datetime(2106, 2, 7, 6, 28, 15, tzinfo=UTC),
+            datetime(2106, 2, 7, 6, 28, 16, tzinfo=UTC),
+            datetime.max.replace(tzinfo=UTC),
+        ):
+            assert not (await feed.read(Place.at(moment), 10, MUCH)).documents
+            assert Place.of_cursor(Place.at(moment).cursor) == Place.at(moment)
+
     @pytest.mark.parametrize(
         "cursor", ["", "x", "ZgAAAAAAAAA", "ZwAAAAAAAAAA", "Zg AAAAAAAAAA", "é", '{"$gt":0}', "A" * 12]
     )
     def test_what_is_none_is_refused(self, cursor: str) -> None:
-        with pytest.raises(Malformed, match="no cursor"):
+        with pytest.raises(Malformed, match="none that was given out"):
             Place.of_cursor(cursor)

@@ -17,11 +17,12 @@ from dev.stack import Stack
 from tests.helpers import an_event, settings_of, some_events
 from twofold import mongo
 from twofold.cloudevents import Delivered
+from twofold.cursors import Position
 from twofold.errors import Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
-from twofold.filters import FIELDS, Filter, Position
+from twofold.filters import FIELDS, Filter
 from twofold.mongo import Database
 from twofold.reading import EventOut, EventReader
 from twofold.settings import Settings

@@ -265,7 +265,17 @@ class TestDelete:
         assert admin.delete(event, reason="again").status_code == 404
         assert admin.get(f"/events/{event.event_id}").status_code == 404
 
-    @pytest.mark.parametrize("parameters", [{}, {"reason": ""}, {"reason": "x" * 201}, {"reason": "x", "by": "eve"}])
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {},
+            {"reason": ""},
+            {"reason": " "},
+            {"reason": "\t\u2003"},
+            {"reason": "x" * 201},
+            {"reason": "x", "by": "eve"},
+        ],
+    )
     def test_without_a_reason_nothing_is_deleted(self, admin: Admin, parameters: dict[str, Any]) -> None:
         answer = admin.delete(an_event(), **parameters)
         assert answer.status_code == 400

@@ -55,6 +55,15 @@ def test_is_refused(flow: View, bad: Bad) -> None:
 
 
 @pytest.mark.usefixtures("nothing_stored")
+@pytest.mark.parametrize(("query", "where"), [("dryrun=true", "dryrun"), ("user[$ne]=x", "user[$ne]"), ("x", "query")])
+def test_a_parameter_that_publish_does_not_know_is_refused_by_name(flow: View, query: str, where: str) -> None:
+    """Whoever wrote it expects something of it: an event that is taken all the same would surprise them."""
+    answer = flow.publish(an_event(), f"{flow.stack.publish_url}/?{query}")
+    assert answer.status_code == 400
+    assert problem_in(answer)["errors"][0]["where"] == where
+
+
+@pytest.mark.usefixtures("nothing_stored")
 @pytest.mark.parametrize("bad", [pytest.param(bad, id=bad.name) for bad in BAD if bad.raw])
 def test_bytes_that_are_no_http_are_refused_before_the_function(flow: View, bad: Bad) -> None:
     """No client library sends these."""

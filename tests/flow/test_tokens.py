@@ -1,5 +1,6 @@
 """Who may publish, over HTTP: with which token, and in whose name."""
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -16,7 +17,7 @@ from tests.helpers import View, an_event, bearer, structured
 
 pytestmark = pytest.mark.guarantee("G9")
 
-BAD = ["expired", "issuer", "audience", "key"]
+BAD = ["expired", "issuer", "audience"]
 ANNS = {"service_name": "/shop", "user_id": "ann"}
 BOBS = {"service_name": "/shop", "user_id": "bob"}
 
@@ -30,10 +31,18 @@ def test_without_a_token_nothing_is_taken(flow: View) -> None:
     assert flow.document("events", event) is None
 
 
-@pytest.mark.parametrize("claims", [{"exp": 1}, {"iss": "x"}, {"aud": "x"}, {"key": ("?", signing_key()[1])}], ids=BAD)
+@pytest.mark.parametrize("claims", [{"exp": 1}, {"iss": "x"}, {"aud": "x"}], ids=BAD)
 def test_a_bad_token_is_refused(flow: View, claims: dict[str, Any]) -> None:
     event = an_event()
     assert flow.publish(event, **bearer(**claims)).status_code == 401
+    assert flow.document("events", event) is None
+
+
+def test_a_token_of_an_unknown_key_is_refused(flow: View, spawn: Spawner) -> None:
+    """The issuer was asked for it, and for no other a moment before: else it would be a 503."""
+    event = an_event()
+    answer = flow.publish(event, spawn("publish").url, **bearer(key=("?", signing_key()[1])))
+    assert answer.status_code == 401
     assert flow.document("events", event) is None
 
 
@@ -76,9 +85,12 @@ def test_without_the_issuers_keys_it_is_trouble(flow: View, spawn: Spawner) -> N
 
 
 def test_off_lets_everybody_in_and_says_so(flow: View, spawn: Spawner) -> None:
-    opened = spawn("publish", AUTH="off")
+    """As each line of the log is: one JSON object, even where only errors are written."""
+    opened = spawn("publish", AUTH="off", LOG_LEVEL="ERROR")
     assert flow.publish(an_event(metadata=BOBS), opened.url, authorization="").status_code == 202
-    assert "AUTH=off" in opened.child.log.read_text()
+    (line,) = [line for line in opened.child.log.read_text().splitlines() if "AUTH=off" in line]
+    said = json.loads(line)
+    assert (said["level"], said["logger"], said["function"]) == ("error", "twofold.auth", "publish")
 
 
 @pytest.mark.guarantee("G6")

@@ -5,7 +5,6 @@ import base64
 import hashlib
 import hmac
 import json
-import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -277,6 +276,19 @@ class TestKeys:
         assert await keys.get("other") is not None
         assert await keys.get(signing_key()[0]) is None
 
+    async def test_a_key_that_was_just_rotated_in_is_trouble_and_never_a_refusal(self, issuer: Issuer) -> None:
+        """Somebody's made-up id was asked for a moment ago: the issuer isn't asked again so soon, and 401 is final."""
+        clock = Clock()
+        keys = Keys(issuer.url, 300, clock)
+        assert await keys.get("made-up") is None
+        issuer.keys.append(public(*OTHER_KEY))
+        clock.now = 1.0
+        with pytest.raises(Unavailable):
+            await keys.get("other")
+        assert issuer.asked == 1
+        clock.now = auth.ASK_AGAIN_S + 1
+        assert await keys.get("other") is not None
+
     async def test_made_up_ids_do_not_burden_the_issuer(self, issuer: Issuer) -> None:
         keys = Keys(issuer.url, 300, Clock())
         for number in range(100):
@@ -346,9 +358,9 @@ class TestSettings:
             authenticator(Settings.model_validate({"mongodb_uri": "mongodb://x/"}))
 
     async def test_off_is_said_in_the_log_at_each_start(self, caplog: pytest.LogCaptureFixture) -> None:
-        off = Settings.model_validate({"mongodb_uri": "mongodb://x/", "auth": "off"})
+        off = Settings.model_validate({"mongodb_uri": "mongodb://x/", "auth": "off", "log_level": "ERROR"})
         for _ in range(2):
-            with caplog.at_level(logging.WARNING):
+            with caplog.at_level(off.log_level):
                 who = await authenticator(off).principal([])
             assert who.rights == set(Right) - {Right.PUBLISH_RESERVED}
         assert caplog.text.count("AUTH=off") == 2

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers import some_events
+from tests.helpers import an_event, some_events
 from tests.strategies import events
 from twofold.event import Event
 from twofold.exporting import COLUMNS, FORMULA, PIECE_BYTES, Format, Item, export, safe
@@ -54,10 +54,11 @@ async def test_csv_gives_every_value_back(listed: list[Event]) -> None:
     found = rows(await exported([shown(event) for event in listed], "csv"))
     assert len(found) == len(listed)
     for cells, event in zip(found, listed, strict=True):
-        assert json.loads(cells["payload"]) == event.payload
+        assert cells["payload"] == safe(json.dumps(event.payload, ensure_ascii=False))
         assert cells["event_type"] == safe(event.event_type)
         assert cells["aggregate_id"] == safe(event.aggregate_id or "")
-        assert json.loads(cells["extensions"] or "{}") == event.metadata.extensions
+        extensions = event.metadata.extensions
+        assert cells["extensions"] == (safe(json.dumps(extensions, ensure_ascii=False)) if extensions else "")
         for name, value in event.metadata_fields.items():
             if isinstance(value, str):
                 assert cells[name] == safe(value)
@@ -69,10 +70,29 @@ async def test_no_cell_of_the_csv_begins_a_formula(listed: list[Event]) -> None:
         assert not any(cell.startswith(FORMULA) for cell in row)
 
 
-@pytest.mark.parametrize("value", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=cmd|' /C calc'!A0"])
+tricky = st.text(st.sampled_from("""=+-@;|,"' a"""), min_size=1, max_size=12).filter(lambda text: text == text.strip())
+
+
+@given(values=st.lists(tricky, min_size=1, max_size=4), delimiter=st.sampled_from(",;|\t"))
+async def test_nor_does_any_where_something_else_divides_the_cells(values: list[str], delimiter: str) -> None:
+    """`;` in much of Europe. What is quoted for commas is taken apart there."""
+    listed = [shown(an_event(aggregate_id=value, payload={value: value})) for value in values]
+    for row in csv.reader(io.StringIO(await exported(listed, "csv"), newline=""), delimiter=delimiter):
+        assert not any(cell.lstrip().startswith(FORMULA) for cell in row)
+
+
+@pytest.mark.parametrize("value", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
 def test_what_a_spreadsheet_would_run_is_text(value: str) -> None:
     """OWASP's list of first characters."""
     assert safe(value) == f"'{value}"
+
+
+@pytest.mark.parametrize(
+    ("value", "harmless"),
+    [("\t=1", "'\t'=1"), ("\r=1", "'\r'=1"), ("a;=1", "a;'=1"), ('a; "-1', "a;' \"-1"), ("a;1=1", "a;1=1")],
+)
+def test_what_would_begin_a_cell_inside_a_value_is_text(value: str, harmless: str) -> None:
+    assert safe(value) == harmless
 
 
 @pytest.mark.parametrize("value", ["", "a=1", "1-1", "'=1", " x", "{}", "2026-07-01T00:00:00Z"])

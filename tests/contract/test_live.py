@@ -1,0 +1,80 @@
+"""Live streams over a real change stream: a place that was given out is good for as long as the server knows it."""
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from tests.helpers import an_event, failing
+from twofold.cursors import cursor_of
+from twofold.errors import Gone, Malformed, Unavailable
+from twofold.event import Event
+from twofold.events import EventRepository
+from twofold.filters import Conditions
+from twofold.live import LiveEvents, Moment
+from twofold.mongo import Database, server_time
+from twofold.settings import Settings
+
+ALL = Conditions()
+
+
+@pytest.fixture
+def live(database: Database, settings: Settings) -> LiveEvents:
+    """Streams of `events`."""
+    return EventRepository(database).live(settings)
+
+
+async def accept(database: Database, event: Event) -> None:
+    document = EventRepository.encode(event, await server_time(database))
+    await EventRepository(database).insert([document], [event.event_id])
+
+
+async def next_event(moments: AsyncGenerator[Moment]) -> Moment:
+    """The next moment that has an event."""
+    return await anext(moment async for moment in moments if moment.event is not None)
+
+
+async def place_behind_one(database: Database, live: LiveEvents) -> str:
+    """The place of an event that came."""
+    async with live.follow(ALL, None) as moments:
+        await accept(database, an_event())
+        return (await next_event(moments)).place
+
+
+@pytest.mark.guarantee("R23")
+@pytest.mark.parametrize("code", [8, 13, 50, 237, 50811])
+async def test_trouble_at_a_known_place_is_trouble_and_the_place_stays_good(
+    database: Database, live: LiveEvents, code: int
+) -> None:
+    """Never a 400: a reader would believe it, throw its place away, and lose what came meanwhile."""
+    place = await place_behind_one(database, live)
+    meanwhile = an_event()
+    await accept(database, meanwhile)
+    async with failing(database, "tests", failCommands=["aggregate"], errorCode=code):
+        with pytest.raises(Unavailable):
+            async with live.follow(ALL, place):
+                pass
+    async with live.follow(ALL, place) as moments:
+        found = (await next_event(moments)).event
+    assert found is not None
+    assert found.event_id == meanwhile.event_id
+
+
+@pytest.mark.guarantee("R23")
+@pytest.mark.parametrize("code", [260, 280, 286])
+async def test_a_place_that_the_server_knows_no_more_is_gone(database: Database, live: LiveEvents, code: int) -> None:
+    place = await place_behind_one(database, live)
+    async with failing(database, "tests", failCommands=["aggregate"], errorCode=code):
+        with pytest.raises(Gone):
+            async with live.follow(ALL, place):
+                pass
+
+
+@pytest.mark.guarantee("R30")
+async def test_an_altered_place_never_reaches_the_server(database: Database, live: LiveEvents) -> None:
+    """Each character is vouched for; so is what the place is for."""
+    place = await place_behind_one(database, live)
+    altered = [place[:at] + ("A" if place[at] != "A" else "B") + place[at + 1 :] for at in range(0, len(place), 7)]
+    for one in (*altered, place[:-1], place + "A", cursor_of(b"\x82", b"feed")):
+        with pytest.raises(Malformed):
+            async with live.follow(ALL, one):
+                pass
