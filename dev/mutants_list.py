@@ -194,9 +194,9 @@ MUTANTS = (
     Mutant(
         "the mark goes with Kafka's acknowledgement",
         _RELAYING,
-        "                run.resent += 1\n",
-        "                run.resent += 1\n"
-        "                await self._events.confirm([event.event_id], self._retention)\n",
+        "                    run.resent += 1\n",
+        "                    run.resent += 1\n"
+        "                    await self._events.confirm([event.event_id], self._retention)\n",
         (f"{_TEST_RELAYING}::TestConfirmed::test_without_its_event_in_the_log_a_mark_stays",),
     ),
     Mutant(
@@ -252,14 +252,35 @@ MUTANTS = (
     Mutant(
         "the next try is set only after sending",
         _RELAYING,
-        "        await self._events.postpone([event.event_id for event in events])\n"
-        "        records = [to_kafka(event) for event in events]\n"
-        "        for event, record, outcome in zip(events, records, await self._sender.send(records), strict=True):\n",
-        "        records = [to_kafka(event) for event in events]\n"
-        "        outcomes = await self._sender.send(records)\n"
-        "        await self._events.postpone([event.event_id for event in events])\n"
-        "        for event, record, outcome in zip(events, records, outcomes, strict=True):\n",
+        "            await self._events.postpone([event.event_id for event, _ in some])\n"
+        "            outcomes = await self._sender.send([record for _, record in some])\n",
+        "            outcomes = await self._sender.send([record for _, record in some])\n"
+        "            await self._events.postpone([event.event_id for event, _ in some])\n",
         (f"{_TEST_RELAYING}::TestSentAgain::test_its_next_try_is_set_before_it_is_sent",),
+    ),
+    Mutant(
+        "the relay loads all that it sends at once",
+        _RELAYING,
+        "sizes.__getitem__, self._load_bytes)",
+        "sizes.__getitem__, 2**60)",
+        (
+            f"{_TEST_RELAYING}::TestLarge::test_events_are_loaded_and_sent_in_pieces",
+            "tests/flow/test_relay_memory.py",
+        ),
+    ),
+    Mutant(
+        "what the sender has no room for counts as tried",
+        _RELAYING,
+        "lambda each: each[1].size, self._send_bytes)",
+        "lambda each: each[1].size, 2**60)",
+        (f"{_TEST_RELAYING}::TestLarge::test_no_more_is_offered_than_the_sender_holds",),
+    ),
+    Mutant(
+        "when Kafka goes away the rest of the batch counts as tried",
+        _RELAYING,
+        "            if run.unsent or self._seconds() >= until:\n                return\n",
+        "            if self._seconds() >= until:\n                return\n",
+        (f"{_TEST_RELAYING}::TestLarge::test_a_broker_that_goes_away_costs_what_was_offered_one_try",),
     ),
     Mutant(
         "what the consumer group has before it is sent again",
@@ -292,8 +313,8 @@ MUTANTS = (
     Mutant(
         "a record that Kafka refuses stops its event silently",
         _RELAYING,
-        "                await self._bury(event, record, outcome, run)\n",
-        "                run.unsent += 1\n",
+        "                    await self._bury(event, record, outcome, run)\n",
+        "                    run.unsent += 1\n",
         (
             f"{_TEST_RELAYING}::TestSentAgain"
             "::test_a_record_that_kafka_refuses_for_good_is_a_dead_letter_and_the_run_goes_on",

@@ -106,6 +106,14 @@ class EventRepository:
             beyond = self._events.find({"_id": {"$gt": event_id}} if event_id else {}, {**_MARK, "expires_at": 1})
             return [document async for document in beyond.sort("_id", 1).limit(limit)]
 
+    async def sizes(self, ids: Sequence[UUID]) -> dict[UUID, int]:
+        """How many bytes each of those events that are there takes in MongoDB."""
+        if not ids:
+            return {}
+        with driver_errors():
+            found = self._events.find({"_id": {"$in": list(ids)}}, {"size": {"$bsonSize": "$$ROOT"}})
+            return {document["_id"]: document["size"] async for document in found}
+
     async def load(self, ids: Sequence[UUID]) -> dict[UUID, Event | Rejected]:
         """Those events that are there; for one that somebody made unreadable, what is wrong with it."""
         with driver_errors():

@@ -7,10 +7,11 @@ from the log with an equal digest, never because Kafka acknowledged it.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from twofold import mongo
@@ -83,7 +84,9 @@ class Relay:
         self._dead_letters = DeadLetters(database, telemetry)
         self._statements = Statements(database, timedelta(seconds=settings.mongodb_timeout_s))
         self._sender = sender
-        self._batch = settings.relay_batch
+        self._batch = min(settings.relay_batch, settings.send_capacity)
+        self._load_bytes = settings.relay_bytes
+        self._send_bytes = settings.send_capacity_bytes
         self._budget_s = settings.relay_budget_s
         self._first_look = timedelta(seconds=settings.relay_first_look_s)
         self._retention = timedelta(days=settings.retention_days)
@@ -117,7 +120,8 @@ class Relay:
             now = await mongo.server_time(self._database)
             due = await self._events.due(now, self._first_look, self._batch)
             if due:
-                await self._settle(due, now, backlog, run)
+                to_send = await self._settle(due, now, backlog, run)
+                await self._send_again(to_send, until, run)
             more = len(due) == self._batch and backlog is not None and not run.unsent
         await self._dead_letters.expire_redrives()
         run.statement = await self._statements.record()
@@ -145,7 +149,8 @@ class Relay:
             logger.warning("nothing is sent again in this run: %s", error)
             return None
 
-    async def _settle(self, due: Sequence[Mark], now: datetime, backlog: Backlog | None, run: Run) -> None:
+    async def _settle(self, due: Sequence[Mark], now: datetime, backlog: Backlog | None, run: Run) -> list[UUID]:
+        """Do what can be done without sending; which events are to be sent again, the longest due first."""
         in_log = await self._event_store.known([mark.event_id for mark in due])
         found = [mark for mark in due if mark.event_id in in_log]
         missing = [mark for mark in due if mark.event_id not in in_log]
@@ -155,10 +160,11 @@ class Relay:
         run.confirmed += await self._events.confirm(confirmed, self._retention)
         run.conflicting += await self._events.give_up(conflicting, "conflicting")
         if missing and backlog is not None:
-            await self._see_to(missing, now, backlog, run)
+            return await self._unburied(missing, now, backlog, run)
+        return []
 
-    async def _see_to(self, missing: Sequence[Mark], now: datetime, backlog: Backlog, run: Run) -> None:
-        """Give up the dead, hold what the consumer group may still come to, and send the rest again."""
+    async def _unburied(self, missing: Sequence[Mark], now: datetime, backlog: Backlog, run: Run) -> list[UUID]:
+        """Give up the dead, and hold what the consumer group may still come to; the rest is to be sent again."""
         dead = await self._dead_letters.dead([mark.event_id for mark in missing])
         buried = {mark.event_id for mark in missing if (mark.event_id, mark.digest) in dead}
         held = {
@@ -168,25 +174,37 @@ class Relay:
         } - buried
         run.dead += await self._events.give_up(list(buried), "dead")
         run.held += await self._events.hold(list(held))
-        await self._send_again([mark.event_id for mark in missing if mark.event_id not in buried | held], run)
+        return [mark.event_id for mark in missing if mark.event_id not in buried | held]
 
-    async def _send_again(self, ids: Sequence[UUID], run: Run) -> None:
-        """The next try is set before sending, so that dying in between costs time and no event."""
-        if not ids:
-            return
-        loaded = await self._events.load(ids)
-        unreadable = [event_id for event_id, event in loaded.items() if isinstance(event, Rejected)]
-        run.unreadable += await self._events.give_up(unreadable, "unreadable")
-        events = [event for event_id in ids if isinstance(event := loaded.get(event_id), Event)]
-        await self._events.postpone([event.event_id for event in events])
-        records = [to_kafka(event) for event in events]
-        for event, record, outcome in zip(events, records, await self._sender.send(records), strict=True):
-            if isinstance(outcome, Rejected):
-                await self._bury(event, record, outcome, run)
-            elif outcome is not None:
-                run.unsent += 1
-            else:
-                run.resent += 1
+    async def _send_again(self, ids: Sequence[UUID], until: float, run: Run) -> None:
+        """Send the events, no more of them in memory at a time than `relay_bytes`; end when Kafka goes away."""
+        sizes = await self._events.sizes(ids)
+        for some in _pieces([event_id for event_id in ids if event_id in sizes], sizes.__getitem__, self._load_bytes):
+            loaded = await self._events.load(some)
+            unreadable = [event_id for event_id, event in loaded.items() if isinstance(event, Rejected)]
+            run.unreadable += await self._events.give_up(unreadable, "unreadable")
+            events = [event for event_id in some if isinstance(event := loaded.get(event_id), Event)]
+            await self._send([(event, to_kafka(event)) for event in events], run)
+            if run.unsent or self._seconds() >= until:
+                return
+
+    async def _send(self, events: Sequence[tuple[Event, Record]], run: Run) -> None:
+        """The next try is set before sending, so that dying in between costs time and no event.
+
+        No more is sent at once than the sender holds: what it would not take has not been tried.
+        """
+        for some in _pieces(events, lambda each: each[1].size, self._send_bytes):
+            await self._events.postpone([event.event_id for event, _ in some])
+            outcomes = await self._sender.send([record for _, record in some])
+            for (event, record), outcome in zip(some, outcomes, strict=True):
+                if isinstance(outcome, Rejected):
+                    await self._bury(event, record, outcome, run)
+                elif outcome is not None:
+                    run.unsent += 1
+                else:
+                    run.resent += 1
+            if run.unsent:
+                return
 
     async def _bury(self, event: Event, record: Record, reason: Rejected, run: Run) -> None:
         """Kafka refuses the record for good: a dead letter, and the run goes on."""
@@ -194,6 +212,23 @@ class Relay:
         letter = DeadLetter(headers, record.value, reason, None, None, Delivered(event.document()))
         await self._dead_letters.keep(letter)
         run.dead += await self._events.give_up([event.event_id], "dead")
+
+
+_Item = TypeVar("_Item")
+
+
+def _pieces(items: Iterable[_Item], size: Callable[[_Item], int], most: int) -> Iterator[list[_Item]]:
+    """The items in their order, in pieces of at most `most` together; one that is larger is a piece of its own."""
+    piece: list[_Item] = []
+    together = 0
+    for item in items:
+        if piece and together + size(item) > most:
+            yield piece
+            piece, together = [], 0
+        piece.append(item)
+        together += size(item)
+    if piece:
+        yield piece
 
 
 def _seconds(now: datetime, then: datetime) -> float:

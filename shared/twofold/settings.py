@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     relay_back_off_s: Seconds = 60.0
     """How long after its first resending an event is looked for again. Each wait doubles, up to 60 times the first."""
     relay_batch: Count = 1000
+    """How many marks are looked at together; no more than `send_capacity`."""
+    relay_bytes: Count = 8 * 1024 * 1024
+    """How much of the events, by their size in MongoDB, is loaded and sent again at a time."""
     relay_budget_s: Seconds = 50.0
     """How long one run may go on: less than the minute between two runs."""
 

@@ -368,6 +368,68 @@ class TestSentAgain:
         assert again.letter_id == letter["_id"], "wherever the event fails, it is the same letter"
 
 
+@pytest.mark.guarantee("G1", "R9")
+class TestLarge:
+    """Events whose number says little of what they take: the relay's memory and the sender's have bounds in bytes."""
+
+    SIZE = 20_000
+
+    @pytest.fixture
+    async def large(self, database: Database) -> list[Event]:
+        events = some_events(30, payload={"text": "x" * self.SIZE})
+        await publish(database, events)
+        return events
+
+    async def tried(self, database: Database) -> int:
+        return await database["events"].count_documents({"outbox.tries": {"$gt": 0}})
+
+    async def test_events_are_loaded_and_sent_in_pieces(
+        self, database: Database, sender: Sender, settings: Settings, large: list[Event]
+    ) -> None:
+        """Of three events each here; one that is larger than a piece is one by itself."""
+        huge = an_event(payload={"text": "x" * (5 * self.SIZE)})
+        await publish(database, [huge])
+        small = settings.model_copy(update={"relay_bytes": 3 * self.SIZE + 5_000})
+        async with listened(settings) as (own, commands):
+            assert await ran(a_relay(own, sender, small)) == Run(resent=31)
+        loads = [
+            sent.command for sent in commands.sent if sent.command_name == "find" and sent.command["find"] == "events"
+        ]
+        asked = [len(command["filter"]["_id"]["$in"]) for command in loads if "projection" not in command]
+        assert asked == [3] * 10 + [1]
+        assert set(sent(settings, 31)) == {str(event.event_id) for event in [*large, huge]}
+
+    async def test_no_more_is_offered_than_the_sender_holds(
+        self, database: Database, settings: Settings, large: list[Event]
+    ) -> None:
+        """What it would not take has not been tried, so its back-off must not grow."""
+        narrow = settings.model_copy(update={"send_capacity": 7, "send_capacity_bytes": 5 * self.SIZE})
+        sender = new_sender(narrow)
+        assert await ran(a_relay(database, sender, narrow)) == Run(resent=30)
+        await asyncio.to_thread(sender.close, 0.0)
+        assert await database["events"].count_documents({"outbox.tries": 1}) == 30
+
+    async def test_a_broker_that_goes_away_costs_what_was_offered_one_try(
+        self, database: Database, settings: Settings, large: list[Event]
+    ) -> None:
+        """The rest of the batch is sent with the first run that finds it there again."""
+        away = settings.model_copy(
+            update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}", "relay_bytes": 5 * self.SIZE}
+        )
+        sender = new_sender(away)
+        run = await ran(a_relay(database, sender, away))
+        await asyncio.to_thread(sender.close, 0.0)
+        assert run is not None
+        assert run.unsent == await self.tried(database) == 4
+
+    async def test_it_ends_between_two_pieces_when_its_budget_is_spent(
+        self, database: Database, sender: Sender, settings: Settings, large: list[Event]
+    ) -> None:
+        small = settings.model_copy(update={"relay_bytes": 5 * self.SIZE, "relay_budget_s": 2.5})
+        ticks = iter(range(100))
+        assert await ran(a_relay(database, sender, small, lambda: next(ticks))) == Run(resent=8)
+
+
 @pytest.mark.guarantee("R9")
 class TestHeld:
     """What the consumer group has yet to come to isn't sent a second time."""
