@@ -520,6 +520,30 @@ MUTANTS = (
         (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_it_stays_below_what_an_insert_under_way_may_add",),
     ),
     Mutant(
+        "a statement is put together from several moments",
+        _STATEMENTS,
+        'async with await session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority")):',
+        "async with self._database.client.start_session():",
+        (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_a_reconciliation_that_ends_meanwhile_does_not_end_its_caution",),
+    ),
+    Mutant(
+        "a mark that is redriven meanwhile is in no count",
+        _STATEMENTS,
+        'async with await session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority")):',
+        "async with self._database.client.start_session():",
+        (
+            f"{_TEST_STATEMENTS}::TestCompleteUpTo"
+            "::test_a_mark_that_changes_its_state_meanwhile_is_said_to_be_in_the_first",
+        ),
+    ),
+    Mutant(
+        "a statement counts a backlog of any size",
+        _STATEMENTS,
+        "hint=index, limit=self._counted_up_to, session=session)",
+        "hint=index, session=session)",
+        (f"{_TEST_STATEMENTS}::TestCounts::test_no_more_is_counted_than_there_is_time_for",),
+    ),
+    Mutant(
         "a statement looks past what is pending",
         _STATEMENTS,
         "min(settled.up_to, oldest or settled.up_to)",

@@ -4,21 +4,29 @@ A statement must never say more than is true, so it stands on no function's cloc
 and an event's `seq` is given by the server at insert. Whatever was accepted with a `seq` below the statement's has been
 read back from `event_store`, for three reasons:
 
-- the marks are read from a majority snapshot that is causally after the moment that it speaks of;
+- all that it says is read from one majority snapshot, which is causally after the moment that it speaks of: a mark that
+  changes its state meanwhile, or a `reconcile` that ends, is seen as it was or as it is, never in between;
 - an insert gets its `seq` when it is carried out, and can commit only within its `maxTimeMS`; the statement stays that
   much below the snapshot, so no insert from before it can still appear (`mongo.settled`);
 - the newest document that the last statement saw in the log must still be there. If it isn't, the log was set back (a
   backup was restored), and nothing is stated until `reconcile` has run.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bson.timestamp import Timestamp
-from pymongo import ASCENDING, DESCENDING
+from pymongo import ASCENDING, DESCENDING, WriteConcern
+from pymongo.read_concern import ReadConcern
 
 from twofold import mongo
-from twofold.mongo import Database, Document, Session, driver_errors
+from twofold.mongo import Collection, Database, Document, Session, driver_errors
+
+COUNTED_UP_TO = 1_000_000
+"""No more are counted of a kind, so that a backlog of any size leaves a statement its time: then there are this many or
+more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,7 @@ class Statement:
     """Every event that was accepted before this moment, by the server's clock, is in the log, but for those counted as
     dead, conflicting or unreadable. None if the log was set back."""
     stored: int
-    """Events that came into the log since the last statement."""
+    """Events that came into the log since the last statement. This count and those below end at `COUNTED_UP_TO`."""
     pending: int
     """Accepted events that are not known to be in the log, and will be tried again."""
     dead: int
@@ -49,10 +57,11 @@ _ENTRY = {"kind": {"$in": ["statement", "reconciliation"]}}
 class Statements:
     """The append-only collection `statements`. Every method raises `Unavailable` when MongoDB is away."""
 
-    def __init__(self, database: Database, longest_insert: timedelta) -> None:
+    def __init__(self, database: Database, longest_insert: timedelta, counted_up_to: int = COUNTED_UP_TO) -> None:
         self._database = database
         self._statements = database["statements"]
         self._longest_insert = longest_insert
+        self._counted_up_to = counted_up_to
 
     async def last(self) -> Statement | None:
         """The newest statement."""
@@ -67,28 +76,38 @@ class Statements:
 
     async def find_out(self) -> Statement:
         """Find out what holds, without writing it down."""
-        with driver_errors():
-            async with self._database.client.start_session(causal_consistency=True) as session:
-                return _statement(await self._document(session))
+        async with self._session() as session:
+            return _statement(await self._document(session))
 
     async def record(self) -> Statement:
         """Find out what holds, write it down, and return it."""
-        with driver_errors():
-            async with self._database.client.start_session(causal_consistency=True) as session:
-                document = await self._document(session)
-                await self._statements.insert_one({"seq": _NOTHING, "kind": "statement", **document}, session=session)
+        async with self._session() as session:
+            document = await self._document(session)
+            await self._statements.insert_one({"seq": _NOTHING, "kind": "statement", **document}, session=session)
         return _statement(document)
 
     async def record_reconciliation(self, done: Document) -> None:
         """Write down that the log was compared with `events`: statements may trust the log again as it is."""
+        async with self._session() as session:
+            head = await self._log_head(session)
+            entry = {"seq": _NOTHING, "kind": "reconciliation", "log_head": head, **done}
+            await self._statements.insert_one(entry, session=session)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
         with driver_errors():
             async with self._database.client.start_session(causal_consistency=True) as session:
-                head = await self._log_head(session)
-                entry = {"seq": _NOTHING, "kind": "reconciliation", "log_head": head, **done}
-                await self._statements.insert_one(entry, session=session)
+                yield session
 
     async def _document(self, session: Session) -> Document:
+        """What holds. Committed with majority concern, all reads of a transaction are of one majority snapshot:
+        https://www.mongodb.com/docs/manual/reference/read-concern-snapshot/
+        """
         settled = await mongo.settled(session, self._longest_insert)
+        async with await session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority")):
+            return await self._seen(session, settled)
+
+    async def _seen(self, session: Session, settled: mongo.Settled) -> Document:
         oldest = await self._oldest_pending(session)
         last = await self._newest(_ENTRY, session)
         before = last["log_head"] if last else None
@@ -115,11 +134,14 @@ class Statements:
     async def _counts(self, session: Session) -> Document:
         marks = self._database["events"]
         count = {
-            state: await marks.count_documents({"outbox.state": state}, hint="marks", session=session)
+            state: await self._count(marks, {"outbox.state": state}, "marks", session)
             for state in ("new", "pending", "dead", "conflicting", "unreadable")
         }
-        count["pending"] += count.pop("new")
+        count["pending"] = min(count["pending"] + count.pop("new"), self._counted_up_to)
         return count
+
+    async def _count(self, collection: Collection, filter_: Document, index: str, session: Session) -> int:
+        return await collection.count_documents(filter_, hint=index, limit=self._counted_up_to, session=session)
 
     async def _log_head(self, session: Session) -> Document | None:
         newest = self._database["event_store"].find({}, {"seq": 1}, session=session).sort("seq", DESCENDING).limit(1)
@@ -137,7 +159,7 @@ class Statements:
 
     async def _stored_since(self, head: Document | None, session: Session) -> int:
         since = {"seq": {"$gt": head["seq"] if head else _NOTHING}}
-        return await self._database["event_store"].count_documents(since, hint="feed", session=session)
+        return await self._count(self._database["event_store"], since, "feed", session)
 
     async def _newest(self, filter_: Document, session: Session | None = None) -> Document | None:
         with driver_errors():

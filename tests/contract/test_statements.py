@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from dev.stack import Stack
-from tests.helpers import an_event, some_events
+from tests.helpers import an_event, failing, some_events
 from twofold import mongo
 from twofold.cloudevents import Delivered
 from twofold.event import Event
@@ -26,7 +26,7 @@ from twofold.mongo import Database, Document
 from twofold.publishing import Publisher
 from twofold.relaying import reconcile
 from twofold.settings import Settings
-from twofold.statements import Statements
+from twofold.statements import Statement, Statements
 
 pytestmark = pytest.mark.guarantee("G10")
 
@@ -92,6 +92,40 @@ class TestCompleteUpTo:
         assert stated.complete_up_to is not None
         assert stated.complete_up_to < document["seq"].as_datetime()
 
+    @pytest.mark.parametrize(("before", "after"), [("dead", "pending"), ("pending", "dead")])
+    async def test_a_mark_that_changes_its_state_meanwhile_is_said_to_be_in_the_first(
+        self, settings: Settings, database: Database, before: str, after: str
+    ) -> None:
+        """A letter is redriven, or an event given up, between two of the statement's reads."""
+        accepted = await mark(database, before, seconds_ago=1000)
+
+        async def change() -> None:
+            await database["events"].update_one({}, {"$set": {"outbox.state": after}})
+
+        stated = await stated_while(settings, database, "aggregate", "events", change)
+        assert (stated.dead, stated.pending) == ((1, 0) if before == "dead" else (0, 1))
+        assert stated.complete_up_to is not None
+        assert stated.dead or stated.complete_up_to <= accepted
+
+    async def test_a_reconciliation_that_ends_meanwhile_does_not_end_its_caution(
+        self, settings: Settings, database: Database
+    ) -> None:
+        """The last marks of `reconcile`, and its entry, come while a statement is made of a log that was set back."""
+        await log(database, [an_event()])
+        statements = Statements(database, LONGEST_INSERT)
+        await statements.record()
+        await database["event_store"].delete_many({})
+        await mark(database, "dead", seconds_ago=1000)
+
+        async def end() -> None:
+            await database["events"].update_one({}, {"$set": {"outbox.state": "pending"}})
+            await statements.record_reconciliation({})
+
+        stated = await stated_while(settings, database, "find", "statements", end)
+        assert (stated.set_back, stated.complete_up_to) == (True, None)
+        again = await statements.find_out()
+        assert (again.set_back, again.complete_up_to) == (False, again.oldest_pending)
+
     @pytest.mark.parametrize("off", [HOUR, -HOUR], ids=["ahead", "behind"])
     async def test_a_publishers_clock_changes_nothing(
         self, statements: Statements, database: Database, settings: Settings, off: timedelta
@@ -124,6 +158,22 @@ class TestCompleteUpTo:
         at = datetime.fromisoformat(stated["at"])
         assert before <= at <= await mongo.server_time(database)
         assert before - timedelta(seconds=8) < datetime.fromisoformat(stated["complete_up_to"]) < at - LONGEST_INSERT
+
+
+async def stated_while(
+    settings: Settings, database: Database, command: str, collection: str, change: Callable[[], Awaitable[None]]
+) -> Statement:
+    """What is found out if `change` happens just before the first such command on the collection is carried out."""
+    name = settings.mongodb_database
+    where = f"{name}.{collection}"
+    slow = failing(database, name, namespace=where, failCommands=[command], blockConnection=True, blockTimeMS=1500)
+    admin = database.client.admin
+    entered = (await admin.command("configureFailPoint", "failCommand", mode="off"))["count"]
+    async with mongo.connect(settings, name) as own, slow:
+        finding_out = asyncio.create_task(Statements(own, LONGEST_INSERT).find_out())
+        await admin.command("waitForFailPoint", "failCommand", timesEntered=entered + 1, maxTimeMS=20_000)
+        await change()
+        return await finding_out
 
 
 OFF_CLOCK = """
@@ -166,6 +216,14 @@ class TestCounts:
         assert (stated.pending, stated.dead, stated.conflicting, stated.unreadable) == (9, 3, 2, 1)
         assert stated.oldest_pending is not None
         assert stated.oldest_pending > stated.at - timedelta(seconds=60)
+
+    async def test_no_more_is_counted_than_there_is_time_for(self, database: Database) -> None:
+        """However large the backlog: without a bound, it would leave no statement at all."""
+        for state in ("new", "new", "pending", "pending", "dead", "dead", "dead", "dead"):
+            await mark(database, state)
+        await log(database, some_events(5))
+        stated = await Statements(database, LONGEST_INSERT, counted_up_to=3).find_out()
+        assert (stated.pending, stated.dead, stated.conflicting, stated.stored) == (3, 3, 0, 3)
 
     async def test_stored_are_those_since_the_last_statement(self, statements: Statements, database: Database) -> None:
         await log(database, some_events(3))
