@@ -165,11 +165,11 @@ class View:
         own, body = to_http(event)
         return self.http.post(url or self.stack.publish_url, headers=own | headers, content=body)
 
-    def publish_all(self, events: Sequence[Event], url: str = "") -> httpx.Response:
+    def publish_all(self, events: Sequence[Event], url: str = "", **headers: str) -> httpx.Response:
         """Post a batch."""
         return self.http.post(
             url or self.stack.publish_url,
-            headers={"content-type": "application/cloudevents-batch+json"},
+            headers={"content-type": "application/cloudevents-batch+json"} | headers,
             content=json.dumps([structured(event) for event in events]),
         )
 

@@ -51,26 +51,33 @@ async def handle(publisher: Publisher, request: Request) -> Response:
     except Rejected as unreadable:
         raise publisher.refused(unreadable) from None
     if isinstance(received, list):
-        return _batch_answer(await publisher.publish([_permitted(caller, each) for each in received]))
+        return _batch_answer(request, await publisher.publish([_permitted(caller, each) for each in received]))
     EVENT_ID.set(received.event.given_id)
     if refusal := caller.refusal(received.event):
         raise publisher.refused(refusal)
     (outcome,) = await publisher.publish([received])
     if isinstance(outcome, TwofoldError):
         raise outcome
-    if request.headers.get("prefer") == "reply":  # a Broker takes a body for an event, and this one is none
-        return Response(status_code=202)
-    return Json(_taken(outcome), status_code=202)
+    return _all_taken(request, _taken(outcome))
 
 
-def _batch_answer(outcomes: Sequence[Published | TwofoldError]) -> Response:
+def _all_taken(request: Request, what: object) -> Response:
+    """202 with `what`; or without a body, for a Broker (`Prefer: reply`): it would take this one for an event."""
+    for line in request.headers.getlist("prefer"):
+        if any(preference.partition(";")[0].strip().lower() == "reply" for preference in line.split(",")):
+            return Response(status_code=202)
+    return Json(what, status_code=202)
+
+
+def _batch_answer(request: Request, outcomes: Sequence[Published | TwofoldError]) -> Response:
     """202 if all were taken, else 207; each event's own status stands in its place."""
     results = [
         problem_details(outcome) if isinstance(outcome, TwofoldError) else {"status": 202} | _taken(outcome)
         for outcome in outcomes
     ]
-    taken = not any(isinstance(outcome, TwofoldError) for outcome in outcomes)
-    return Json({"results": results}, status_code=202 if taken else 207)
+    if any(isinstance(outcome, TwofoldError) for outcome in outcomes):
+        return Json({"results": results}, status_code=207)
+    return _all_taken(request, {"results": results})
 
 
 def _permitted(caller: Principal, received: Received | Rejected) -> Received | Rejected:

@@ -354,10 +354,23 @@ class TestReplayed:
 
 
 class TestEdge:
-    def test_a_sink_that_is_asked_not_to_reply_sends_no_body(self, flow: View) -> None:
-        """A Broker would take a body for an event, and answer 502."""
-        answer = flow.publish(an_event(), prefer="reply")
+    @pytest.mark.parametrize("prefer", ["reply", "Reply", "respond-async, reply; x=1", "wait=10,reply"])
+    def test_a_sink_that_is_asked_not_to_reply_sends_no_body(self, flow: View, prefer: str) -> None:
+        """A Broker would take a body for an event, and answer 502. One preference among others (RFC 7240) is enough."""
+        answer = flow.publish(an_event(), prefer=prefer)
         assert (answer.status_code, answer.content) == (202, b"")
+        batch = flow.publish_all(some_events(2), prefer=prefer)
+        assert (batch.status_code, batch.content) == (202, b"")
+
+    def test_what_was_refused_of_a_batch_is_told_whoever_asks(self, flow: View) -> None:
+        there, new = some_events(2)
+        flow.publish(there)
+        answer = flow.publish_all([altered(there), new], prefer="reply")
+        assert [result["status"] for result in answer.json()["results"]] == [422, 202]
+
+    @pytest.mark.parametrize("prefer", ["replying", "return=minimal", 'x="reply"', "reply=no"])
+    def test_another_preference_changes_nothing(self, flow: View, prefer: str) -> None:
+        assert flow.publish(an_event(), prefer=prefer).json()["result"] == "accepted"
 
     def test_store_answers_without_a_body(self, flow: View) -> None:
         answer = flow.store(delivered(an_event()))
