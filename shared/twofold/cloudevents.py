@@ -139,7 +139,7 @@ def _from_http(headers: Headers, body: bytes, now: datetime, max_events: int) ->
     if media == "application/cloudevents-batch+json":
         return [_from_member(member, now) for member in _batch(body, max_events)]
     if media == "application/cloudevents+json":
-        return _structured(_json(body), now)
+        return from_structured(body, now)
     if not attributes:
         raise _no_cloud_event(media)
     return _binary(attributes, content_type, media, body, now)
@@ -164,6 +164,11 @@ def _binary(attributes: dict[str, str], content_type: str, media: str, body: byt
         attributes["datacontenttype"] = content_type
     check_json_type(media)
     return _received(attributes, _json(body) if body else {}, now)
+
+
+def from_structured(body: bytes, now: datetime) -> Received:
+    """The event that the body of a structured request holds, or a line of NDJSON. Raises `Rejected`."""
+    return _structured(_json(body), now)
 
 
 def _structured(member: object, now: datetime) -> Received:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from dev.processes import wait_until
 from tests.helpers import View, altered, an_event, plain_record, some_events, structured
 from twofold.cli import app
+from twofold.errors import Unavailable
 from twofold.event import Event
 
 pytestmark = pytest.mark.guarantee("G10")
@@ -164,6 +165,32 @@ class TestPublish:
         told = [line for line in result.stderr.splitlines() if line.startswith("line ")]
         assert [line.split(":")[0] for line in told] == ["line 2", "line 3"]
         assert flow.held("events", [good, last]) == {good.event_id, last.event_id}
+
+    def test_blank_lines_are_no_events(self, twofold: Twofold, flow: View) -> None:
+        """But they count as lines, by whose numbers people look."""
+        one, other = some_events(2)
+        lines = f"\n{in_lines(one)}  \n{in_lines(other)}no json\n\n"
+        result = twofold("publish", "--json", input=lines, exit_code=1)
+        assert said(result) == {"accepted": 2, "duplicate": 0, "refused": 1}
+        assert "line 5: " in result.stderr
+
+    @pytest.mark.guarantee("G1")
+    def test_what_was_taken_before_mongodb_went_away_is_told(self, twofold: Twofold, flow: View) -> None:
+        """And which lines may not be: they go in groups of MAX_BATCH_EVENTS, which is 1,000."""
+        events = some_events(1005)
+        timed_out = {"code": 64, "errmsg": "waiting for replication timed out"}
+        data = {"failCommands": ["insert"], "appName": "twofold-cli", "writeConcernError": timed_out}
+        admin = flow.database.client.admin
+        admin.command("configureFailPoint", "failCommand", mode={"skip": 1}, data=data)
+        try:
+            result = twofold("publish", "--json", input=in_lines(*events), exit_code=1)
+        finally:
+            admin.command("configureFailPoint", "failCommand", mode="off")
+        assert said(result) == {"accepted": 1000, "duplicate": 0, "refused": 0}
+        assert isinstance(result.exception, Unavailable)
+        assert str(result.exception).startswith("lines 1001 to 1005 may not be stored")
+        again = said(twofold("publish", "--json", input=in_lines(*events)))
+        assert again == {"accepted": 0, "duplicate": 1005, "refused": 0}
 
     def test_a_file_is_published(self, twofold: Twofold, flow: View, tmp_path: Any) -> None:
         event = an_event()
