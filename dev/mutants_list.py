@@ -15,6 +15,7 @@ class Mutant:
 
 
 _CLOUDEVENTS = "shared/twofold/cloudevents.py"
+_SETTINGS = "shared/twofold/settings.py"
 _MONGO = "shared/twofold/mongo.py"
 _EVENTS = "shared/twofold/events.py"
 _PUBLISHING = "shared/twofold/publishing.py"
@@ -44,6 +45,7 @@ _OTEL = "shared/twofold/otel.py"
 _HTTP = "shared/twofold/http.py"
 _TEST_TRACING = "tests/unit/test_tracing.py"
 _TEST_CLOUDEVENTS = "tests/unit/test_cloudevents.py"
+_TEST_SETTINGS = "tests/unit/test_settings.py"
 _TEST_MONGO = "tests/contract/test_mongo.py"
 _TEST_PUBLISHING = "tests/contract/test_publishing.py"
 _TEST_STORING = "tests/contract/test_storing.py"
@@ -105,6 +107,34 @@ MUTANTS = (
         "if record.size > self._max_record_bytes:",
         "if False:",
         (f"{_TEST_PUBLISHING}::TestLibrary::test_an_event_too_large_for_kafka_is_refused_before_it_is_stored",),
+    ),
+    Mutant(
+        "records may be larger than letters",
+        _SETTINGS,
+        "if self.max_message_bytes > self.max_letter_bytes:",
+        "if False:",
+        (f"{_TEST_SETTINGS}::test_a_record_that_no_letter_could_hold_is_refused_at_the_start",),
+    ),
+    Mutant(
+        "batches may be larger than the queue",
+        _SETTINGS,
+        "if self.max_batch_events > self.group_commit_capacity:",
+        "if False:",
+        (f"{_TEST_SETTINGS}::test_a_batch_that_the_queue_could_never_hold_is_refused_at_the_start",),
+    ),
+    Mutant(
+        "twofold publish forgets what was taken when MongoDB goes away",
+        "shared/twofold/cli/publish.py",
+        '        finally:\n            show(counts, as_json, "events")\n',
+        '        finally:\n            pass\n        show(counts, as_json, "events")\n',
+        ("tests/flow/test_cli.py::TestPublish::test_what_was_taken_before_mongodb_went_away_is_told",),
+    ),
+    Mutant(
+        "a Broker's wish among others is not heard",
+        "functions/publish/main.py",
+        'if any(preference.partition(";")[0].strip().lower() == "reply" for preference in line.split(",")):',
+        'if line == "reply":',
+        ("tests/flow/test_write_path.py::TestEdge::test_a_sink_that_is_asked_not_to_reply_sends_no_body",),
     ),
     Mutant(
         "attributes that the way to store can't carry are accepted",

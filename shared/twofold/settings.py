@@ -1,8 +1,8 @@
 """One frozen `Settings`, read from the environment; a missing or wrong one fails at start, by name."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Count = Annotated[int, Field(ge=1)]
@@ -63,10 +63,10 @@ class Settings(BaseSettings):
     max_body_bytes: Count = 4 * 1024 * 1024
     """The largest request that `publish` reads; a batch counts as one."""
     max_batch_events: Count = 1000
-    max_letter_bytes: Count = 12 * 1024 * 1024
+    max_letter_bytes: Annotated[int, Field(ge=1, le=15 * 1024 * 1024)] = 12 * 1024 * 1024
     """The largest delivery that `store` reads: poison too must fit into a dead letter, and MongoDB takes 16 MB."""
     max_record_bytes: Count = 1_000_000
-    """The largest Kafka record, headers included; the topic's `max.message.bytes` is set above it."""
+    """The largest Kafka record, headers included; the topic takes `max_message_bytes`, which is more."""
 
     group_commit_events: Count = 500
     group_commit_wait_ms: Annotated[float, Field(ge=0)] = 1.0
@@ -145,3 +145,21 @@ class Settings(BaseSettings):
     setup_topic_min_insync_replicas: Count = 1
     """How many replicas must have a record before it is acknowledged; with 3 replicas, 2 outlive the loss of one."""
     setup_topic_retention_days: Seconds = 7.0
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The topic's `max.message.bytes`: the largest record that anybody can put there."""
+        return self.max_record_bytes + 64 * 1024
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.max_message_bytes > self.max_letter_bytes:
+            raise ValueError(
+                f"MAX_LETTER_BYTES must be at least {self.max_message_bytes}, which is MAX_RECORD_BYTES and 64 KiB: "
+                "a record that no letter can hold would be lost"
+            )
+        if self.max_batch_events > self.group_commit_capacity:
+            raise ValueError(
+                "GROUP_COMMIT_CAPACITY must be at least MAX_BATCH_EVENTS: a larger batch would never be taken"
+            )
+        return self

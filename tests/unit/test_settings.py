@@ -76,6 +76,7 @@ def test_settings_do_not_change() -> None:
         ("max_body_bytes", 0),
         ("max_batch_events", 0),
         ("max_record_bytes", -1),
+        ("max_letter_bytes", 16 * 1024 * 1024),
         ("group_commit_events", 0),
         ("group_commit_wait_ms", -0.1),
         ("group_commit_capacity", 0),
@@ -103,3 +104,21 @@ def test_the_database_alone_must_be_named() -> None:
     assert usual.max_record_bytes < usual.max_body_bytes
     assert usual.max_record_bytes < usual.max_letter_bytes < 16 * 1024 * 1024
     assert usual.group_commit_capacity >= usual.max_batch_events
+
+
+@pytest.mark.guarantee("G4")
+def test_a_record_that_no_letter_could_hold_is_refused_at_the_start() -> None:
+    """`store` and the dead-letter sink would answer 413, and the record would be gone."""
+    margin = 64 * 1024
+
+    assert settings(max_letter_bytes=100_000 + margin, max_record_bytes=100_000).max_message_bytes == 100_000 + margin
+    with pytest.raises(ValidationError, match="MAX_LETTER_BYTES must be at least 165536, which is MAX_RECORD_BYTES"):
+        settings(max_letter_bytes=100_000 + margin - 1, max_record_bytes=100_000)
+
+
+@pytest.mark.guarantee("G1")
+def test_a_batch_that_the_queue_could_never_hold_is_refused_at_the_start() -> None:
+    """It would be answered 503 for ever."""
+    assert settings(max_batch_events=50, group_commit_capacity=50).max_batch_events == 50
+    with pytest.raises(ValidationError, match="GROUP_COMMIT_CAPACITY must be at least MAX_BATCH_EVENTS"):
+        settings(max_batch_events=51, group_commit_capacity=50)
