@@ -925,6 +925,27 @@ MUTANTS = (
         '                await self._publish_one(state.pod.model_dump(mode="json", by_alias=True), state, run)\n',
         (f"{_TEST_LISTING_PODS}::TestRefused",),
     ),
+    Mutant(
+        "a pod that came to be ignored is looked for, and told as gone",
+        _WATCHING,
+        "        if pods:\n",
+        "        if False:\n",
+        (f"{_TEST_LISTING_PODS}::TestIgnored",),
+    ),
+    Mutant(
+        "each delivery of an unreadable pod is a letter of its own",
+        _WATCHING,
+        "content = _as_said(body) if type_ is None or type_ in STATES else None",
+        "content = None",
+        (f"{_TEST_LISTING_PODS}::TestRefused",),
+    ),
+    Mutant(
+        "events that are no pods are one letter",
+        _WATCHING,
+        "content = _as_said(body) if type_ is None or type_ in STATES else None",
+        "content = _as_said(body)",
+        (f"{_TEST_LISTING_PODS}::TestRefused",),
+    ),
     # who may read and publish what
     Mutant(
         "a user's questions are answered from everybody's events",

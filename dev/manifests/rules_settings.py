@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from dev.manifests.project import Project
 from dev.manifests.rendering import Object, Rendered, called, without_hash
@@ -14,13 +15,14 @@ FRAMEWORK = re.compile(r"FUNCTION_|OTEL_|PYTHON|(HOST|PORT|WORKERS|GUNICORN_LOG_
 
 _REFERENCE = re.compile(r"\$\((\w+)\)")
 _FIELDS = {name.upper(): field for name, field in Settings.model_fields.items()}
+_SECRETS = {name for name, field in _FIELDS.items() if SecretStr in (field.annotation, *get_args(field.annotation))}
 _URI = re.compile(
     r"mongodb://(\w+):\$\(MONGODB_PASSWORD\)@\$\(MONGODB_HOSTS\)/\?authSource=(\w+)&\$\(MONGODB_OPTIONS\)$"
 )
 
 
 def settings_are_the_fields(overlays: Sequence[Rendered], _: Project) -> Iterator[str]:
-    """All of them, and nothing else: a name that `Settings` doesn't know is ignored by it, however it is spelt."""
+    """All but secrets, and nothing else: a name that `Settings` doesn't know is ignored by it, however it is spelt."""
     named: set[str] = set()
     for rendered in overlays:
         for thing, _spec, env in _environments(rendered):
@@ -29,7 +31,7 @@ def settings_are_the_fields(overlays: Sequence[Rendered], _: Project) -> Iterato
             named |= names
             for name in sorted(names - _FIELDS.keys()):
                 yield f"{rendered.overlay}, {called(thing)}: {name} is no setting: shared/twofold/settings.py has none"
-    for name in sorted(_FIELDS.keys() - named):
+    for name in sorted(_FIELDS.keys() - named - _SECRETS):
         default = _FIELDS[name].default
         yield f'{name} is a setting, and in no manifest: put {name}: "{default}" into knative/base/settings.yaml'
 
@@ -143,7 +145,7 @@ def passwords_are_in_secrets(rendered: Rendered, _: Project) -> Iterator[str]:
                     yield f"{called(thing)}: {variable['name']} does not come from a Secret"
     for config_map in rendered.of("ConfigMap"):
         for name, value in config_map.get("data", {}).items():
-            if re.search("PASSWORD|SECRET", name.upper()) or re.search(r"://[^/]*:[^/]*@", value):
+            if name in _SECRETS or re.search("PASSWORD|SECRET", name.upper()) or re.search(r"://[^/]*:[^/]*@", value):
                 yield f"{called(config_map)}: {name} belongs into a Secret"
 
 

@@ -19,7 +19,7 @@ from twofold.publishing import Publisher
 from twofold.seen_pods import SeenPod, SeenPods
 
 from .lifecycle import gone
-from .watching import PodState, Watcher
+from .watching import Ignored, PodState, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -153,16 +153,19 @@ class Listing:
     async def _publish(self, page: list[Json], run: Run) -> None:
         run.listed += len(page)
         states: list[tuple[Json, PodState]] = []
+        ignored: list[Ignored] = []
         for pod in page:
             try:
                 state = self._watcher.state_of(pod)
             except Rejected as reason:
                 await self._keep(pod, reason, run)
                 continue
-            if state is None:
-                run.ignored += 1
+            if isinstance(state, Ignored):
+                ignored.append(state)
             else:
                 states.append((pod, state))
+        run.ignored += len(ignored)
+        await self._watcher.forget(ignored)
         try:
             run.published += await self._watcher.observe([state for _, state in states])
         except Rejected:  # one of them can't be taken: the others are, one by one

@@ -1,11 +1,12 @@
 """What becomes of a pod's state: its facts, published once; and of what an ApiServerSource sends that is no pod."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from twofold.cloudevents import Delivered, Received, from_http
 from twofold.dead_letters import DeadLetter, DeadLetters
@@ -66,6 +67,12 @@ class PodState:
         return SeenPod(cluster, meta.uid, meta.namespace, meta.name, self.facts, self.deletion, self.deleted)
 
 
+class Ignored(NamedTuple):
+    """A pod that is told nothing of."""
+
+    uid: str
+
+
 class Watcher:
     """Publishes what pods' states show. One per process and event loop."""
 
@@ -95,7 +102,9 @@ class Watcher:
         try:
             received = _one(from_http(headers, body, self._clock(), max_events=1))
             state = self._state_in(received.event)
-            if state is not None:
+            if isinstance(state, Ignored):
+                await self.forget([state])
+            else:
                 await self.observe([state])
         except ReferenceMode as error:  # for who configures the source: it logs no more than the status
             logger.warning("422: %s", error.detail)
@@ -104,9 +113,12 @@ class Watcher:
             await self.keep(headers, body, reason, received)
 
     async def keep(self, headers: RawHeaders, body: bytes, reason: Rejected, received: Received | None = None) -> None:
-        """Make what is no pod a dead letter."""
+        """Make what is no pod a dead letter: one for each object, which comes with a new id each time, or is listed."""
         delivered = Delivered(received.event.document()) if received else None
-        await self._letters.keep(DeadLetter(headers, body, reason, None, None, delivered, sink="pod_events"))
+        type_ = next((value.decode("latin-1") for name, value in headers if name == b"ce-type"), None)
+        content = _as_said(body) if type_ is None or type_ in STATES else None
+        letter = DeadLetter(headers, body, reason, None, None, delivered, sink="pod_events", content=content)
+        await self._letters.keep(letter)
 
     async def observe(self, states: Sequence[PodState]) -> int:
         """Publish the facts of `states`, of different pods, that are not known yet. Returns how many there were.
@@ -124,8 +136,13 @@ class Watcher:
         await self._seen.note([state.seen() for state in changed])
         return published
 
-    def state_of(self, data: dict[str, Any], *, deleted: bool = False) -> PodState | None:
-        """The state that a pod's JSON object tells of; None for a pod that is to be ignored. Raises `Rejected`.
+    async def forget(self, pods: Sequence[Ignored]) -> None:
+        """Remember these pods no more, so that nobody looks for them when they go, and tells of that."""
+        if pods:
+            await self._seen.forget([pod.uid for pod in pods])
+
+    def state_of(self, data: dict[str, Any], *, deleted: bool = False) -> PodState | Ignored:
+        """The state that a pod's JSON object tells of, or that it is to be ignored. Raises `Rejected`.
 
         `deleted` says that it was sent as deleted. So is a pod that leaves the source's selector, though it lives; one
         that is really removed has no grace left. Should that ever not hold, the listing finds that the pod is gone.
@@ -134,7 +151,7 @@ class Watcher:
         meta = pod.metadata
         ignored = "true" in (meta.labels.get(IGNORE), meta.annotations.get(IGNORE))
         if ignored or meta.namespace in self._ignored_namespaces:
-            return None
+            return Ignored(meta.uid)
         deleted = deleted and pod.is_removed
         events = lifecycle(pod, self._identity, deleted=True)
         deletion = next(event for event in events if event.event_type == "pod.deleted")
@@ -142,7 +159,7 @@ class Watcher:
             events.remove(deletion)
         return PodState(pod, events, deletion, deleted)
 
-    def _state_in(self, event: Event) -> PodState | None:
+    def _state_in(self, event: Event) -> PodState | Ignored:
         if event.event_type.startswith(REFERENCES):
             raise ReferenceMode
         if event.event_type not in STATES:
@@ -154,3 +171,11 @@ def _one(received: Received | list[Received | Rejected]) -> Received:
     if isinstance(received, list):
         raise Malformed("an ApiServerSource sends no batches")
     return received
+
+
+def _as_said(body: bytes) -> bytes:
+    """The object in one form, however it was written: what is sent and what is listed differ in their white space."""
+    try:
+        return json.dumps(json.loads(body), sort_keys=True).encode()
+    except (ValueError, RecursionError):
+        return body

@@ -39,6 +39,8 @@ class DeadLetter:
     """The event, if it could be read."""
     sink: str = "store"
     """The function that could not take it."""
+    content: bytes | None = None
+    """What makes two deliveries the same letter, for a source that gives each an id of its own."""
 
     @property
     def letter_id(self) -> UUID:
@@ -47,6 +49,8 @@ class DeadLetter:
         A redriven record names its letter, since its place is a new one. A replay has a letter of its own: what becomes
         of it says nothing of the event.
         """
+        if self.content is not None:
+            return UUID(bytes=hashlib.sha256(self.sink.encode() + self.content).digest()[:16], version=5)
         if (letter_id := letter_of(self.headers)) is not None:
             return letter_id
         content = hashlib.sha256()

@@ -50,6 +50,12 @@ class SeenPods:
         with driver_errors():
             await self._seen.bulk_write([_noted(pod) for pod in pods], ordered=False)
 
+    async def forget(self, uids: Sequence[str]) -> None:
+        """Look for these pods no more, as if they were gone; should they be watched again, from an hour later on."""
+        with driver_errors():
+            known = {"_id": {"$in": list(uids)}, "gone_at": {"$exists": False}}
+            await self._seen.update_many(known, {"$currentDate": {"gone_at": True}})
+
     async def living(self, cluster: str, after: str, now: datetime, limit: int) -> list[str]:
         """The uids of a cluster's next `limit` pods that are not known to be gone, and may be looked for at `now`.
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -47,6 +47,10 @@ class Lister(NamedTuple):
     database: Database
     commands: Commands
     settings: Settings
+
+    async def take(self, headers: Mapping[str, str], body: bytes) -> None:
+        """What an ApiServerSource sends."""
+        await self.watcher.take([(name.encode(), value.encode()) for name, value in headers.items()], body)
 
     async def run(self, seconds: Callable[[], float] = lambda: 0.0) -> Run:
         """List once, by that clock."""
@@ -180,6 +184,49 @@ class TestRefused:
         assert await types_of(lister.database, sound) == {event.event_type for event in sound.events()}
         letters = [letter async for letter in lister.database["dead_letters"].find()]
         assert [(letter["reason"], json.loads(letter["body"])) for letter in letters] == [("too-large", large.pod)]
+
+    @pytest.mark.guarantee("G4")
+    async def test_the_same_unreadable_pod_is_one_letter_however_it_comes(self, lister: Lister, api: ApiServer) -> None:
+        """The source gives each delivery an id of its own, and the listing brings the pod every minute."""
+        (unreadable,) = some_pods(api, 1)
+        unreadable.pod["status"]["startTime"] = "never"
+        for _ in range(2):
+            await lister.take(*unreadable.request())
+        for _ in range(2):
+            assert (await lister.run()).unreadable == 1
+        letters = [letter async for letter in lister.database["dead_letters"].find()]
+        assert [letter["times"] for letter in letters] == [4]
+        unreadable.pod["metadata"]["resourceVersion"] = "another state"
+        await lister.run()
+        assert await lister.database["dead_letters"].count_documents({}) == 2
+
+    @pytest.mark.guarantee("G4")
+    async def test_other_events_without_data_are_letters_of_their_own(self, lister: Lister) -> None:
+        """What they say is in their attributes alone."""
+        for type_ in ("order.created", "order.cancelled"):
+            headers = new_life("exit_1")[0].request()[0] | {"ce-type": type_}
+            await lister.take(headers, b"{}")
+        assert await lister.database["dead_letters"].count_documents({}) == 2
+
+
+class TestIgnored:
+    @pytest.mark.parametrize("listed", [True, False])
+    async def test_a_pod_that_came_to_be_ignored_goes_without_an_event(
+        self, lister: Lister, api: ApiServer, listed: bool
+    ) -> None:
+        """It was seen before it had the label. Nobody asks for it when it is gone."""
+        (sent,) = some_pods(api, 1)
+        await lister.run()
+        sent.pod["metadata"]["labels"]["twofold.dev/ignore"] = "true"
+        if listed:
+            assert (await lister.run()).ignored == 1
+        else:
+            await lister.take(*sent.request())
+        api.remove(sent.pod)
+        run = await lister.run()
+        assert (run.gone, run.unlisted) == (0, 0)
+        assert not any(sent.pod["metadata"]["name"] in path for path in api.asked)
+        assert "pod.deleted" not in await types_of(lister.database, sent)
 
 
 class TestCost:

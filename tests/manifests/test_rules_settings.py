@@ -149,6 +149,12 @@ BROKEN = (
         lambda r: settings(r).update(MONGODB_URI="mongodb://root:secret@mongodb"),
         "belongs into a Secret",
     ),
+    Broken(
+        passwords_are_in_secrets,
+        "an empty place for a token in a ConfigMap",
+        lambda r: settings(r).update(KUBERNETES_TOKEN=""),
+        "KUBERNETES_TOKEN belongs into a Secret",
+    ),
 )
 
 
