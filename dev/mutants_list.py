@@ -360,8 +360,8 @@ MUTANTS = (
     Mutant(
         "two relays work at once",
         "shared/twofold/locks.py",
-        "            yield False\n",
-        "            yield True\n",
+        "            yield None\n",
+        "            yield Lock(locks, ours, extended)\n",
         ("tests/contract/test_locks.py::test_only_one_holds_it",),
     ),
     Mutant(
