@@ -15,6 +15,7 @@ class Mutant:
 
 
 _CLOUDEVENTS = "shared/twofold/cloudevents.py"
+_GROUP_COMMIT = "shared/twofold/group_commit.py"
 _SETTINGS = "shared/twofold/settings.py"
 _MONGO = "shared/twofold/mongo.py"
 _EVENTS = "shared/twofold/events.py"
@@ -45,6 +46,7 @@ _OTEL = "shared/twofold/otel.py"
 _HTTP = "shared/twofold/http.py"
 _TEST_TRACING = "tests/unit/test_tracing.py"
 _TEST_CLOUDEVENTS = "tests/unit/test_cloudevents.py"
+_TEST_GROUP_COMMIT = "tests/unit/test_group_commit.py"
 _TEST_SETTINGS = "tests/unit/test_settings.py"
 _TEST_MONGO = "tests/contract/test_mongo.py"
 _TEST_PUBLISHING = "tests/contract/test_publishing.py"
@@ -107,6 +109,20 @@ MUTANTS = (
         "if record.size > self._max_record_bytes:",
         "if False:",
         (f"{_TEST_PUBLISHING}::TestLibrary::test_an_event_too_large_for_kafka_is_refused_before_it_is_stored",),
+    ),
+    Mutant(
+        "what waits to be written is bounded in number alone",
+        _GROUP_COMMIT,
+        "if self._held_bytes and self._held_bytes + size > self._capacity_bytes:",
+        "if False:",
+        (f"{_TEST_GROUP_COMMIT}::test_bytes_are_bounded_whether_they_wait_or_are_being_written",),
+    ),
+    Mutant(
+        "room in the queue does not come back after a failure",
+        _GROUP_COMMIT,
+        "            self._let_go(group)\n            for caller in group:\n",
+        "            for caller in group:\n",
+        (f"{_TEST_GROUP_COMMIT}::test_room_in_bytes_comes_back_from_who_failed_and_who_gave_up",),
     ),
     Mutant(
         "records may be larger than letters",

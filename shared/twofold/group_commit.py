@@ -7,8 +7,8 @@ way, so that callers are served while the database works on the group before.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from twofold.errors import Unavailable
 
@@ -16,12 +16,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class _Caller(NamedTuple, Generic[Item, Result]):
+    items: Sequence[Item]
+    future: asyncio.Future[Sequence[Result]]
+    size: int
+
+
 class GroupCommit(Generic[Item, Result]):
     """Gathers the items of concurrent callers into writes of about `max_items`.
 
     `write` takes a list of items and returns one result for each, in order, once they are durable; an exception that it
     raises goes to every caller in the group and behind it, and nobody is acknowledged. At most `capacity` items wait,
-    and at most `max_writes` writes are under way.
+    and at most `max_writes` writes are under way. All that is held, waiting or being written, is at most
+    `capacity_bytes` by `size_of`; but who comes when nothing is held is taken, however large.
     """
 
     def __init__(
@@ -33,6 +40,8 @@ class GroupCommit(Generic[Item, Result]):
         capacity: int,
         max_writes: int = 1,
         worthwhile: int = 32,
+        size_of: Callable[[Item], int] = lambda _: 0,
+        capacity_bytes: int = 0,
     ) -> None:
         self._write = write
         self._max_items = max_items
@@ -40,8 +49,11 @@ class GroupCommit(Generic[Item, Result]):
         self._capacity = capacity
         self._max_writes = max_writes
         self._worthwhile = worthwhile
-        self._callers: deque[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = deque()
+        self._size_of = size_of
+        self._capacity_bytes = capacity_bytes
+        self._callers: deque[_Caller[Item, Result]] = deque()
         self._waiting = 0
+        self._held_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._flushing = 0
         self._gathering = False
@@ -56,9 +68,13 @@ class GroupCommit(Generic[Item, Result]):
             raise Unavailable("shutting down")
         if self._waiting + len(items) > self._capacity:
             raise Unavailable("too many events are waiting to be written")
+        size = sum(map(self._size_of, items))
+        if self._held_bytes and self._held_bytes + size > self._capacity_bytes:
+            raise Unavailable("too many bytes of events are waiting to be written")
         future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
-        self._callers.append((items, future))
+        self._callers.append(_Caller(items, future, size))
         self._waiting += len(items)
+        self._held_bytes += size
         self._gather()
         return await future
 
@@ -97,32 +113,38 @@ class GroupCommit(Generic[Item, Result]):
         self._flushing -= 1
         self._gather()
 
-    def _next_group(self) -> list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]:
+    def _next_group(self) -> list[_Caller[Item, Result]]:
         group = [self._callers.popleft()]
-        size = len(group[0][0])
-        while self._callers and size + len(self._callers[0][0]) <= self._max_items:
+        number = len(group[0].items)
+        while self._callers and number + len(self._callers[0].items) <= self._max_items:
             group.append(self._callers.popleft())
-            size += len(group[-1][0])
-        self._waiting -= size
+            number += len(group[-1].items)
+        self._waiting -= number
         return group
 
-    def _drained(self) -> list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]:
+    def _drained(self) -> list[_Caller[Item, Result]]:
         """Those who wait behind a write that failed: finding out for themselves would take its time-out once more."""
         waiting = list(self._callers)
         self._callers.clear()
         self._waiting = 0
         return waiting
 
-    async def _write_group(self, group: list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]) -> None:
+    async def _write_group(self, group: list[_Caller[Item, Result]]) -> None:
         try:
-            results = await self._write([item for items, _ in group for item in items])
+            results = await self._write([item for caller in group for item in caller.items])
         except Exception as error:  # noqa: BLE001 - each caller gets it; a group without an answer would wait for ever
-            for _, future in [*group, *self._drained()]:
-                if not future.done():
-                    future.set_exception(error)
+            group += self._drained()
+            self._let_go(group)
+            for caller in group:
+                if not caller.future.done():
+                    caller.future.set_exception(error)
             return
+        self._let_go(group)
         position = 0
-        for items, future in group:
+        for items, future, _ in group:
             if not future.done():  # a caller that gave up has cancelled its future
                 future.set_result(results[position : position + len(items)])
             position += len(items)
+
+    def _let_go(self, callers: Iterable[_Caller[Item, Result]]) -> None:
+        self._held_bytes -= sum(caller.size for caller in callers)

@@ -73,6 +73,8 @@ class Publisher:
             wait_s=settings.group_commit_wait_ms / 1000,
             capacity=settings.group_commit_capacity,
             max_writes=settings.group_commit_writes,
+            size_of=lambda entry: len(entry.document.raw) + entry.record.size,
+            capacity_bytes=settings.group_commit_capacity_bytes,
         )
 
     async def publish_event(

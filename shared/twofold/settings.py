@@ -73,6 +73,11 @@ class Settings(BaseSettings):
     group_commit_writes: Count = 2
     """How many groups are written at once: while MongoDB works on one, the next is read and checked."""
     group_commit_capacity: Count = 10_000
+    group_commit_capacity_bytes: Count = 64 * 1024 * 1024
+    """How much may wait to be written, or be on its way to MongoDB, as it came and as its document; beyond that, 503.
+
+    A request that comes when nothing waits is taken, however large.
+    """
     send_capacity: Count = 10_000
     send_capacity_bytes: Count = 64 * 1024 * 1024
     """How much may wait for Kafka's acknowledgement; beyond that, events are left to the relay."""

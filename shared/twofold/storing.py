@@ -21,6 +21,8 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 class _Entry(NamedTuple):
     event_id: UUID
     document: Encoded
+    body_bytes: int
+    """Of the request, which waits with it."""
 
 
 async def keep_undelivered(dead_letters: DeadLetters, headers: RawHeaders, body: bytes) -> None:
@@ -55,6 +57,8 @@ class Store:
             wait_s=settings.group_commit_wait_ms / 1000,
             capacity=settings.group_commit_capacity,
             max_writes=settings.group_commit_writes,
+            size_of=lambda entry: len(entry.document.raw) + entry.body_bytes,
+            capacity_bytes=settings.group_commit_capacity_bytes,
         )
 
     async def take(self, headers: RawHeaders, body: bytes) -> None:
@@ -73,7 +77,7 @@ class Store:
         received: Delivered | None = None
         try:
             received = from_kafka_source(headers, body)
-            became = await self._append(received)
+            became = await self._append(received, len(body))
             if received.redrive_of is not None:
                 await self._dead_letters.stored(received.redrive_of)
         except Rejected as reason:
@@ -82,14 +86,14 @@ class Store:
             return reason.title
         return became
 
-    async def _append(self, received: Delivered) -> str:
+    async def _append(self, received: Delivered, body_bytes: int) -> str:
         event_id, digest = received.event_id, received.digest
         if received.replay_id is not None:
             there: bytes | TwofoldError | None = (await self._event_store.known([event_id])).get(event_id)
             if there is None:
                 raise UnknownReplay("a replayed event must be known", "replayid")
         else:
-            entry = _Entry(event_id, EventStore.encode(received, self._clock()))
+            entry = _Entry(event_id, EventStore.encode(received, self._clock()), body_bytes)
             (there,) = await self._commit.submit([entry])
         if isinstance(there, TwofoldError):
             raise there

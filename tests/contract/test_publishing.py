@@ -255,6 +255,18 @@ class TestGroupCommit:
         assert {type(result) for result in full} == {Unavailable}
         assert len(full) + await number_of(database) == 100
 
+    @pytest.mark.guarantee("G1")
+    async def test_a_queue_that_is_full_of_bytes_is_told_at_once(self, settings: Settings, database: Database) -> None:
+        """A few large events are more than the memory long before they are many."""
+        name = settings.mongodb_database
+        small = settings.model_copy(update={"group_commit_capacity_bytes": 1_000_000})
+        slow = {"blockConnection": True, "blockTimeMS": 500}
+        async with open_publisher(small, name) as publishing, failing(database, name, times=1, **slow):
+            results = await publish_all(publishing, some_events(20, payload={"text": "x" * 100_000}))
+        assert {type(result) for result in results} == {Published, Unavailable}
+        taken = sum(isinstance(result, Published) for result in results)
+        assert await number_of(database) == taken == 4, "each is its record and its document"
+
     async def test_a_batch_beyond_the_queue_is_refused_whole(self, settings: Settings, database: Database) -> None:
         small = settings.model_copy(update={"group_commit_capacity": 5})
         async with open_publisher(small) as publishing:

@@ -233,6 +233,19 @@ class TestTrouble:
         assert {type(answer) for answer in answers} == {type(None), Unavailable}
         assert await logged(database) == answers.count(None)
 
+    async def test_a_queue_that_is_full_of_bytes_is_told_and_takes_nothing(
+        self, settings: Settings, database: Database
+    ) -> None:
+        """A few large events are more than the memory long before they are many."""
+        name = settings.mongodb_database
+        small = settings.model_copy(update={"group_commit_capacity_bytes": 1_000_000})
+        slow = failing(database, name, blockConnection=True, blockTimeMS=500)
+        events = some_events(20, payload={"text": "x" * 100_000})
+        async with mongo.connect(small, name) as own, slow:
+            answers = await take_all(Store(own, small, clock=now), [delivered(event) for event in events])
+        assert {type(answer) for answer in answers} == {type(None), Unavailable}
+        assert await logged(database) == answers.count(None) == 4, "each is its body and its document"
+
 
 @pytest.mark.guarantee("G8")
 class TestReplay:

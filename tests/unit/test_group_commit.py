@@ -160,6 +160,65 @@ async def test_a_full_queue_refuses_and_keeps_what_it_has(database: Database, co
     assert 99 not in [item for group in database.groups for item in group]
 
 
+def in_bytes(database: Database, capacity_bytes: int) -> Commit:
+    """A queue in which each number is as many bytes as it says."""
+    return GroupCommit(
+        database.write,
+        max_items=2,
+        wait_s=0.0,
+        capacity=20,
+        size_of=lambda number: number,
+        capacity_bytes=capacity_bytes,
+    )
+
+
+async def test_bytes_are_bounded_whether_they_wait_or_are_being_written(database: Database) -> None:
+    """Else events of a megabyte would be more than the memory, long before they are too many."""
+    commit = in_bytes(database, 10)
+    database.gate.clear()
+    writing = start(commit.submit([6]))
+    await settled()
+    with pytest.raises(Unavailable, match="too many bytes"):
+        await asyncio.wait_for(commit.submit([2, 3]), 5)
+    waiting = start(commit.submit([4]))
+    await settled()
+    with pytest.raises(Unavailable, match="too many bytes"):
+        await asyncio.wait_for(commit.submit([1]), 5)
+
+    database.gate.set()
+    assert [*await asyncio.gather(writing, waiting)] == [[60], [40]]
+    assert await commit.submit([10]) == [100]
+
+
+async def test_what_is_larger_than_all_room_is_taken_when_it_comes_alone(database: Database) -> None:
+    """To tell it to come again later would be for ever."""
+    commit = in_bytes(database, 10)
+
+    assert await commit.submit([11]) == [110]
+    assert await commit.submit([12]) == [120]
+
+
+async def test_room_in_bytes_comes_back_from_who_failed_and_who_gave_up(database: Database) -> None:
+    commit = in_bytes(database, 10)
+    database.gate.clear()
+    callers = [start(commit.submit([number])) for number in (1, 2, 3, 4)]
+    await settled()
+    callers[3].cancel()
+    database.error = Unavailable("away")
+    database.gate.set()
+    await asyncio.gather(*callers, return_exceptions=True)
+    database.error = None
+    database.gate.clear()
+
+    small = start(commit.submit([1]))
+    await settled()
+    full = start(commit.submit([9]))
+    await settled()
+    database.gate.set()
+
+    assert [*await asyncio.gather(small, full)] == [[10], [90]]
+
+
 async def test_a_batch_that_does_not_fit_is_refused_as_a_whole(database: Database, commit: Commit) -> None:
     with pytest.raises(Unavailable):
         await commit.submit(list(range(21)))
