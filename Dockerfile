@@ -2,7 +2,7 @@
 # Python, that function, shared/, and what functions/store/requirements.txt asks for: no Kafka client where none is used.
 # tests/manifests runs the steps below in a fresh environment, and starts each function as the container does.
 # The base is pinned by its tag alone: whoever builds for production pins its digest too.
-FROM python:3.11-slim-bookworm AS dependencies
+FROM python:3.11.14-slim-bookworm AS dependencies
 ARG FUNCTION
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /venv
@@ -13,7 +13,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY functions/${FUNCTION}/requirements.txt ./
 RUN mkdir shared && pip install --constraint constraints.txt --requirement requirements.txt && pip uninstall --yes pip setuptools
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11.14-slim-bookworm
 ARG FUNCTION
 COPY --from=dependencies /venv /venv
 WORKDIR /app

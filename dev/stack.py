@@ -157,6 +157,7 @@ class Stack:
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
             "KAFKA_TOPIC": self.topic,
             "KAFKA_CONSUMER_GROUP": self.consumer_group,
+            "PODS_SELECTOR": "",  # all pods of a cluster that is named
             **(self.issuer.settings if self.issuer else {"AUTH": "off"}),
             **self.options.settings,
         }

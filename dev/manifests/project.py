@@ -21,6 +21,8 @@ class Project:
     functions: frozenset[str]
     senders: frozenset[str]
     """The functions that import a Kafka client, however indirectly."""
+    gatherers: frozenset[str]
+    """Those that write what several requests bring at once."""
     artifacts: Mapping[str, str]
     """The function that each of skaffold.yaml's images holds."""
     calls: Mapping[str, frozenset[tuple[str, str, str]]]
@@ -38,15 +40,18 @@ class Project:
         imports = grimp.build_graph("twofold", "functions", include_external_packages=True)
         return cls(
             functions=functions,
-            senders=frozenset(
-                name for name in functions if imports.find_shortest_chain(f"functions.{name}.main", "kafka")
-            ),
+            senders=_importing(imports, functions, "kafka"),
+            gatherers=_importing(imports, functions, "twofold.group_commit"),
             artifacts=_artifacts(root / "skaffold.yaml"),
             calls={name: _calls(root / "functions" / name) for name in functions},
             roles=frozenset(ROLES),
             base_settings=yaml.safe_load((root / "knative/base/settings.yaml").read_text())["data"],
             version=tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"],
         )
+
+
+def _importing(imports: grimp.ImportGraph, functions: frozenset[str], module: str) -> frozenset[str]:
+    return frozenset(name for name in functions if imports.find_shortest_chain(f"functions.{name}.main", module))
 
 
 _CALL = re.compile(r"\.(list|read|create|replace|patch|delete)_(?:namespaced_)?([a-z]+)(?:_for_all_namespaces)?\(")

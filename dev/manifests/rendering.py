@@ -45,9 +45,9 @@ class Rendered:
         """Knative's Services, by the name of their function."""
         return {function_of(found): found for found in self.of("Service", SERVICE)}
 
-    def named(self, kind: str, name: str) -> Object | None:
+    def named(self, kind: str, name: str, api_version: str | None = None) -> Object | None:
         """The object of that name; None if there is none."""
-        return next((found for found in self.of(kind) if found["metadata"]["name"] == name), None)
+        return next((found for found in self.of(kind, api_version) if found["metadata"]["name"] == name), None)
 
     def config_map(self, name: str) -> Object | None:
         """The ConfigMap of that name, whatever hash of its content stands behind it; None if there is none."""

@@ -1,14 +1,9 @@
-"""Rules over what may be reached and read: Kubernetes' API, secrets, the network."""
+"""Rules over what service accounts may ask of Kubernetes' API; what pods may reach is in `rules_network`."""
 
 from collections.abc import Iterator, Mapping
 
 from dev.manifests.project import Project
-from dev.manifests.rendering import Object, Rendered, called
-
-MONGODB = 27017
-KAFKA = frozenset({9092, 9093})
-KUBERNETES = frozenset({443, 6443})
-"""The API's Service, and the server's own port."""
+from dev.manifests.rendering import Rendered, called
 
 NEEDS: Mapping[str, frozenset[tuple[str, str, str]]] = {
     "pod-events": frozenset({("", "pods", "get"), ("", "pods", "list")}),
@@ -67,6 +62,17 @@ def nobody_reads_secrets(rendered: Rendered, _: Project) -> Iterator[str]:
             yield f"{called(binding)}: {ref['kind']} {ref['name']} is none of ours, and may allow anything"
 
 
+def rights_are_given_to_our_accounts_alone(rendered: Rendered, _: Project) -> Iterator[str]:
+    """A group, a user, or an account of another name space would have what ours need."""
+    ours = {
+        (account["metadata"]["namespace"], account["metadata"]["name"]) for account in rendered.of("ServiceAccount")
+    }
+    for binding in [*rendered.of("RoleBinding"), *rendered.of("ClusterRoleBinding")]:
+        for subject in binding.get("subjects", []):
+            if subject["kind"] != "ServiceAccount" or (subject.get("namespace"), subject["name"]) not in ours:
+                yield f"{called(binding)}: {subject['kind']} {subject['name']} is no service account of ours"
+
+
 def granted(rendered: Rendered, account: str) -> frozenset[tuple[str, str, str]]:
     """What the bindings of an overlay let a service account do."""
     found: set[tuple[str, str, str]] = set()
@@ -83,49 +89,9 @@ def granted(rendered: Rendered, account: str) -> frozenset[tuple[str, str, str]]
     return frozenset(found)
 
 
-def the_network_lets_through_what_is_used(rendered: Rendered, project: Project) -> Iterator[str]:
-    """MongoDB for every function, Kafka for those that send; and nothing that no policy names."""
-    if not any(_selects_all(policy) for policy in rendered.of("NetworkPolicy")):
-        yield "no NetworkPolicy closes what the others don't open (podSelector: {}, Ingress and Egress, no rules)"
-    clients = {name: {"serving.knative.dev/service": name.replace("_", "-")} for name in rendered.functions}
-    for name, labels in (clients | {"setup": {"app.kubernetes.io/name": "setup"}}).items():
-        ports = _egress_ports(rendered, labels)
-        sends = name in project.senders or name == "setup"
-        if MONGODB not in ports:
-            yield f"NetworkPolicy {name}: MongoDB can't be reached (egress to port {MONGODB})"
-        if sends and not ports >= KAFKA:
-            yield f"NetworkPolicy {name}: Kafka can't be reached (egress to ports {sorted(KAFKA)})"
-        if not sends and ports & KAFKA:
-            yield f"NetworkPolicy {name}: Kafka can be reached, and {name} sends nothing"
-        service = rendered.functions.get(name)
-        if service and ("twofold.dev/kafka" in service["metadata"]["labels"]) != sends:
-            yield f"{called(service)}: the label twofold.dev/kafka: client is for those that send, and for them only"
-
-    for source in rendered.of("ApiServerSource"):
-        labels = {"eventing.knative.dev/sourceName": source["metadata"]["name"]}
-        if not _egress_ports(rendered, labels) >= KUBERNETES:
-            yield f"{called(source)}: its adapter can't reach Kubernetes' API (a NetworkPolicy for pods with {labels})"
-
-
-def _selects_all(policy: Object) -> bool:
-    spec = policy["spec"]
-    closed = set(spec.get("policyTypes", [])) == {"Ingress", "Egress"}
-    return spec["podSelector"] == {} and closed and not spec.get("ingress") and not spec.get("egress")
-
-
-def _egress_ports(rendered: Rendered, labels: Mapping[str, str]) -> set[int]:
-    return {
-        port["port"]
-        for policy in rendered.of("NetworkPolicy")
-        if policy["spec"]["podSelector"].get("matchLabels") == labels
-        for rule in policy["spec"].get("egress", [])
-        for port in rule.get("ports", [])
-    }
-
-
 RULES = (
     service_accounts_may_what_they_ask_for,
     what_is_asked_for_is_what_is_called,
     nobody_reads_secrets,
-    the_network_lets_through_what_is_used,
+    rights_are_given_to_our_accounts_alone,
 )

@@ -13,6 +13,9 @@ LOCAL_SERVERS = frozenset({"mongo", "apache/kafka"})
 """The images of others, and in the local overlay alone."""
 
 PROBE = {"path": "/healthz"}
+ALWAYS_THERE = frozenset({"store", "pod_events"})
+"""What a source gives up on for good, or falls behind with, while a pod starts."""
+
 SCALE = ("min-scale", "max-scale", "metric", "target")
 
 
@@ -54,6 +57,12 @@ def no_pod_has_more_than_it_needs(rendered: Rendered, project: Project) -> Itera
     """Nobody is root, may become it, or has a capability; ours can't write but to /tmp."""
     for thing, spec in rendered.pods():
         pod = spec.get("securityContext", {})
+        for name in ("hostNetwork", "hostPID", "hostIPC"):
+            if spec.get(name):
+                yield f"{called(thing)}: {name} shares the node's"
+        for volume in spec.get("volumes", []):
+            if "hostPath" in volume:
+                yield f"{called(thing)}: the volume {volume['name']} is a folder of the node (hostPath)"
         for container in _containers(spec):
             has = pod | container.get("securityContext", {})
             where = f"{called(thing)}, {container['image']}"
@@ -100,24 +109,32 @@ def probes_ask_whether_it_answers(rendered: Rendered, _: Project) -> Iterator[st
                 yield f"{called(service)}: {probe} is not GET {PROBE['path']}"
 
 
-def scale_and_resources_are_said(rendered: Rendered, _: Project) -> Iterator[str]:
+def scale_and_resources_are_said(rendered: Rendered, project: Project) -> Iterator[str]:
     """None is left to Knative's defaults, which differ between clusters."""
-    for service in rendered.functions.values():
-        template = service["spec"]["template"]
-        annotations = template["metadata"].get("annotations", {})
-        for name in SCALE:
-            if f"autoscaling.knative.dev/{name}" not in annotations:
-                yield f"{called(service)}: autoscaling.knative.dev/{name} is not said"
-        if annotations.get("autoscaling.knative.dev/max-scale") == "0":
-            yield f"{called(service)}: max-scale is without bounds"
-        for name in ("containerConcurrency", "timeoutSeconds"):
-            if name not in template["spec"]:
-                yield f"{called(service)}: {name} is not said"
+    for name, service in rendered.functions.items():
+        yield from _scales(name, service, project)
     for thing, spec in rendered.pods():
         for container in spec["containers"]:
             resources = container.get("resources", {})
             if {"cpu", "memory"} - resources.get("requests", {}).keys() or "memory" not in resources.get("limits", {}):
                 yield f"{called(thing)}: resources lack requests.cpu, requests.memory or limits.memory"
+
+
+def _scales(name: str, service: Object, project: Project) -> Iterator[str]:
+    template = service["spec"]["template"]
+    annotations = template["metadata"].get("annotations", {})
+    for said in SCALE:
+        if f"autoscaling.knative.dev/{said}" not in annotations:
+            yield f"{called(service)}: autoscaling.knative.dev/{said} is not said"
+    if annotations.get("autoscaling.knative.dev/max-scale") == "0":
+        yield f"{called(service)}: max-scale is without bounds"
+    if name in ALWAYS_THERE and annotations.get("autoscaling.knative.dev/min-scale") == "0":
+        yield f"{called(service)}: min-scale is 0, and its source does not wait for a pod that starts"
+    for said in ("containerConcurrency", "timeoutSeconds"):
+        if said not in template["spec"]:
+            yield f"{called(service)}: {said} is not said"
+    if name in project.gatherers and template["spec"].get("containerConcurrency", 0) != 0:
+        yield f"{called(service)}: containerConcurrency is not 0, and what waits together is written at once"
 
 
 def _containers(spec: Object) -> list[Any]:

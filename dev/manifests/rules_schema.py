@@ -7,7 +7,7 @@ import kubernetes_validate
 from dev.manifests.project import Project
 from dev.manifests.rendering import Rendered, called
 
-KUBERNETES = "1.34"
+KUBERNETES = "1.36"
 """The version whose schemas are asked."""
 
 _OTHERS = (".knative.dev/",)

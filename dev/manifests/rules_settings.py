@@ -7,7 +7,8 @@ from typing import get_args
 from pydantic import SecretStr, ValidationError
 
 from dev.manifests.project import Project
-from dev.manifests.rendering import Object, Rendered, called, without_hash
+from dev.manifests.rendering import Object, Rendered, called, function_of, without_hash
+from twofold.feed import MAX_WAIT_S
 from twofold.settings import Settings
 
 FRAMEWORK = re.compile(r"FUNCTION_|OTEL_|PYTHON|(HOST|PORT|WORKERS|GUNICORN_LOG_LEVEL)$")
@@ -61,19 +62,26 @@ def settings_are_taken(rendered: Rendered, _: Project) -> Iterator[str]:
 
 def time_outs_fit_into_each_other(rendered: Rendered, _: Project) -> Iterator[str]:
     """A function has its say before Knative cuts it off."""
-    for name, service in rendered.functions.items():
-        env = dict(next(env for thing, _, env in _environments(rendered) if thing is service))
+    for thing, spec, env in _environments(rendered):
+        if thing["kind"] != "Service":
+            continue
         settings = _settings({name: value for name, value in env.items() if name in _FIELDS})
-        budgets = {"relay": settings.relay_budget_s, "pod_events": settings.pods_budget_s}
-        takes = budgets.get(name, settings.mongodb_timeout_s)
-        if service["spec"]["template"]["spec"].get("timeoutSeconds", 0) <= takes:
-            yield f"{called(service)}: timeoutSeconds is not more than the {takes:g} s that it may take"
+        budgets = {
+            "relay": settings.relay_budget_s,
+            "pod_events": settings.pods_budget_s,
+            "query": settings.stream_s,
+            "audit": MAX_WAIT_S,
+            "admin": max(settings.export_timeout_s, settings.statistics_timeout_s),
+        }
+        takes = budgets.get(function_of(thing), settings.mongodb_timeout_s)
+        if spec.get("timeoutSeconds", 0) <= takes:
+            yield f"{called(thing)}: timeoutSeconds is not more than the {takes:g} s that it may take"
 
 
 def each_function_is_a_user_of_its_own(rendered: Rendered, project: Project) -> Iterator[str]:
     """With the password of a Secret that setup reads too."""
     setup = rendered.named("Job", "setup")
-    made = _secrets_of(setup) if setup else {}
+    made = secrets_of(setup) if setup else {}
     for role in sorted(project.roles):
         if made.get(f"MONGODB_PASSWORD_{role.upper()}") != (_secret(role), "password"):
             yield (
@@ -88,7 +96,7 @@ def each_function_is_a_user_of_its_own(rendered: Rendered, project: Project) -> 
         database = rendered.data("settings").get("MONGODB_DATABASE")
         if match is None or match.groups() != (name, database):
             yield f"{called(service)}: MONGODB_URI is not that of the user {name}, authSource {database}"
-        if _secrets_of(service).get("MONGODB_PASSWORD") != (_secret(name), "password"):
+        if secrets_of(service).get("MONGODB_PASSWORD") != (_secret(name), "password"):
             yield f"{called(service)}: MONGODB_PASSWORD is not the password of Secret {_secret(name)}"
         order = [variable for variable in env if variable.startswith("MONGODB_")]
         if order and order[-1] != "MONGODB_URI":
@@ -207,7 +215,8 @@ def _kind(reference: str) -> str:
     return "ConfigMap" if reference.startswith("configMap") else "Secret"
 
 
-def _secrets_of(thing: Object) -> dict[str, tuple[str, str]]:
+def secrets_of(thing: Object) -> dict[str, tuple[str, str]]:
+    """A container's variables that come from Secrets: name and key."""
     return {
         variable["name"]: (ref["name"], ref["key"])
         for variable in _container(thing).get("env", [])

@@ -81,6 +81,14 @@ def retry_budget(source: Object) -> timedelta:
 _ENOUGH = 1000
 
 
+def the_topic_outlasts_the_retries(rendered: Rendered, _: Project) -> Iterator[str]:
+    """What the topic drops while a sink is away, the source never reads."""
+    kept = timedelta(days=float(rendered.data("settings").get("SETUP_TOPIC_RETENTION_DAYS", 0)))
+    for source in rendered.of("KafkaSource"):
+        if kept <= (budget := retry_budget(source)):
+            yield f"{called(source)}: tries for {budget}, and the topic keeps {kept} (SETUP_TOPIC_RETENTION_DAYS)"
+
+
 def kafka_sources_read_what_is_sent(rendered: Rendered, _: Project) -> Iterator[str]:
     """Topic, servers and group are those of the functions' settings: relay asks for the group's progress."""
     settings = rendered.data("settings")
@@ -128,6 +136,8 @@ def sinks_are_there_and_wait_long_enough(rendered: Rendered, _: Project) -> Iter
             answers = timedelta(seconds=service["spec"]["template"]["spec"].get("timeoutSeconds", 300))
             if waits is not None and _DURATION.validate_python(waits) < answers:
                 yield f"{called(source)}: waits {waits} for its {role}, which may take {answers}"
+            if waits is not None and _DURATION.validate_python(waits) > 2 * answers:
+                yield f"{called(source)}: waits {waits} for its {role}, which is cut off after {answers}"
 
 
 def pings_come_often_enough(rendered: Rendered, _: Project) -> Iterator[str]:
@@ -158,8 +168,9 @@ def what_is_sent_is_what_is_listed(rendered: Rendered, _: Project) -> Iterator[s
         if sent_from != settings.get("PODS_NAMESPACE") or spec.get("namespaceSelector"):
             yield f"{called(source)}: its namespaces are not PODS_NAMESPACE: {settings.get('PODS_NAMESPACE')!r}"
         for resource in spec["resources"]:
-            labels = resource.get("selector", {}).get("matchLabels", {})
-            if ",".join(f"{name}={value}" for name, value in labels.items()) != settings.get("PODS_SELECTOR"):
+            selector = resource.get("selector", {})
+            labels = ",".join(f"{name}={value}" for name, value in selector.get("matchLabels", {}).items())
+            if labels != settings.get("PODS_SELECTOR") or selector.keys() - {"matchLabels"}:
                 yield f"{called(source)}: its selector is not PODS_SELECTOR: {settings.get('PODS_SELECTOR')!r}"
 
 
@@ -177,6 +188,7 @@ RULES = (
     each_sink_has_one_source,
     kafka_sources_leave_nothing_to_defaults,
     the_retry_budget_outlasts_a_day,
+    the_topic_outlasts_the_retries,
     kafka_sources_read_what_is_sent,
     kafka_is_reached_as_production_wants,
     sinks_are_there_and_wait_long_enough,

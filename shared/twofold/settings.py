@@ -133,8 +133,8 @@ class Settings(BaseSettings):
     """Pods in these have no events; nor has one with the label or annotation `twofold.dev/ignore: "true"`."""
     pods_namespace: str = ""
     """Whose pods are listed; empty for those of all."""
-    pods_selector: str = ""
-    """Which pods are listed, by their labels: the ApiServerSource's selector."""
+    pods_selector: str = "twofold.dev/watch=true"
+    """Which pods are listed, by their labels: the ApiServerSource's selector. Empty for all."""
     pods_page: Count = 250
     """How many pods are asked for, and held, at a time."""
     pods_budget_s: Seconds = 30.0

@@ -4,11 +4,13 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 
+import grimp
 import pytest
 
 from dev.paths import ROOT
 from tests.helpers import altered, an_event, delivered, failing, plain_record, some_events
 from tests.told import Told
+from twofold import telemetry
 from twofold.cloudevents import Delivered, Received
 from twofold.errors import Malformed, Unavailable
 from twofold.event_store import EventStore
@@ -181,6 +183,52 @@ async def test_where_nobody_traces_an_event_takes_on_the_trace_of_its_request(
 @pytest.mark.dev
 def test_each_metric_is_explained_in_the_operators_page() -> None:
     """Its name, its kind and its unit, in a table."""
-    page = (ROOT / "docs" / "operations.md").read_text()
-    rows = re.findall(r"^\| `([a-z_.]+)` \| (counter|histogram|gauge) \| `([^`]+)` \|", page, re.MULTILINE)
+    rows = [row[:3] for row in explained()]
     assert sorted(rows) == sorted((metric.name, metric.kind, metric.unit) for metric in METRICS)
+
+
+def explained() -> list[tuple[str, str, str, str]]:
+    """Name, kind, unit and origin of each metric, as the operators' page has them."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    row = r"^\| `([a-z_.]+)` \| (counter|histogram|gauge) \| `([^`]+)` \| ([^|]+) \|"
+    return re.findall(row, page, re.MULTILINE)
+
+
+IDLE = {
+    ("twofold.events.stored", "dead_letters"),
+    ("twofold.events.duplicates", "dead_letters"),
+    ("twofold.events.rejected", "pod_events"),
+}
+"""Who ships the code that counts, and gives it nothing to count."""
+
+
+@pytest.mark.dev
+def test_each_metric_comes_from_the_functions_that_ship_what_counts_it() -> None:
+    """But for the few that never have anything to count."""
+    origins = {name: set(re.findall(r"`([a-z_]+)`", origin)) for name, _, _, origin in explained()}
+    imports = grimp.build_graph("twofold", "functions")
+    functions = [main.parent.name for main in ROOT.glob("functions/*/main.py")]
+    compared = 0
+    for metric, modules in counted_in().items():
+        ship = {
+            function
+            for function in functions
+            for module in modules
+            if imports.find_shortest_chain(f"functions.{function}.main", f"twofold.{module}")
+        }
+        said = origins[metric] or set(functions)  # all
+        assert said == {function for function in ship if (metric, function) not in IDLE}, metric
+        compared += 1
+    assert compared >= len(METRICS) - 2, "the group commit's are told through an argument"
+
+
+def counted_in() -> dict[str, set[str]]:
+    """The modules that name a metric's constant, by the metric's name."""
+    found: dict[str, set[str]] = {}
+    constants = {name: value for name, value in vars(telemetry).items() if value in METRICS}
+    for file in (ROOT / "shared" / "twofold").glob("*.py"):
+        if file.stem not in ("telemetry", "otel"):
+            for name, metric in constants.items():
+                if re.search(rf"\btelemetry\b(?s:.*)\b{name}\b", file.read_text()):
+                    found.setdefault(metric.name, set()).add(file.stem)
+    return found

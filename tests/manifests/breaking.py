@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from dev.manifests.check import Rule
+from dev.manifests.check import Rule, said
 from dev.manifests.project import Project
 from dev.manifests.rendering import Object, Rendered
 
@@ -27,7 +27,7 @@ class Broken:
         """What the rule says of a copy that is broken."""
         rendered = deepcopy(overlays[self.overlay])
         self.change(rendered)
-        return list(self.rule(rendered, project))
+        return list(said(self.rule, rendered, project))
 
     def __str__(self) -> str:
         return f"{self.rule.__name__}: {self.what}"
@@ -124,6 +124,6 @@ def bind(rendered: Rendered, kind: str, account: str, role: str) -> None:
             "kind": f"{kind}Binding",
             "metadata": {"name": "more", "namespace": "twofold"},
             "roleRef": {"kind": kind, "name": role},
-            "subjects": [{"kind": "ServiceAccount", "name": account}],
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": "twofold"}],
         }
     )

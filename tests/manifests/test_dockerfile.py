@@ -18,11 +18,11 @@ def of(instruction: str) -> list[str]:
 
 
 def test_every_base_is_pinned() -> None:
-    """To a version of Python and one of Debian; which digest that is, no machine without a registry can say."""
+    """To one release of Python and of Debian; which digest that is, no machine without a registry can say."""
     bases = [value.split()[0] for value in of("FROM")]
     assert len(bases) == 2, "what builds stays behind"
     for base in bases:
-        assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", base)
+        assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", base)
 
 
 def test_its_user_is_nobody_in_particular() -> None:

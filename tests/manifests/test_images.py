@@ -16,6 +16,7 @@ import yaml
 from dev.image import Builder, Stage
 from dev.manifests.project import Project
 from dev.manifests.rendering import Rendered
+from dev.manifests.rules_functions import OPEN
 from dev.manifests.rules_settings import environment
 from dev.paths import ROOT
 from dev.processes import Child, free_port, wait_until
@@ -177,7 +178,7 @@ def test_it_starts_from_its_image_alone_and_does_its_job(
 @pytest.mark.slow
 @pytest.mark.parametrize("image", FUNCTIONS, indirect=True)
 def test_it_holds_only_what_it_needs(image: Stage, project: Project) -> None:
-    """No other function, no installer, no tests; a Kafka client only where one is used; and nobody may add to it."""
+    """No other function, no installer, no tests; each client only where it is used; and nobody may add to it."""
     name = image.arguments["FUNCTION"]
     app = image.root / "app"
     assert sorted(path.name for path in app.iterdir()) == ["functions", "shared"]
@@ -190,6 +191,8 @@ def test_it_holds_only_what_it_needs(image: Stage, project: Project) -> None:
 
     assert can("-c", "import pymongo, functions_framework")
     assert can("-c", "import kafka") == (name in project.senders)
+    assert can("-c", "import kubernetes") == bool(project.calls[name])
+    assert can("-c", "import jwt") == (name in OPEN)
     assert not can("-c", "import pip")
     assert not can("-c", "import pytest")
     assert not can("-c", f"open({str(app / 'shared/twofold/more.py')!r}, 'w')")

@@ -1,5 +1,6 @@
 """Every rule holds in both overlays; each has a manifest that breaks it; and what the rules over all of them find."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
@@ -7,11 +8,15 @@ from typing import Any
 
 import pytest
 
-from dev.manifests.check import RULES, RULES_OVER_ALL, complaints
+from dev.manifests.check import RULES, RULES_OVER_ALL, complaints, said
 from dev.manifests.project import Project
+from dev.manifests.rendering import OVERLAYS
+from dev.manifests.rules_schema import objects_are_valid
 from dev.manifests.rules_sources import retry_budget
 from tests.manifests import test_rules_access as access
 from tests.manifests import test_rules_functions as functions
+from tests.manifests import test_rules_network as network
+from tests.manifests import test_rules_production as production
 from tests.manifests import test_rules_schema as schema
 from tests.manifests import test_rules_settings as settings_and_users
 from tests.manifests import test_rules_sources as sources
@@ -25,7 +30,7 @@ def test_every_rule_holds(overlays: Overlays, project: Project) -> None:
 
 
 def test_no_rule_is_without_a_manifest_that_breaks_it() -> None:
-    every = (access, functions, schema, settings_and_users, sources)
+    every = (access, functions, network, production, schema, settings_and_users, sources)
     assert {broken.rule for module in every for broken in module.BROKEN} == set(RULES)
 
 
@@ -64,6 +69,33 @@ class TestWhatIsToBeDone:
     def test_for_an_artifact_without_a_function(self, overlays: Overlays, project: Project) -> None:
         changed = replace(project, artifacts={**project.artifacts, "twofold-shop": "shop"})
         assert any("twofold-shop for FUNCTION: shop" in line for line in complaints([overlays["local"]], changed))
+
+
+def members(thing: Any, depth: int) -> Iterator[tuple[dict[str, Any], str]]:
+    """What each member of an object is in, and its name, down to a depth."""
+    if isinstance(thing, dict) and depth:
+        for name, part in thing.items():
+            yield thing, name
+            yield from members(part, depth - 1)
+    elif isinstance(thing, list):
+        for part in thing:
+            yield from members(part, depth)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_member_that_is_missing_is_a_complaint_at_most(overlays: Overlays, project: Project, overlay: str) -> None:
+    """Never the end of the check: whoever wrote the manifest is to be told what is wrong."""
+    judged = [rule for rule in RULES if rule is not objects_are_valid]  # whose schemas take long, and say more
+    rendered = deepcopy(overlays[overlay])
+    looked_at = 0
+    for thing in {(thing["apiVersion"], thing["kind"]): thing for thing in rendered.objects}.values():
+        for place, name in list(members(thing.get("spec", {}), 3)):
+            part = place.pop(name)
+            for rule in judged:
+                list(said(rule, rendered, project))
+            place[name] = part
+            looked_at += 1
+    assert looked_at > 50
 
 
 def test_a_call_that_needs_another_right_is_found_out(overlays: Overlays, project: Project) -> None:

@@ -1,21 +1,29 @@
-"""Rights and ways that nobody needs, or that somebody lacks: each is found out."""
+"""Rights that nobody needs, or that somebody lacks: each is found out."""
 
 import pytest
 
 from dev.manifests.project import Project
+from dev.manifests.rendering import Object, Rendered
 from dev.manifests.rules_access import (
     nobody_reads_secrets,
+    rights_are_given_to_our_accounts_alone,
     service_accounts_may_what_they_ask_for,
-    the_network_lets_through_what_is_used,
     what_is_asked_for_is_what_is_called,
 )
-from tests.manifests.breaking import Broken, Overlays, bind, grant, pod, remove, service, the
+from tests.manifests.breaking import Broken, Overlays, bind, grant, pod, remove, the
 
 pytestmark = pytest.mark.dev
 
 PODS = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
 SECRETS = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
 ANYTHING = {"apiGroups": ["*"], "resources": ["pods"], "verbs": ["*"]}
+
+
+def subjects(rendered: Rendered) -> list[Object]:
+    """Whom the rights of pod_events are given to."""
+    found: list[Object] = the(rendered, "ClusterRoleBinding", "twofold-pod-events")["subjects"]
+    return found
+
 
 BROKEN = (
     Broken(
@@ -60,12 +68,6 @@ BROKEN = (
         lambda r: the(r, "ApiServerSource", "pod-events")["spec"]["resources"].append({"kind": "Job"}),
         "ServiceAccount pod-source",
     ),
-    Broken(
-        the_network_lets_through_what_is_used,
-        "an adapter that is locked in",
-        lambda r: remove(r, "NetworkPolicy", "pod-source"),
-        "its adapter can't reach Kubernetes' API",
-    ),
     Broken(nobody_reads_secrets, "in the namespace", lambda r: grant(r, "Role", "store", SECRETS), "secrets"),
     Broken(nobody_reads_secrets, "everywhere", lambda r: grant(r, "ClusterRole", "store", SECRETS), "secrets"),
     Broken(nobody_reads_secrets, "all verbs", lambda r: grant(r, "Role", "store", ANYTHING), "verbs is *"),
@@ -76,34 +78,28 @@ BROKEN = (
         "is none of ours",
     ),
     Broken(
-        the_network_lets_through_what_is_used,
-        "an open network",
-        lambda r: remove(r, "NetworkPolicy", "nothing-else"),
-        "no NetworkPolicy closes",
+        rights_are_given_to_our_accounts_alone,
+        "everybody who has a token",
+        lambda r: the(r, "ClusterRoleBinding", "twofold-pod-events")["subjects"].append(
+            {"kind": "Group", "name": "system:authenticated"}
+        ),
+        "Group system:authenticated is no service account",
     ),
     Broken(
-        the_network_lets_through_what_is_used,
-        "no way to MongoDB",
-        lambda r: remove(r, "NetworkPolicy", "store"),
-        "MongoDB can't be reached",
+        rights_are_given_to_our_accounts_alone,
+        "another name space's account",
+        lambda r: the(r, "ClusterRoleBinding", "twofold-pod-events")["subjects"].append(
+            {"kind": "ServiceAccount", "name": "pod-events", "namespace": "default"}
+        ),
+        "ServiceAccount pod-events is no service account of ours",
     ),
     Broken(
-        the_network_lets_through_what_is_used,
-        "no way to Kafka",
-        lambda r: the(r, "NetworkPolicy", "relay")["spec"]["egress"].pop(),
-        "Kafka can't be reached",
-    ),
-    Broken(
-        the_network_lets_through_what_is_used,
-        "a way to Kafka for nothing",
-        lambda r: the(r, "NetworkPolicy", "store")["spec"]["egress"].append({"ports": [{"port": 9092}]}),
-        "store sends nothing",
-    ),
-    Broken(
-        the_network_lets_through_what_is_used,
-        "a sender without Kafka's user",
-        lambda r: service(r, "relay")["metadata"]["labels"].pop("twofold.dev/kafka"),
-        "the label twofold.dev/kafka",
+        rights_are_given_to_our_accounts_alone,
+        "an account that nobody makes",
+        lambda r: the(r, "ClusterRoleBinding", "twofold-pod-events")["subjects"].append(
+            {"kind": "ServiceAccount", "name": "shop", "namespace": "twofold"}
+        ),
+        "ServiceAccount shop is no",
     ),
 )
 

@@ -1,8 +1,11 @@
 """Services, images and pods that are not as they must be: each is found out."""
 
+from collections.abc import Callable
+
 import pytest
 
 from dev.manifests.project import Project
+from dev.manifests.rendering import Rendered
 from dev.manifests.rules_functions import (
     SCALE,
     each_function_has_a_service,
@@ -26,6 +29,12 @@ from tests.manifests.breaking import (
 )
 
 pytestmark = pytest.mark.dev
+
+
+def sharing(name: str) -> Callable[[Rendered], object]:
+    """The change that gives a pod what is the node's."""
+    return lambda rendered: pod(rendered).update({name: True})
+
 
 BROKEN = (
     Broken(
@@ -180,6 +189,39 @@ BROKEN = (
             f"{name} is not said",
         )
         for name in SCALE
+    ),
+    *(
+        Broken(
+            no_pod_has_more_than_it_needs,
+            name,
+            sharing(name),
+            f"Service store: {name} shares the node's",
+        )
+        for name in ("hostNetwork", "hostPID", "hostIPC")
+    ),
+    Broken(
+        no_pod_has_more_than_it_needs,
+        "a folder of the node",
+        lambda r: pod(r)["volumes"].append({"name": "node", "hostPath": {"path": "/etc"}}),
+        "the volume node is a folder of the node",
+    ),
+    Broken(
+        scale_and_resources_are_said,
+        "no pod for the log",
+        lambda r: annotations(r).update({"autoscaling.knative.dev/min-scale": "0"}),
+        "Service store: min-scale is 0",
+    ),
+    Broken(
+        scale_and_resources_are_said,
+        "no pod for the cluster's pods",
+        lambda r: annotations(r, "pod_events").update({"autoscaling.knative.dev/min-scale": "0"}),
+        "Service pod-events: min-scale is 0",
+    ),
+    Broken(
+        scale_and_resources_are_said,
+        "one at a time",
+        lambda r: pod(r).update(containerConcurrency=1),
+        "containerConcurrency is not 0",
     ),
     Broken(
         scale_and_resources_are_said,

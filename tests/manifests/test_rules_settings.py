@@ -53,6 +53,24 @@ BROKEN = (
         "not more than the 4 s",
     ),
     Broken(
+        time_outs_fit_into_each_other,
+        "cut off in a live stream",
+        lambda r: pod(r, "query").update(timeoutSeconds=240),
+        "not more than the 240 s",
+    ),
+    Broken(
+        time_outs_fit_into_each_other,
+        "cut off while a reader of the feed waits",
+        lambda r: pod(r, "audit").update(timeoutSeconds=25),
+        "not more than the 25 s",
+    ),
+    Broken(
+        time_outs_fit_into_each_other,
+        "cut off in an export",
+        lambda r: pod(r, "admin").update(timeoutSeconds=30),
+        "not more than the 30 s",
+    ),
+    Broken(
         each_function_is_a_user_of_its_own,
         "another's user",
         lambda r: env(r, "MONGODB_URI").update(value=env(r, "MONGODB_URI", "relay")["value"]),

@@ -15,6 +15,7 @@ from dev.manifests.rules_sources import (
     pings_come_often_enough,
     sinks_are_there_and_wait_long_enough,
     the_retry_budget_outlasts_a_day,
+    the_topic_outlasts_the_retries,
     what_is_sent_is_what_is_listed,
 )
 from tests.manifests.breaking import (
@@ -118,6 +119,12 @@ BROKEN = (
         "gives up after 0:10:13.8",
     ),
     Broken(
+        the_topic_outlasts_the_retries,
+        "a topic that forgets within a day",
+        lambda r: settings(r).update(SETUP_TOPIC_RETENTION_DAYS="1"),
+        "and the topic keeps 1 day",
+    ),
+    Broken(
         kafka_sources_read_what_is_sent,
         "another topic",
         lambda r: source(r).update(topics=["events"]),
@@ -184,6 +191,12 @@ BROKEN = (
         "waits PT5S",
     ),
     Broken(
+        sinks_are_there_and_wait_long_enough,
+        "a wait for a sink that is long gone",
+        lambda r: delivery(r).update(timeout="PT600S"),
+        "which is cut off after",
+    ),
+    Broken(
         pings_come_often_enough,
         "once an hour",
         lambda r: the(r, "PingSource", "relay")["spec"].update(schedule="0 * * * *"),
@@ -201,6 +214,26 @@ BROKEN = (
         what_is_sent_is_what_is_listed,
         "another selector",
         lambda r: settings(r).update(PODS_SELECTOR="app=shop"),
+        "its selector is not",
+    ),
+    Broken(
+        what_is_sent_is_what_is_listed,
+        "nothing to watch",
+        lambda r: source(r, "ApiServerSource").pop("resources"),
+        "lacks a member",
+    ),
+    Broken(
+        what_is_sent_is_what_is_listed,
+        "no selector",
+        lambda r: source(r, "ApiServerSource")["resources"][0].pop("selector"),
+        "its selector is not",
+    ),
+    Broken(
+        what_is_sent_is_what_is_listed,
+        "a selector that can't be compared",
+        lambda r: source(r, "ApiServerSource")["resources"][0]["selector"].update(
+            matchExpressions=[{"key": "app", "operator": "Exists"}]
+        ),
         "its selector is not",
     ),
     Broken(
