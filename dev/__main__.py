@@ -125,7 +125,7 @@ def up(
     members: Annotated[int, typer.Option(help="mongod processes in the replica set: 1 or 3")] = 1,
     auth: Annotated[bool, typer.Option(help="MongoDB checks users, and each function has its own")] = False,
     fixed_ports: Annotated[bool, typer.Option(help="8080 and up, 27017 and 9092, not free ones")] = False,
-    kubeconfig: Annotated[Path | None, typer.Option(help="watch that cluster's pods, not recorded ones")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="watch that cluster's pods, not made-up ones")] = None,
 ) -> None:
     """Run the whole stack until Ctrl-C."""
     options = command_line_options(

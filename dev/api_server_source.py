@@ -2,7 +2,7 @@
 
 It keeps the rules of the source in Resource mode: a fresh UUID each time, one request after the other, the short retry
 list of `dev.adapter`, and nothing for its first list, nor for one that it has to make again. Its pods are those of a
-real API server (`--kubeconfig`), or recorded lives (`--lives`), sent once from the first state to the last.
+real API server (`--kubeconfig`), or lives from files (`--lives`), sent once from the first state to the last.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Request(NamedTuple):
     body: bytes
 
 
-def recorded(life: Path) -> list[Request]:
+def requests_of(life: Path) -> list[Request]:
     """The requests of one life, each as if sent now."""
     lines = map(json.loads, life.read_text().splitlines())
     return [Request(line["headers"] | _now(), json.dumps(line["body"]).encode()) for line in lines]
@@ -128,12 +128,12 @@ def main() -> None:
     parser.add_argument("--sink", required=True)
     parser.add_argument("--kubeconfig", help="watch the pods of this API server")
     parser.add_argument("--selector", default="", help="and of those only the ones with these labels")
-    parser.add_argument("--lives", type=Path, default=LIVES, help="without it: the folder of the recorded lives")
+    parser.add_argument("--lives", type=Path, default=LIVES, help="without it: the folder with pods' lives")
     options = parser.parse_args(sys.argv[1:])
     if options.kubeconfig:
         requests = watched(CoreV1Api(new_client_from_config(options.kubeconfig)), options.selector)  # type: ignore[no-untyped-call]  # kubernetes.config has no types
     else:
-        requests = (request for life in sorted(options.lives.glob("*.ndjson")) for request in recorded(life))
+        requests = (request for life in sorted(options.lives.glob("*.ndjson")) for request in requests_of(life))
     for outcome in send(options.sink, requests):
         print(outcome, flush=True)
 

@@ -1,10 +1,10 @@
-"""The demo's pods: recorded lives, sent as an ApiServerSource sends them, and what both collections have of them."""
+"""The demo's pods: lives of the test fixtures, sent as by an ApiServerSource, and what the collections have of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dev.api_server_source import LIVES as FOLDER
-from dev.api_server_source import recorded, send
+from dev.api_server_source import requests_of, send
 from twofold.reserved import POD_SOURCE
 
 Document = dict[str, Any]
@@ -23,7 +23,7 @@ TOLD = ("node", "container", "cause", "exit_code", "signal", "reason")
 
 def send_lives(sink: str) -> list[str]:
     """Send every state of every life, and all of them once more; what was not taken at once."""
-    requests = [request for _ in range(2) for life in LIVES for request in recorded(life)]
+    requests = [request for _ in range(2) for life in LIVES for request in requests_of(life)]
     return [f"a pod's state: {outcome}" for outcome in send(sink, requests) if outcome != "200 after 1 tries"]
 
 

@@ -59,7 +59,7 @@ class Options:
     relay_every_s: float | None = None
     """Seconds between the timer's events for `relay`; without it, relay runs when it is called."""
     pod_lives: bool = False
-    """Whether an ApiServerSource stand-in sends the recorded lives of pods to `pod_events`, once."""
+    """Whether an ApiServerSource stand-in sends the lives of pods in `tests/fixtures/pods` to `pod_events`, once."""
     kubeconfig: Path | None = None
     """A Kubernetes API server whose pods the stand-in watches in place of that, and `pod_events` lists."""
     list_every_s: float = 10.0

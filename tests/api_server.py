@@ -30,6 +30,8 @@ class ApiServer:
     """Tokens to go on with that are answered with 410, once each."""
     broken: set[str] = field(default_factory=set)
     """The verbs that something between the two answers: with 404, and no JSON."""
+    failing: dict[str, int] = field(default_factory=dict)
+    """The status that a verb is answered with, or 0: the connection is closed without an answer."""
     delay_s: float = 0.0
     asked: list[str] = field(default_factory=list)
     """The paths of all requests, with their queries."""
@@ -69,6 +71,7 @@ class ApiServer:
             return _status(410, "Expired", {"continue": token})
         start, limit = int(token or 0), int(query.get("limit", len(self.pods)))
         names = sorted(key for key in self.pods if key[1] not in self.hidden and namespace in ("", key[0]))
+        names = [key for key in names if _chosen(self.pods[key], query.get("labelSelector", ""))]
         more = {"continue": str(start + limit)} if start + limit < len(names) else {}
         items = [
             {name: part for name, part in self.pods[key].items() if name not in ("apiVersion", "kind")}
@@ -88,6 +91,16 @@ class ApiServer:
         return (200, found) if found else _status(404, "NotFound")
 
 
+def _chosen(pod: Json, selector: str) -> bool:
+    """Whether its labels are as a selector of `name=value` and `name!=value` says."""
+    labels = pod["metadata"].get("labels", {})
+    for term in filter(None, selector.split(",")):
+        name, unlike, value = term.partition("!=") if "!=" in term else term.partition("=")
+        if (labels.get(name) == value) == (unlike == "!="):
+            return False
+    return True
+
+
 def _status(code: int, reason: str, metadata: Json | None = None) -> tuple[int, Json]:
     status = {"apiVersion": "v1", "kind": "Status", "metadata": metadata or {}, "status": "Failure"}
     return code, status | {"reason": reason, "code": code}
@@ -102,6 +115,11 @@ def api_server() -> Iterator[ApiServer]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if (status := served.failing.get(served.verb(self.path))) is not None:
+                self.close_connection = True
+                if status:
+                    self.send_error(status)
+                return
             broken = served.verb(self.path) in served.broken
             code, answer = (404, {}) if broken else served.answer(self.path)
             body = b"no such page" if broken else json.dumps(answer).encode()

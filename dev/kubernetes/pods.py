@@ -54,7 +54,10 @@ class Kubelet:
 
     def end(self, pod: Manifest, exit_code: int, reason: str, **why: Any) -> Manifest:
         """Every container has ended so; with `restartPolicy: Never` that is the pod's end."""
-        started = now()
+        running = [
+            status["state"].get("running") for status in self._api.get(pod)["status"].get("containerStatuses", [])
+        ]
+        started = next((state["startedAt"] for state in running if state), now())
         ended = {"exitCode": exit_code, "reason": reason, "startedAt": started, "finishedAt": now(), **why}
         phase = "Failed" if exit_code else "Succeeded"
         return self._report(pod, phase, {"state": {"terminated": ended}, "ready": False}, ready="False")
@@ -76,12 +79,12 @@ class Kubelet:
         seen = self._api.get(pod)
         started = seen["status"].get("startTime", now())
         statuses = [_container_status(container, state) for container in seen["spec"]["containers"]]
-        conditions = [_condition(kind, ready) for kind in ("Ready", "ContainersReady")]
-        conditions += [_condition("Initialized", "True")]
-        reported = {condition["type"] for condition in conditions}
-        conditions += [kept for kept in seen["status"].get("conditions", []) if kept["type"] not in reported]
+        known = {condition["type"]: condition for condition in seen["status"].get("conditions", [])}
+        for kind, is_so in (("Ready", ready), ("ContainersReady", ready), ("Initialized", "True")):
+            if known.get(kind, {}).get("status") != is_so:  # else it has been so since then
+                known[kind] = _condition(kind, is_so)
         status = {"phase": phase, "startTime": started, "hostIP": "10.1.0.1", "podIP": "10.2.0.1"}
-        return self._api.set_status(pod, status | {"conditions": conditions, "containerStatuses": statuses})
+        return self._api.set_status(pod, status | {"conditions": [*known.values()], "containerStatuses": statuses})
 
 
 def _container_status(container: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:

@@ -73,21 +73,20 @@ def removed_while_running(kubelet: Kubelet, pod: Manifest) -> None:
     kubelet.remove(pod)
 
 
+RAN = ["created", "scheduled", "initialized", "running"]
+
 LIVES: dict[Life, list[str]] = {
-    completed: ["created", "scheduled", "initialized", "running", "container_terminated completed", "succeeded"],
-    exits_with_1: [
-        *("created", "scheduled", "initialized", "running"),
-        *("container_terminated error_exit", "failed error_exit"),
+    completed: [*RAN, "container_terminated main 0 completed 0", "succeeded"],
+    exits_with_1: [*RAN, "container_terminated main 0 error_exit 1", "failed main error_exit 1"],
+    out_of_memory: [*RAN, "container_terminated main 0 oom_killed 137", "failed main oom_killed 137"],
+    no_image: [
+        *("created", "scheduled", "initialized"),
+        *("container_waiting main 0 image_pull", "container_waiting main 0 image_pull"),
     ],
-    out_of_memory: [
-        *("created", "scheduled", "initialized", "running"),
-        *("container_terminated oom_killed", "failed oom_killed"),
-    ],
-    no_image: ["created", "scheduled", "initialized", "container_waiting image_pull", "container_waiting image_pull"],
     evicted: ["created", "scheduled", "failed evicted"],
-    deadline_exceeded: ["created", "scheduled", "initialized", "running", "failed deadline_exceeded"],
+    deadline_exceeded: [*RAN, "failed deadline_exceeded"],
     unschedulable_then_scheduled: ["created", "unschedulable", "scheduled", "initialized", "running"],
-    removed_while_running: ["created", "scheduled", "initialized", "running", "terminating", "deleted"],
+    removed_while_running: [*RAN, "terminating", "deleted watched"],
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,7 +15,7 @@ from dev.kubernetes.control_plane import ControlPlane
 from dev.kubernetes.pods import Kubelet, a_pod
 from dev.manifests.rendering import Rendered
 from tests.cluster.conftest import Binary
-from tests.cluster.timelines import come_to_be
+from tests.cluster.timelines import come_to_be, told
 from tests.conftest import Spawner
 from tests.helpers import View
 
@@ -74,10 +75,11 @@ def test_pods_that_nobody_watched_have_their_timelines(
         kubelet.bind(pod)
         kubelet.run(pod)
         kubelet.end(pod, number, "Error" if number else "Completed")
-    failed = [*RAN, "container_terminated error_exit", "failed error_exit"]
     with waker.wakes(lister):
-        assert come_to_be(flow, uids[0], [*RAN, "container_terminated completed", "succeeded"])
-        assert all(come_to_be(flow, uid, failed) for uid in uids[1:])
+        assert come_to_be(flow, uids[0], [*RAN, "container_terminated main 0 completed 0", "succeeded"])
+        for code, uid in enumerate(uids[1:], start=1):
+            failed = [f"container_terminated main 0 error_exit {code}", f"failed main error_exit {code}"]
+            assert come_to_be(flow, uid, [*RAN, *failed])
 
 
 def test_a_pod_that_is_removed_unseen_is_told_as_gone(
@@ -93,10 +95,31 @@ def test_a_pod_that_is_removed_unseen_is_told_as_gone(
         assert all(come_to_be(flow, uid, RAN) for uid in uids)
         kubelet.remove(going)
         cluster.api.create(going)  # another one of its name, as a StatefulSet makes it
-        assert come_to_be(flow, uids[0], [*RAN, "deleted"])
-    deleted = flow.database.events.find_one({"payload.pod_uid": uids[0], "event_type": "pod.deleted"})
-    assert deleted["payload"]["observed"] == "reconciled"
+        assert come_to_be(flow, uids[0], [*RAN, "deleted reconciled"])
     assert come_to_be(flow, uids[1], RAN)
+
+
+def test_a_pod_that_a_narrowed_selector_leaves_out_is_not_gone(
+    cluster: ControlPlane, deployed: Rendered, namespace: str, flow: View, spawn: Spawner
+) -> None:
+    """It was listed before; the API server is asked for it by its name, and has it."""
+    uids = {}
+    for name, labels in (("chosen", {"app": namespace}), ("left-out", {"app": "other"})):
+        pod = a_pod(namespace, name)
+        pod["metadata"]["labels"] = labels
+        uids[name] = cluster.api.create(pod)["metadata"]["uid"]
+    kubeconfig = str(cluster.kubeconfig("twofold", "pod-events"))
+    settings = {"KUBECONFIG": kubeconfig, "PODS_CLUSTER": f"test-{uuid4()}", "PODS_NAMESPACE": namespace}
+    assert _listed(flow, spawn("pod_events", **settings))["listed"] == 2
+    narrowed = _listed(flow, spawn("pod_events", **settings, PODS_SELECTOR=f"app={namespace}"))
+    assert (narrowed["listed"], narrowed["unlisted"], narrowed["gone"]) == (1, 1, 0)
+    assert all(told(flow, "events", uid) == ["created"] for uid in uids.values())
+
+
+def _listed(flow: View, function: FunctionProcess) -> dict[str, Any]:
+    answer = flow.http.post(function.url, headers={"ce-type": "dev.knative.sources.ping"}, content=b"{}")
+    run: dict[str, Any] = answer.json()
+    return run
 
 
 def test_without_the_right_to_list_it_says_what_is_missing(

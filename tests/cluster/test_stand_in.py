@@ -17,8 +17,11 @@ from dev.kubernetes.pods import Kubelet, a_pod
 from dev.manifests.rendering import Rendered
 from dev.paths import ROOT
 from dev.processes import Child, wait_until
+from dev.stack import Options, Stack
 from tests.cluster.conftest import Binary
 from tests.cluster.sink import Received, Sink, recording
+from tests.cluster.timelines import come_to_be, told
+from tests.helpers import view
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
 
@@ -95,3 +98,19 @@ def _live(cluster: ControlPlane, pod: Manifest) -> None:
 
 def _told_to_the_end(seen: Sink) -> bool:
     return seen.await_requests(lambda: seen.types("work")[-1:] == ["delete"])
+
+
+def test_a_stack_with_a_kubeconfig_watches_and_lists_its_pods(
+    cluster: ControlPlane, deployed: Rendered, namespace: str
+) -> None:
+    """As `make dev KUBECONFIG=FILE` does: one pod was there before it, and one is removed while it looks."""
+    there, going = a_pod(namespace, "there"), a_pod(namespace, "going")
+    uids = [cluster.api.create(there)["metadata"]["uid"]]
+    options = Options(
+        with_functions=("pod_events", "store"), kubeconfig=cluster.kubeconfig("twofold", "pod-source"), pod_lives=True
+    )
+    with Stack(options) as stack, view(stack) as flow:
+        uids.append(cluster.api.create(going)["metadata"]["uid"])
+        Kubelet(cluster.api).remove(going)
+        assert come_to_be(flow, uids[0], ["created"])
+        assert wait_until(lambda: told(flow, "events", uids[1])[-1:] == ["deleted watched"], within=30.0)

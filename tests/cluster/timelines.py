@@ -2,20 +2,25 @@
 
 from dev.processes import wait_until
 from tests.helpers import ARRIVES_WITHIN_S, View
+from twofold.mongo import Document
+
+SHOWN = ("container", "restart", "cause", "exit_code", "observed")
 
 
 def told(flow: View, collection: str, uid: str) -> list[str]:
-    """The facts of a pod that a collection holds, in the order of their time, each with its cause."""
+    """The facts of a pod that a collection holds, by time, within a second as they came; each with what it says."""
     documents = flow.database[collection].find({"payload.pod_uid": uid}).sort([("timestamp", 1), ("seq", 1)])
-    return [
-        " ".join([document["event_type"].removeprefix("pod."), *filter(None, [document["payload"].get("cause")])])
-        for document in documents
-    ]
+    return [_line(document) for document in documents]
+
+
+def _line(document: Document) -> str:
+    shown = [str(document["payload"][name]) for name in SHOWN if name in document["payload"]]
+    return " ".join([document["event_type"].removeprefix("pod."), *shown])
 
 
 def come_to_be(flow: View, uid: str, facts: list[str]) -> bool:
-    """Whether `events` comes to hold exactly these facts of a pod, and the log the same events."""
-    there = wait_until(lambda: sorted(told(flow, "events", uid)) == sorted(facts), within=ARRIVES_WITHIN_S, every=0.1)
+    """Whether `events` comes to hold exactly these facts of a pod, in this order, and the log the same events."""
+    there = wait_until(lambda: told(flow, "events", uid) == facts, within=ARRIVES_WITHIN_S, every=0.1)
     events = _digests(flow, "events", uid)
     return there and wait_until(
         lambda: _digests(flow, "event_store", uid) == events, within=ARRIVES_WITHIN_S, every=0.1

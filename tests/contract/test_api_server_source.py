@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kubernetes.client import ApiClient, Configuration, CoreV1Api
 
-from dev.api_server_source import LIVES, recorded, request_of, send, watched
+from dev.api_server_source import LIVES, request_of, requests_of, send, watched
 from dev.functions import plain_environment
 from dev.paths import ROOT
 from tests.helpers import View
@@ -50,14 +50,14 @@ def answering(*statuses: int) -> Iterator[tuple[str, Answered]]:
             thread.join()
 
 
-def test_a_recorded_state_has_a_new_id_each_time() -> None:
-    first, second = (recorded(LIVES / "exit_1.ndjson") for _ in range(2))
+def test_a_state_has_a_new_id_each_time() -> None:
+    first, second = (requests_of(LIVES / "exit_1.ndjson") for _ in range(2))
     assert len({request.headers["ce-id"] for request in [*first, *second]}) == 2 * len(life("exit_1"))
     assert [request.body for request in first] == [request.body for request in second]
 
 
 def test_what_it_makes_of_a_change_is_what_the_source_makes() -> None:
-    """The recorded ones are as the real adapter sends them."""
+    """Those of the fixtures are as the real adapter sends them."""
     sent = life("deleted_while_running")[-1]
     made = request_of("DELETED", sent.pod, sent.headers["ce-source"])
     differ = {"ce-id", "ce-time", "kn-namespace"}
@@ -72,14 +72,14 @@ def test_what_it_makes_of_a_change_is_what_the_source_makes() -> None:
 )
 def test_it_retries_what_the_source_retries(statuses: tuple[int, ...], tries: int) -> None:
     with answering(*statuses) as (sink, sent):
-        (outcome,) = send(sink, recorded(LIVES / "no_status.ndjson"))
+        (outcome,) = send(sink, requests_of(LIVES / "no_status.ndjson"))
         assert outcome == f"{statuses[-1]} after {tries} tries"
         assert len(sent) == tries
         assert len({headers["ce-id"] for headers, _ in sent}) == 1
 
 
 @pytest.mark.guarantee("G6")
-def test_it_feeds_pod_events_with_recorded_lives(flow: View, tmp_path: Path) -> None:
+def test_it_feeds_pod_events_with_lives(flow: View, tmp_path: Path) -> None:
     """As `make dev` starts it."""
     states = new_life("oom_killed")
     lines = [json.dumps({"headers": state.headers, "body": state.pod}) for state in states]

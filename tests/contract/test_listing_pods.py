@@ -148,6 +148,17 @@ class TestTime:
         assert len(api.asked) == 1
 
 
+class TestChosen:
+    async def test_a_pod_that_a_narrowed_selector_leaves_out_is_not_gone(self, lister: Lister, api: ApiServer) -> None:
+        chosen, left_out = some_pods(api, 2)
+        chosen.pod["metadata"]["labels"]["tier"] = "front"
+        await lister.run()
+        narrowed = lister._replace(settings=lister.settings.model_copy(update={"pods_selector": "tier=front"}))
+        run = await narrowed.run()
+        assert (run.listed, run.unlisted, run.gone) == (1, 1, 0)
+        assert "pod.deleted" not in await types_of(lister.database, left_out)
+
+
 class TestSaid:
     async def test_what_a_run_did_is_logged(
         self, lister: Lister, api: ApiServer, caplog: pytest.LogCaptureFixture

@@ -208,8 +208,22 @@ class TestNoFalseDeletion:
         assert ping(flow, lister).status_code == 503
         assert "pod.deleted" not in types_of(flow, sent)
 
-    def test_an_api_server_that_is_away_deletes_nothing(self, flow: View, spawn: Spawner, sent: Sent) -> None:
-        away = spawn("pod_events", KUBERNETES_API_SERVER=f"http://127.0.0.1:{free_port()}")
+    @pytest.mark.parametrize("status", [500, 0], ids=["error", "broken off"])
+    def test_a_get_without_a_good_answer_is_not_believed(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent, status: int
+    ) -> None:
+        """The list works, and is without the pod."""
+        api.failing = {"get": status}
+        answer = ping(flow, lister)
+        assert (answer.status_code, "get pods" in answer.json()["detail"]) == (503, True)
+        assert "pod.deleted" not in types_of(flow, sent)
+
+    def test_an_api_server_that_is_away_deletes_nothing(
+        self, flow: View, spawn: Spawner, lister: FunctionProcess, sent: Sent
+    ) -> None:
+        cluster = lister.environment["PODS_CLUSTER"]
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        away = spawn("pod_events", KUBERNETES_API_SERVER=nowhere, PODS_CLUSTER=cluster)
         assert ping(flow, away).status_code == 503
         assert "pod.deleted" not in types_of(flow, sent)
 
