@@ -520,6 +520,77 @@ MUTANTS = (
         "if not value:",
         ("tests/flow/test_admin.py::TestDelete::test_without_a_reason_nothing_is_deleted",),
     ),
+    # how much a reader may look through, and get
+    Mutant(
+        "how much others have is to be felt in how long an answer takes",
+        "shared/twofold/reading.py",
+        "if scope is not None:",
+        "if False:",
+        ("tests/contract/test_reading.py::test_how_much_others_have_is_not_to_be_felt",),
+    ),
+    Mutant(
+        "another user's event is read by its id",
+        "shared/twofold/reading.py",
+        '({FIELDS["user"]: user} if user is not None else {})',
+        "{}",
+        ("tests/contract/test_reading.py::TestPages::test_only_its_user_gets_an_event",),
+    ),
+    Mutant(
+        "which types others have is told",
+        "functions/query/operations.py",
+        "answer=Types,\n        of_user=True,",
+        "answer=Types,",
+        (f"{_TEST_QUERY}::TestOnesOwn::test_types_leak_nothing",),
+    ),
+    Mutant(
+        "a page has as many bytes as its events have",
+        "shared/twofold/reading.py",
+        "size >= self._page_bytes or ",
+        "",
+        ("tests/contract/test_reading.py::TestBytes",),
+    ),
+    Mutant(
+        "a filter that has no index looks through everything at once",
+        "shared/twofold/scanning.py",
+        "if not wanted.asks_more_than(field):",
+        "if wanted.text is None:",
+        ("tests/contract/test_reading.py::TestSearch",),
+    ),
+    Mutant(
+        "a page ends with its unreadable events",
+        "shared/twofold/reading.py",
+        "len(page.events) + len(page.unreadable) == wanted.limit",
+        "len(page.events) == wanted.limit",
+        ("tests/contract/test_reading.py::test_unreadable_events_end_no_page_early",),
+    ),
+    Mutant(
+        "statistics of a busy day look at each event",
+        "shared/twofold/statistics.py",
+        "if Conditions.query(wanted):",
+        "if wanted:",
+        ("tests/contract/test_statistics.py::test_they_come_from_an_index",),
+    ),
+    Mutant(
+        "one user takes all the live streams",
+        "shared/twofold/live.py",
+        "if self._of_caller[caller] >= self._each:",
+        "if False:",
+        ("tests/contract/test_live.py::test_no_caller_takes_all_the_streams",),
+    ),
+    Mutant(
+        "a live stream outlives its token",
+        "shared/twofold/live.py",
+        "min(seconds, self._lasts_s)",
+        "self._lasts_s",
+        ("tests/contract/test_live.py::test_a_stream_ends_when_the_callers_time_is_over",),
+    ),
+    Mutant(
+        "a page of the log's types leads to itself",
+        "shared/twofold/event_store.py",
+        "if time.monotonic() > until and last != first:",
+        "if time.monotonic() > until:",
+        ("tests/contract/test_admin_statistics.py::TestTypesOfTheLog",),
+    ),
     # places that readers keep
     Mutant(
         "whatever fails at a stream's place, the place is thrown away for it",
@@ -1050,8 +1121,8 @@ MUTANTS = (
     Mutant(
         "a checked token is good though its key was withdrawn",
         _AUTH,
-        "min(float(expires) + self._settings.auth_leeway_s, fresh_until)",
-        "float(expires)",
+        "min(principal.until, fresh_until)",
+        "principal.until",
         (f"{_TEST_AUTH}::TestKeys::test_a_key_that_was_withdrawn_is_good_no_longer",),
     ),
     Mutant(
@@ -1100,15 +1171,15 @@ MUTANTS = (
     Mutant(
         "a page passes over events of the time at which the one before ended",
         _FILTERS,
-        '[{"timestamp": {than: at}}, {"_id": {id_than: event_id}}]',
-        '[{"timestamp": {than: at}}]',
+        '{"timestamp": position.timestamp, "_id": {f"{earlier}e": position.event_id}}',
+        '{"timestamp": position.timestamp}',
         ("tests/contract/test_reading.py::test_every_combination_gives_what_a_plain_filter_gives",),
     ),
     Mutant(
         "a search that was cut does not say so",
         "shared/twofold/reading.py",
-        "cut=True",
-        "cut=False",
+        "= place, True, seen",
+        "= place, False, seen",
         ("tests/contract/test_reading.py::test_a_search_that_runs_out_of_time_says_so_and_goes_on",),
     ),
     # what is told of it

@@ -36,7 +36,7 @@ async def open_service(_: Telemetry) -> AsyncIterator[Audit]:
             event_store.reader(settings),
             Feed(database, timedelta(seconds=settings.mongodb_timeout_s)),
             settings.security_types,
-            settings.feed_bytes,
+            settings.page_bytes,
             settings.query_timeout_s,
         )
 

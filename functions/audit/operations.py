@@ -24,7 +24,7 @@ class Audit:
     reader: EventReader
     feed: Feed
     security_types: tuple[str, ...]
-    feed_bytes: int
+    page_bytes: int
     timeout_s: float
 
 
@@ -115,7 +115,7 @@ async def feed(call: Call[Audit]) -> FeedPage:
     """What comes next."""
     asked: FeedFrom = call.parameters
     longest = timedelta(seconds=asked.wait_s)
-    stretch = await call.service.feed.wait(asked.place, asked.limit, call.service.feed_bytes, longest)
+    stretch = await call.service.feed.wait(asked.place, asked.limit, call.service.page_bytes, longest)
     return FeedPage.of(stretch)
 
 

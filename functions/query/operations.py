@@ -1,5 +1,6 @@
 """What `query` answers. Who may not read everybody's events gets their own alone, and no trace of others."""
 
+import time
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -37,7 +38,7 @@ class OneEvent(BaseModel):
 
 async def page(call: Call[Query]) -> Page:
     """Some events."""
-    return await call.service.reader.page(call.parameters)
+    return await call.service.reader.page(call.parameters, call.caller.scope)
 
 
 async def one(call: Call[Query]) -> EventOut:
@@ -50,12 +51,12 @@ async def one(call: Call[Query]) -> EventOut:
 
 async def statistics(call: Call[Query]) -> Statistics:
     """Counts."""
-    return await call.service.statistics.count(call.parameters)
+    return await call.service.statistics.count(call.parameters, call.caller.scope)
 
 
 async def types(call: Call[Query]) -> Types:
     """The types."""
-    return await call.service.statistics.types(call.parameters)
+    return await call.service.statistics.types(call.parameters, call.caller.scope)
 
 
 async def stream(call: Call[Query]) -> Response:
@@ -63,7 +64,8 @@ async def stream(call: Call[Query]) -> Response:
     given = call.request.headers.getlist("last-event-id")
     if len(given) > 1:
         raise Malformed("must be given once", "Last-Event-ID")
-    following = call.service.live.follow(call.parameters, given[0] if given else None)
+    seconds = call.caller.until - time.time()
+    following = call.service.live.follow(call.parameters, given[0] if given else None, call.caller.subject, seconds)
     return await LiveResponse.of(following, _as_sse, "text/event-stream")
 
 
@@ -137,10 +139,10 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         path="/stream",
         summary="Events as they come, as server-sent events.",
         details=(
-            "It ends after some minutes; connect again with the last `id` as `Last-Event-ID`, and nothing is left out. "
-            "(A browser's `EventSource` would by itself, but can't send a token: use `fetch`.) A heart-beat has an "
-            "`id` and no data. 410 says that the place is too long ago. To have all that is there and all that comes: "
-            "open the stream first, then read the pages."
+            "It ends after some minutes, or with the token; connect again with the last `id` as `Last-Event-ID`, and "
+            "nothing is left out. (A browser's `EventSource` would by itself, but can't send a token: use `fetch`.) A "
+            "heart-beat has an `id` and no data. 410 says that the place is too long ago. To have all that is "
+            "there, and all that comes: open the stream first, then read the pages."
         ),
         examples=(Example("/stream?type=order.created", "-N --max-time 5"),),
         handle=stream,

@@ -3,21 +3,20 @@
 What it counts is in `admin_statistics.py`; what it deletes, in `archive.py`.
 """
 
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from twofold.cursors import PACKED_BYTES, Position, cursor_of, not_given_out, place_of
-from twofold.errors import Unreadable
 from twofold.events import EventRepository
-from twofold.filters import FIELDS, Filter, Order
-from twofold.mongo import Database, Document, driver_errors, plain, raw, within
-from twofold.reading import SEARCH_BATCH, EventOut, Page, Unread
+from twofold.filters import FIELDS, Filter, Order, position_of, value_of
+from twofold.mongo import Database, driver_errors, within
+from twofold.reading import EventOut, Page, Unread
+from twofold.scanning import in_order
 from twofold.settings import Settings
 
 KIN = 50
@@ -45,19 +44,31 @@ class Browse(Filter):
         """The field that it is sorted by, if that is not the time."""
         return FIELDS[_SORTED_BY[self.sort_by]]
 
-    def cursor_behind(self, value: str, position: Position) -> str:
-        """The cursor for what comes behind the event at `position`, whose field is `value`."""
-        return cursor_of(position.packed() + value.encode(), self.question)
+    @property
+    def sort(self) -> list[tuple[str, int]]:
+        """The order as MongoDB takes it."""
+        by_time = super().sort
+        return by_time if self.sort_by == "timestamp" else [(self.field, by_time[0][1]), *by_time]
 
-    def place(self) -> tuple[str, Position] | None:
-        """The field's value, and the position, behind which a page that isn't sorted by time begins."""
-        return None if self.cursor is None else self._read_place(self.cursor)
+    def behind(self, document: Mapping[str, Any]) -> str | None:
+        """The cursor for what comes behind a stored document; None if it has no place in the order."""
+        if self.sort_by == "timestamp":
+            return super().behind(document)
+        position, value = position_of(document), value_of(document, self.field)
+        return None if position is None else cursor_of(position.packed() + str(value).encode(), self.question)
+
+    def place(self) -> tuple[str, datetime, UUID] | None:
+        """The key of its index behind which a page that isn't sorted by time begins."""
+        if self.cursor is None:
+            return None
+        value, position = self._read_place(self.cursor)
+        return value, *position
 
     def _read(self, cursor: str) -> Position:
         return super()._read(cursor) if self.sort_by == "timestamp" else self._read_place(cursor)[1]
 
     def _read_place(self, cursor: str) -> tuple[str, Position]:
-        """Raises `Malformed` unless `cursor_behind` made it for the same selection and order."""
+        """Raises `Malformed` unless `behind` made it for the same selection and order."""
         place = place_of(cursor, self.question)
         try:
             return place[PACKED_BYTES:].decode(), Position.of_packed(place[:PACKED_BYTES])
@@ -105,7 +116,7 @@ class AdminEventsRepository:
         self._events = database["events"]
         self._reader = EventRepository(database).reader(settings)
         self._timeout_s = settings.query_timeout_s
-        self._search_s = min(settings.search_s, settings.query_timeout_s / 2)
+        self._search_keys = settings.search_keys
         self._export_timeout_s = settings.export_timeout_s
 
     async def browse(self, wanted: Browse) -> Page:
@@ -113,7 +124,11 @@ class AdminEventsRepository:
 
         If it isn't sorted by time, filters don't choose the index: it is a search then, which may be cut.
         """
-        return await (self._reader.page(wanted) if wanted.sort_by == "timestamp" else self._sorted_page(wanted))
+        if wanted.sort_by == "timestamp":
+            return await self._reader.page(wanted)
+        hint = f"by_{_SORTED_BY[wanted.sort_by]}"
+        pieces = in_order(self._events, wanted, hint, wanted.place(), self._search_keys)
+        return await self._reader.fill(wanted, pieces)
 
     async def export(self, wanted: Filter) -> AsyncGenerator[EventOut | Unread]:
         """Every event that `wanted` selects, however many."""
@@ -153,77 +168,6 @@ class AdminEventsRepository:
             return None
         mark = document.get("outbox") or {"state": "in_log"}
         return Mark(state=mark["state"], tries=mark.get("tries"), expires_at=document.get("expires_at"))
-
-    async def _sorted_page(self, wanted: Browse) -> Page:
-        page = Page(events=[])
-        deadline = time.monotonic() + self._search_s
-        last: _Seen | None = None
-        with driver_errors(), within(self._timeout_s):
-            async with aclosing(self._sorted(wanted)) as documents:
-                async for document in documents:
-                    full = len(page.events) == wanted.limit
-                    if last and (full or time.monotonic() > deadline):
-                        page.next = wanted.cursor_behind(*last)
-                        page.cut = not full
-                        page.searched_to = None if full else last.position.timestamp
-                        return page
-                    try:
-                        event = EventOut.of_plain(document)
-                    except Unreadable:
-                        page.unreadable.append(str(document["_id"]))
-                        continue
-                    last = _Seen(_value(document, wanted.field), event.position)
-                    if _selects(wanted, document):
-                        page.events.append(event)
-        return page
-
-    async def _sorted(self, wanted: Browse) -> AsyncGenerator[Document]:
-        """All events in the order that is wanted, from the cursor on: the index has them in it."""
-        direction = -1 if wanted.order == "newest" else 1
-        fields = (wanted.field, "timestamp", "_id")
-        hint = f"by_{_SORTED_BY[wanted.sort_by]}"
-        found = raw(self._events).find({}, hint=hint, batch_size=SEARCH_BATCH)
-        found = found.sort([(field, direction) for field in fields])
-        place = wanted.place()
-        if place is not None:
-            value, position = place
-            bound: list[tuple[str, Any]] = list(zip(fields, (value, *position), strict=True))
-            found = found.max(bound) if direction == -1 else found.min(bound)
-        async with found:
-            async for document in found:
-                if place is None or document["_id"] != place[1].event_id:  # `min` includes its bound
-                    yield plain(document)
-
-
-class _Seen(NamedTuple):
-    value: str
-    position: Position
-
-
-def _value(document: Document, field: str) -> str:
-    """The value of a field whose name may have a dot."""
-    value = document
-    for name in field.split("."):
-        value = value[name]
-    return str(value)
-
-
-def _selects(wanted: Browse, document: Document) -> bool:
-    """Whether the readable event in `document` is one that is wanted."""
-    asked = {name: getattr(wanted, name) for name in FIELDS if getattr(wanted, name)}
-    found = {name: _optional(document, FIELDS[name]) for name in asked}
-    return (
-        all(found[name] in value if isinstance(value, tuple) else found[name] == value for name, value in asked.items())
-        and (wanted.since is None or document["timestamp"] >= wanted.since)
-        and (wanted.until is None or document["timestamp"] < wanted.until)
-        and wanted.has_text(document)
-    )
-
-
-def _optional(document: Document, field: str) -> str | None:
-    outer, _, inner = field.rpartition(".")
-    value: str | None = (document[outer] if outer else document).get(inner)
-    return value
 
 
 def _kin(event: EventOut) -> Kin:

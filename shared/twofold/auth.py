@@ -9,9 +9,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from http.client import HTTPException
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.request import urlopen
 
@@ -78,12 +79,14 @@ class Principal:
 
     subject: str
     rights: frozenset[str]
+    until: float = field(default=inf, compare=False)
+    """When its token expires, in seconds since 1970, with what the issuer's clock may be off."""
 
     @classmethod
-    def of(cls, subject: str, roles: Iterable[str]) -> "Principal":
+    def of(cls, subject: str, roles: Iterable[str], until: float = inf) -> "Principal":
         """The principal with those roles that are rights, and with what they imply."""
         named = {Right(role) for role in roles if role in _NAMES}
-        return cls(subject, frozenset(named.union(*(_IMPLIED.get(right, set()) for right in named))))
+        return cls(subject, frozenset(named.union(*(_IMPLIED.get(right, set()) for right in named))), until)
 
     def may(self, right: Right) -> bool:
         """Whether it has that right."""
@@ -256,8 +259,9 @@ class Tokens:
             claims = await self._claims(token.strip())
         except _jwt().PyJWTError as error:
             raise Unauthorized(_REASONS.get(type(error).__name__, "the token is not valid"), "authorization") from error
-        principal = Principal.of(claims["sub"], self._roles(claims))
-        self._remember(value, principal, claims["exp"])
+        until = float(claims["exp"]) + self._settings.auth_leeway_s
+        principal = Principal.of(claims["sub"], self._roles(claims), until)
+        self._remember(value, principal)
         return principal
 
     async def _claims(self, token: bytes) -> Mapping[str, Any]:
@@ -292,11 +296,11 @@ class Tokens:
             return found.split()
         return [role for role in found if isinstance(role, str)] if isinstance(found, list) else []
 
-    def _remember(self, value: bytes, principal: Principal, expires: float) -> None:
+    def _remember(self, value: bytes, principal: Principal) -> None:
         if len(self._known) >= KNOWN_TOKENS:
             del self._known[next(iter(self._known))]
         fresh_until = self._clock() + self._settings.auth_keys_fresh_s
-        self._known[value] = principal, min(float(expires) + self._settings.auth_leeway_s, fresh_until)
+        self._known[value] = principal, min(principal.until, fresh_until)
 
 
 _REASONS = {

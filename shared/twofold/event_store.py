@@ -69,7 +69,7 @@ class EventStore:
 
     def reader(self, settings: Settings) -> EventReader:
         """Pages of it, by filters."""
-        return EventReader(self._event_store, self.INDEXED, settings.query_timeout_s, settings.search_s)
+        return EventReader(self._event_store, self.INDEXED, settings)
 
     async def health(self) -> LogHealth:
         """What the log holds. Raises `Unavailable` if it doesn't answer."""
@@ -88,10 +88,11 @@ class EventStore:
         of the type's events in the range, in the index alone; whatever is not counted in `seconds` is said to be so.
         """
         until = time.monotonic() + seconds
-        page, last = TypePage(types=[]), after or ""
+        page, first = TypePage(types=[]), after or ""
+        last = first
         with driver_errors():
             while len(page.types) < limit and (event_type := await self._next_type(last)) is not None:
-                if time.monotonic() > until:
+                if time.monotonic() > until and last != first:  # each page gets on by one type at least
                     page.next = last
                     return page
                 last = event_type

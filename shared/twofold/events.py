@@ -73,7 +73,7 @@ class EventRepository:
 
     def reader(self, settings: Settings) -> EventReader:
         """Pages of it, by filters."""
-        return EventReader(self._events, self.INDEXED, settings.query_timeout_s, settings.search_s)
+        return EventReader(self._events, self.INDEXED, settings)
 
     def statistics(self, settings: Settings) -> EventStatistics:
         """Counts of it."""

@@ -119,17 +119,17 @@ class Filter(Selection):
     def query(self, end: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The query, from the cursor on, and no further than the stored document `end`."""
         query, position = super().query(), self.position
-        bounds, conditions = query.pop("timestamp", {}), []
+        bounds, without = query.pop("timestamp", {}), []
         later, earlier = ("$lt", "$gt") if self.order == "newest" else ("$gt", "$lt")
         if position is not None:
             at = position.timestamp if self.order == "newest" else max(position.timestamp, self.since or EARLIEST)
             bounds[f"{later}e"] = at
-            conditions.append(_beyond(later, position.timestamp, later, position.event_id))
+            without.append({"timestamp": position.timestamp, "_id": {f"{earlier}e": position.event_id}})
         if end is not None:
-            bounds[f"{earlier}e"] = end["timestamp"]
             bounds.pop(earlier, None)  # the end is within what is asked for
-            conditions.append(_beyond(earlier, end["timestamp"], f"{earlier}e", end["_id"]))
-        return query | ({"timestamp": bounds} if bounds else {}) | ({"$and": conditions} if conditions else {})
+            bounds[f"{earlier}e"] = end["timestamp"]
+            without.append({"timestamp": end["timestamp"], "_id": {later: end["_id"]}})
+        return query | ({"timestamp": bounds} if bounds else {}) | ({"$nor": without} if without else {})
 
     def query_by(self, field: str | None) -> dict[str, Any]:
         """The query that asks for `field` and the time alone, from the cursor on."""
@@ -145,10 +145,8 @@ class Filter(Selection):
 
     def behind(self, document: Mapping[str, Any]) -> str | None:
         """The cursor for what comes behind a stored document; None if it has no place in the order."""
-        at, event_id = document.get("timestamp"), document.get("_id")
-        return (
-            self.cursor_at(Position(at, event_id)) if isinstance(at, datetime) and isinstance(event_id, UUID) else None
-        )
+        position = position_of(document)
+        return None if position is None else self.cursor_at(position)
 
     def after(self, position: Position) -> Self:
         """The same, from behind `position` on."""
@@ -170,9 +168,18 @@ class Filter(Selection):
 _COMPARED = frozenset(FIELDS.values())
 
 
-def _beyond(than: str, at: datetime, id_than: str, event_id: UUID) -> dict[str, Any]:
-    """Where the time is beyond `at`; or is `at`, which other bounds see to, and the id is beyond `event_id`."""
-    return {"$or": [{"timestamp": {than: at}}, {"_id": {id_than: event_id}}]}
+def position_of(document: Mapping[str, Any]) -> Position | None:
+    """The place of a stored document; None if somebody changed it in the database so that it has none."""
+    at, event_id = document.get("timestamp"), document.get("_id")
+    return Position(at, event_id) if isinstance(at, datetime) and isinstance(event_id, UUID) else None
+
+
+def value_of(document: Mapping[str, Any], field: str) -> Any:
+    """The value of a field whose name may have a dot."""
+    value: Any = document
+    for name in field.split("."):
+        value = value[name]
+    return value
 
 
 def _any_of(values: tuple[str, ...]) -> Any:

@@ -6,9 +6,11 @@ further behind than the oplog reaches is told so, and loses nothing silently.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from pymongo.asynchronous.change_stream import AsyncChangeStream
@@ -46,6 +48,8 @@ class LiveEvents:
     def __init__(self, collection: Collection, settings: Settings) -> None:
         self._collection = raw(collection)
         self._free = settings.streams
+        self._each = settings.streams_each
+        self._of_caller: Counter[str] = Counter()
         self._lasts_s = settings.stream_s
         self._heartbeat_s = settings.stream_heartbeat_s
         self._closing = asyncio.Event()
@@ -55,21 +59,28 @@ class LiveEvents:
         self._closing.set()
 
     @asynccontextmanager
-    async def follow(self, wanted: Conditions, place: str | None) -> AsyncIterator[AsyncGenerator[Moment]]:
+    async def follow(
+        self, wanted: Conditions, place: str | None, caller: str, seconds: float = inf
+    ) -> AsyncIterator[AsyncGenerator[Moment]]:
         """What `wanted` selects, from `place` on, or from now on; with a moment at the start and at each heart-beat.
 
-        Raises `Malformed` for a place that was never given out, `Gone` for one that is too long ago, and `Unavailable`
-        when there are too many streams already.
+        It ends after `seconds`, if not before: as long as `caller`, the subject of a token, is good for. Raises
+        `Malformed` for a place that was never given out, `Gone` for one that is too long ago, and `Unavailable` when
+        there are too many streams already, or too many of the caller's.
         """
         if self._free < 1 or self._closing.is_set():
             raise Unavailable("there are as many live streams as this process serves: try again")
+        if self._of_caller[caller] >= self._each:
+            raise Unavailable(f"there are {self._each} live streams of yours already: end one, and try again")
         self._free -= 1
+        self._of_caller[caller] += 1
         try:
             with driver_errors():
                 async with await self._open(wanted, place) as changes:
-                    yield self._moments(changes)
+                    yield self._moments(changes, time.monotonic() + min(seconds, self._lasts_s))
         finally:
             self._free += 1
+            self._of_caller -= Counter([caller])  # whoever has none left is forgotten
 
     async def _open(self, wanted: Conditions, place: str | None) -> Changes:
         query = {f"fullDocument.{field}": value for field, value in wanted.query().items()}
@@ -82,8 +93,7 @@ class LiveEvents:
                 raise Gone("that is too long ago: begin anew, and read what came between by its time") from error
             raise
 
-    async def _moments(self, changes: Changes) -> AsyncGenerator[Moment]:
-        end = time.monotonic() + self._lasts_s
+    async def _moments(self, changes: Changes, end: float) -> AsyncGenerator[Moment]:
         beat = 0.0
         while (now := time.monotonic()) < end and not self._closing.is_set():
             change = await changes.try_next()

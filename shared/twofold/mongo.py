@@ -77,11 +77,16 @@ def database(client: Client, settings: Settings) -> Database:
 
 
 @contextmanager
-def driver_errors() -> Iterator[None]:
-    """Turn the driver's errors into `Unavailable`: none of them is the event's fault."""
+def driver_errors(advice: str = "") -> Iterator[None]:
+    """Turn the driver's errors into `Unavailable`: none of them is the event's fault.
+
+    `advice` says what to ask for instead, if there was not enough time.
+    """
     try:
         yield
     except PyMongoError as error:
+        if advice and error.timeout:
+            raise Unavailable(f"MongoDB did not answer in time: try again, or {advice}") from error
         raise Unavailable(f"MongoDB did not answer as it should: {type(error).__name__}") from error
 
 

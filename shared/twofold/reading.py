@@ -4,7 +4,7 @@ No query runs without an index, and none for longer than it may. What is shown i
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -17,9 +17,10 @@ from twofold.cursors import Position
 from twofold.errors import Unreadable
 from twofold.filters import FIELDS, Conditions, Filter
 from twofold.mongo import Collection, Document, Encoded, driver_errors, plain, raw, within
+from twofold.scanning import Piece, by_time, nowhere, place_behind
+from twofold.settings import Settings
 
-SEARCH_BATCH = 500
-"""How many events a search looks into before others have their turn."""
+NARROWER = "narrow the time or the filters"
 
 STREAM_PIECE = 5_000
 """How many events one query of a stream reads: a cursor must end before the server has worked on it for too long."""
@@ -58,9 +59,15 @@ Optional = Annotated[_Present | None, Field(exclude_if=_is_none)]
 """Absent, rather than null, where it isn't given."""
 
 
-def index_for(wanted: Conditions, indexed: frozenset[str]) -> str:
-    """The index that serves `wanted`: that of the filter that leaves the fewest events."""
-    return next((f"by_{name}" for name in FIELDS if name in indexed and getattr(wanted, name)), "by_time")
+def index_for(wanted: Conditions, indexed: frozenset[str], scope: str | None = None) -> str:
+    """The filter whose index serves `wanted`: the one that leaves the fewest events, or else `time`.
+
+    For a caller who may read the events of one user alone, `scope`, it is always that user's: nobody can tell from how
+    long an answer takes what others have.
+    """
+    if scope is not None:
+        return "user"
+    return next((name for name in FIELDS if name in indexed and getattr(wanted, name)), "time")
 
 
 class MetadataOut(BaseModel):
@@ -129,70 +136,65 @@ class Page(BaseModel):
     events: list[EventOut]
     next: Annotated[str | None, Field(description="the cursor of the next page; null: there is none")] = None
     cut: Annotated[
-        bool, Field(description="a search for text ran out of time before the page was full: `next` goes on from there")
+        bool, Field(description="the search ran out of time before the page was full: `next` goes on from there")
     ] = False
     unreadable: Annotated[
         list[str], Field(description="ids of events in this page that somebody made unreadable in the database")
     ] = []
-    searched_to: Annotated[datetime | None, Field(description="the time of the last event that a cut search saw")] = (
-        None
-    )
+    searched_to: Annotated[
+        datetime | None, Field(description="the time of the last event that a cut search looked at")
+    ] = None
 
 
 class EventReader:
     """Pages of one collection that has `filter_indexes(indexed)`. Every method raises `Unavailable`.
 
-    `timeout_s` bounds each query, in the server too; `search_s`, below it, bounds a search for text.
+    Each query ends within `query_timeout_s`, in the server too; a page that has to look through more than it shows is
+    cut after `search_s`, and a page ends once its events have `page_bytes`, as MongoDB stores them.
     """
 
-    def __init__(self, collection: Collection, indexed: Iterable[str], timeout_s: float, search_s: float) -> None:
-        self._collection = raw(collection)
+    def __init__(self, collection: Collection, indexed: Iterable[str], settings: Settings) -> None:
+        self._collection = collection
         self._indexed = frozenset(indexed)
-        self._timeout_s = timeout_s
-        self._search_s = min(search_s, timeout_s / 2)
+        self._timeout_s = settings.query_timeout_s
+        self._search_s = min(settings.search_s, settings.query_timeout_s / 2)
+        self._search_keys = settings.search_keys
+        self._page_bytes = settings.page_bytes
 
     async def get(self, event_id: UUID, user: str | None = None) -> EventOut | None:
         """The event; None if there is none, or if it isn't that of `user`, where one is given."""
         query: Document = {"_id": event_id} | ({FIELDS["user"]: user} if user is not None else {})
         with driver_errors(), within(self._timeout_s):
-            document = await self._collection.find_one(query)
+            document = await raw(self._collection).find_one(query)
         return EventOut.of(document) if document else None
 
-    async def page(self, wanted: Filter) -> Page:
-        """The page that `wanted` describes."""
-        events: list[EventOut] = []
-        unreadable: list[str] = []
-        deadline = time.monotonic() + self._search_s
-        with driver_errors(), within(self._timeout_s):
-            async with aclosing(self._documents(wanted)) as documents:
-                async for document in documents:
-                    if len(events) == wanted.limit:
-                        cursor = wanted.cursor_at(events[-1].position)
-                        return Page(events=events, unreadable=unreadable, next=cursor)
-                    try:
-                        event = EventOut.of_plain(document)
-                    except Unreadable:
-                        unreadable.append(str(document["_id"]))
-                        continue
-                    if wanted.has_text(document):
-                        events.append(event)
-                    elif time.monotonic() > deadline:
-                        cursor = wanted.cursor_at(event.position)
-                        searched_to = event.timestamp
-                        return Page(
-                            events=events, unreadable=unreadable, next=cursor, cut=True, searched_to=searched_to
-                        )
-        return Page(events=events, unreadable=unreadable)
+    async def page(self, wanted: Filter, scope: str | None = None) -> Page:
+        """The page that `wanted` describes, for a caller who may read one user's events alone, if that is `scope`."""
+        name = index_for(wanted, self._indexed, scope)
+        pieces = by_time(self._collection, wanted, f"by_{name}", FIELDS.get(name), self._search_keys)
+        return await self.fill(wanted, pieces)
 
-    async def walk(self, wanted: Filter) -> AsyncIterator[EventOut]:
-        """Every event that `wanted` selects, from its cursor on, however many: read page by page of its `limit`."""
-        page = await self.page(wanted)
-        while True:
-            for event in page.events:
-                yield event
-            if page.next is None:
-                return
-            page = await self.page(wanted.model_copy(update={"cursor": page.next}))
+    async def fill(self, wanted: Filter, pieces: AsyncGenerator[Piece]) -> Page:
+        """The page that `wanted` describes, of what a scan has in `pieces`."""
+        page, size, last = Page(events=[]), 0, None
+        deadline = time.monotonic() + self._search_s
+        with driver_errors(NARROWER), within(self._timeout_s):
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    async with piece.found as found:
+                        async for encoded in found:
+                            if size >= self._page_bytes or len(page.events) + len(page.unreadable) == wanted.limit:
+                                page.next = last or nowhere()
+                                return page
+                            document = plain(encoded)
+                            last = wanted.behind(document) or last
+                            if _take(page, wanted, document):
+                                size += len(encoded.raw)
+                            elif last and time.monotonic() > deadline:
+                                return _cut(page, last, document)
+                    if piece.end is not None and time.monotonic() > deadline:
+                        return _cut(page, place_behind(wanted, piece.end), piece.end)
+        return page
 
     async def stream(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[EventOut | Unread]:
         """Every event that `wanted` selects, from its cursor on, however many and however large.
@@ -201,37 +203,46 @@ class EventReader:
         """
         here, seen = wanted, STREAM_PIECE
         while seen == STREAM_PIECE:
-            seen, began = 0, here
+            seen, place = 0, None
             async for document in self._piece(here, timeout_s):
                 seen += 1
+                place = wanted.behind(document) or place
                 try:
                     event = EventOut.of_plain(document)
                 except Unreadable:
                     yield Unread(event_id=str(document["_id"]), unreadable=True)
                     continue
-                here = wanted.after(event.position)
                 if wanted.has_text(document):
                     yield event
-            if seen == STREAM_PIECE and here == began:
-                raise Unreadable("too many events next to each other were made unreadable in the database")
+            if seen == STREAM_PIECE:
+                here = wanted.model_copy(update={"cursor": place or nowhere()})
 
     async def _piece(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[Document]:
-        found = self._collection.find(wanted.query(), hint=self.hint(wanted), batch_size=STREAM_BATCH)
+        hint = f"by_{index_for(wanted, self._indexed)}"
+        found = raw(self._collection).find(wanted.query(), hint=hint, batch_size=STREAM_BATCH)
         async with found.sort(wanted.sort).limit(STREAM_PIECE):
             while True:
-                with driver_errors(), within(timeout_s):
+                with driver_errors(NARROWER), within(timeout_s):
                     document = await anext(found, None)
                 if document is None:
                     return
                 yield plain(document)
 
-    def hint(self, wanted: Conditions) -> str:
-        """The index that serves `wanted`."""
-        return index_for(wanted, self._indexed)
 
-    async def _documents(self, wanted: Filter) -> AsyncGenerator[Document]:
-        found = self._collection.find(wanted.query(), hint=self.hint(wanted)).sort(wanted.sort)
-        found = found.limit(wanted.limit + 1) if wanted.text is None else found.batch_size(SEARCH_BATCH)
-        async with found:
-            async for document in found:
-                yield plain(document)
+def _take(page: Page, wanted: Filter, document: Document) -> bool:
+    """Put what is wanted of a document that MongoDB found into the page; whether it was wanted."""
+    try:
+        event = EventOut.of_plain(document)
+    except Unreadable:
+        page.unreadable.append(str(document["_id"]))
+        return True
+    if wanted.has_text(document):
+        page.events.append(event)
+        return True
+    return False
+
+
+def _cut(page: Page, place: str, seen: Document) -> Page:
+    """The page as it is, to go on at `place`, behind the last document that was looked at."""
+    page.next, page.cut, page.searched_to = place, True, seen["timestamp"]
+    return page

@@ -91,8 +91,15 @@ class Settings(BaseSettings):
     stream_heartbeat_s: Seconds = 15.0
     streams: Count = 100
     """How many live streams a process serves at once."""
+    streams_each: Count = 20
+    """How many of them one caller may have."""
     search_s: Seconds = 1.0
-    """How long one request may search for text, at most half of `query_timeout_s`; the answer says where it stopped."""
+    """How long one request may look through events that aren't wanted, at most half of `query_timeout_s`; the answer
+    says where it stopped."""
+    search_keys: Count = 500
+    """How many index keys such a search looks through at first, before it looks at its watch; then more and more."""
+    page_bytes: Count = 4 * 1024 * 1024
+    """With which size, in MongoDB, a page ends, and a page of the feed."""
 
     export_timeout_s: Seconds = 30.0
     """How long MongoDB may take for each piece of an export."""
@@ -109,8 +116,6 @@ class Settings(BaseSettings):
         *("user.role_changed", "user.deleted", "token.revoked", "access.denied", "security.violation"),
     )
     """The types of the events that `audit` shows as security events."""
-    feed_bytes: Count = 4 * 1024 * 1024
-    """With which size, in MongoDB, a page of the feed ends."""
 
     relay_first_look_s: Seconds = 30.0
     """How long after its insert an event is first looked for in `event_store`."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from twofold.errors import Malformed
 from twofold.filters import FIELDS, Conditions, Ranged
 from twofold.mongo import Collection, Document, driver_errors, server_time, within
-from twofold.reading import index_for
+from twofold.reading import NARROWER, index_for
 from twofold.settings import Settings
 
 DEFAULT = timedelta(hours=24)
@@ -51,14 +51,19 @@ class EventStatistics:
         self._timeout_s = settings.query_timeout_s
         self._longest = timedelta(days=settings.statistics_days)
 
-    async def count(self, wanted: Ranged) -> Statistics:
+    async def count(self, wanted: Ranged, scope: str | None = None) -> Statistics:
         """The statistics of what `wanted` selects; without bounds, of the 24 hours up to now by the server's clock.
 
-        Raises `Malformed` for a range that is too long.
+        `scope` is the one user whose events the caller may read, if there is one. Raises `Malformed` for a range that
+        is too long.
         """
         since, until = await self._bounds(wanted)
         wanted = wanted.model_copy(update={"since": since, "until": until})
-        (row,) = await self._rows(_pipeline(wanted.query()), wanted)
+        if Conditions.query(wanted):
+            hint = f"by_{index_for(wanted, self._indexed, scope)}"
+            (row,) = await self._rows(_pipeline(wanted.query()), hint)
+        else:
+            row = await self._of_all(wanted)
         return Statistics(
             since=since,
             until=until,
@@ -67,6 +72,12 @@ class EventStatistics:
             by_service={each["_id"]: each["n"] for each in row["services"]},
             by_hour=[HourOf(hour=each["_id"], events=each["n"]) for each in row["hours"]],
         )
+
+    async def _of_all(self, wanted: Ranged) -> Document:
+        """The counts of a range alone: in the indexes by type and by service, without a look at any event."""
+        (row,) = await self._rows(_in_index(FIELDS["types"], wanted), "by_types")
+        (services,) = await self._rows(_in_index(FIELDS["service"], wanted), "by_service")
+        return {"hours": row["hours"], "types": row["values"], "services": services["values"]}
 
     async def _bounds(self, wanted: Ranged) -> tuple[datetime, datetime]:
         if wanted.since and not wanted.until:
@@ -78,15 +89,16 @@ class EventStatistics:
             raise Malformed(f"the range must be at most {self._longest.days:g} days", "from")
         return since, until
 
-    async def types(self, wanted: Conditions) -> Types:
-        """The types of what `wanted` selects: of everything, from the index alone."""
+    async def types(self, wanted: Conditions, scope: str | None = None) -> Types:
+        """The types of what `wanted` selects: of everything, from the index alone. `scope` as in `count`."""
         query = wanted.query()
-        rows = await self._rows(_all_types(query), wanted, None if query else "by_types")
+        name = index_for(wanted, self._indexed, scope) if query else "types"
+        rows = await self._rows(_all_types(query), f"by_{name}")
         return Types(types=[row["_id"] for row in rows[:MOST_NAMES]], more=len(rows) > MOST_NAMES)
 
-    async def _rows(self, pipeline: list[Any], wanted: Conditions, hint: str | None = None) -> list[Document]:
-        with driver_errors(), within(self._timeout_s):
-            found = await self._collection.aggregate(pipeline, hint=hint or index_for(wanted, self._indexed))
+    async def _rows(self, pipeline: list[Any], hint: str) -> list[Document]:
+        with driver_errors(NARROWER), within(self._timeout_s):
+            found = await self._collection.aggregate(pipeline, hint=hint)
             return [row async for row in found]
 
 
@@ -96,21 +108,38 @@ def _all_types(query: Document) -> list[Document]:
     return [*which, {"$group": {"_id": "$event_type"}}, {"$sort": {"_id": 1}}, {"$limit": MOST_NAMES + 1}]
 
 
+_OFTEN = {"n": -1, "_id": 1}
+_HOUR = {"$dateTrunc": {"date": "$timestamp", "unit": "hour"}}
+
+
 def _pipeline(query: Document) -> list[Document]:
+    """Counts of what `query` selects, event by event."""
+
     def counted(by: Any, order: Document, limit: int | None) -> list[Document]:
         stages: list[Document] = [{"$group": {"_id": by, "n": {"$sum": 1}}}, {"$sort": order}]
         return [*stages, {"$limit": limit}] if limit else stages
 
-    often = {"n": -1, "_id": 1}
-    hour = {"$dateTrunc": {"date": "$timestamp", "unit": "hour"}}
     return [
         {"$match": query},
         {"$project": {"_id": 0, "event_type": 1, "timestamp": 1, FIELDS["service"]: 1}},
         {
             "$facet": {
-                "hours": counted(hour, {"_id": 1}, None),
-                "types": counted("$event_type", often, MOST_NAMES),
-                "services": counted(f"${FIELDS['service']}", often, MOST_NAMES),
+                "hours": counted(_HOUR, {"_id": 1}, None),
+                "types": counted("$event_type", _OFTEN, MOST_NAMES),
+                "services": counted(f"${FIELDS['service']}", _OFTEN, MOST_NAMES),
             }
         },
+    ]
+
+
+def _in_index(field: str, wanted: Ranged) -> list[Document]:
+    """Counts in a range by hour and by the values of `field`, in its index: from one value's range to the next's."""
+
+    def summed(by: str, order: Document) -> list[Document]:
+        return [{"$group": {"_id": f"$_id.{by}", "n": {"$sum": "$n"}}}, {"$sort": order}]
+
+    return [
+        {"$match": {field: {"$gt": ""}} | Ranged.query(wanted)},
+        {"$group": {"_id": {"value": f"${field}", "hour": _HOUR}, "n": {"$sum": 1}}},
+        {"$facet": {"hours": summed("hour", {"_id": 1}), "values": [*summed("value", _OFTEN), {"$limit": MOST_NAMES}]}},
     ]

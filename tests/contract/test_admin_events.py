@@ -36,7 +36,9 @@ MONDAY = datetime(2026, 7, 6, tzinfo=UTC)
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def filled(stack: Stack) -> AsyncIterator[AdminEventsRepository]:
     """`events` with `EVENTS` in it."""
-    own = settings_of(stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}", search_s=1.5)
+    own = settings_of(
+        stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}", search_s=1.5, search_keys=3
+    )
     await set_up(own, {})
     async with mongo.connect(own, "tests") as database:
         await both(database, own, EVENTS)

@@ -12,17 +12,22 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from dev.stack import Stack
-from tests.helpers import an_event, settings_of, some_events
+from functions.query import operations
+from functions.query.operations import Query
+from tests.helpers import an_event, explained, failing, listened, looked_at, settings_of, some_events, stages
 from twofold import mongo
+from twofold.api import Call
+from twofold.auth import Principal
 from twofold.cloudevents import Delivered
 from twofold.cursors import Position
 from twofold.errors import Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
-from twofold.filters import FIELDS, Filter
+from twofold.filters import FIELDS, Conditions, Filter, Ranged
 from twofold.mongo import Database
 from twofold.reading import EventOut, EventReader
 from twofold.settings import Settings
@@ -66,7 +71,9 @@ EVENTS = a_lot()
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def filled(stack: Stack) -> AsyncIterator[dict[str, EventReader]]:
     """A reader of either collection, which hold `EVENTS`."""
-    own = settings_of(stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}", search_s=1.5)
+    own = settings_of(
+        stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}", search_s=1.5, search_keys=3
+    )
     await set_up(own, {})
     async with mongo.connect(own, "tests") as database:
         yield await both(database, own, EVENTS)
@@ -114,8 +121,15 @@ def matches_all_but_text(event: Event, asked: dict[str, Any]) -> bool:
     return matches(event, {name: value for name, value in asked.items() if name != "text"})
 
 
-async def walked(reader: EventReader, asked: dict[str, Any]) -> list[EventOut]:
-    return [event async for event in reader.walk(Filter.model_validate(asked))]
+async def walked(reader: EventReader, asked: dict[str, Any], scope: str | None = None) -> list[EventOut]:
+    """All pages, one after the other."""
+    wanted: Filter | None = Filter.model_validate(asked)
+    found: list[EventOut] = []
+    while wanted is not None:
+        page = await reader.page(wanted, scope)
+        found += page.events
+        wanted = wanted.model_copy(update={"cursor": page.next}) if page.next else None
+    return found
 
 
 def is_forward(asked: Any) -> bool:
@@ -243,14 +257,8 @@ async def test_a_search_that_runs_out_of_time_says_so_and_goes_on(database: Data
     page = await reader.page(Filter(text="needle", limit=40))
     assert page.cut
     assert page.searched_to is not None
-    found = [event.event_id async for event in reader.walk(Filter(text="needle", limit=40))]
+    found = [event.event_id for event in await walked(reader, {"text": "needle", "limit": 40})]
     assert sorted(found) == sorted(event.event_id for event in events[::10])
-
-
-def stages(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """The plan's stages, outermost first."""
-    inner = [plan["inputStage"]] if "inputStage" in plan else plan.get("inputStages", [])
-    return [plan, *(stage for each in inner for stage in stages(each))]
 
 
 QUESTIONS: dict[str, dict[str, Any]] = {
@@ -270,26 +278,140 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.guarantee("R24", "R25")
-@pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("cursor", [False, True], ids=["first", "next"])
-@pytest.mark.parametrize("order", ["newest", "oldest"])
-@pytest.mark.parametrize("asked", QUESTIONS.values(), ids=QUESTIONS)
 @pytest.mark.parametrize("collection", ["events", "event_store"])
-async def test_every_query_is_an_ordered_index_scan(
-    filled: dict[str, EventReader], collection: str, asked: dict[str, Any], order: str, cursor: bool
-) -> None:
-    """None reads the whole collection, and none sorts: the index has the order of the pages already."""
-    reader, wanted = filled[collection], Filter.model_validate(asked | {"order": order})
-    if cursor:
-        wanted = wanted.after(Position(MONDAY + timedelta(minutes=30), EVENTS[0].event_id))
-    found = reader._collection.find(wanted.query(), hint=reader.hint(wanted)).sort(wanted.sort).limit(10)
-    explained = mongo.plain(await found.explain())
-    plan = explained["queryPlanner"]["winningPlan"]
-    names = [stage["stage"] for stage in stages(plan.get("queryPlan", plan))]
-    assert "IXSCAN" in names
-    assert not {"COLLSCAN", "SORT"} & set(names)
-    used = {stage["indexName"] for stage in stages(plan.get("queryPlan", plan)) if "indexName" in stage}
-    assert used == {reader.hint(wanted)}
+async def test_every_query_is_an_ordered_index_scan(settings: Settings, collection: str) -> None:
+    """All that a page sends: none reads the whole collection, and none sorts, for the index has the order of pages."""
+    async with listened(settings) as (database, commands):
+        reader = (await both(database, settings, EVENTS))[collection]
+        place = Position(MONDAY + timedelta(minutes=30), EVENTS[0].event_id)
+        for asked in QUESTIONS.values():
+            for order in ("newest", "oldest"):
+                wanted = Filter.model_validate(asked | {"order": order})
+                for page in (wanted, wanted.after(place)):
+                    commands.sent.clear()
+                    await reader.page(page)
+                    finds = [sent for sent in commands.sent if sent.command_name == "find"]
+                    assert finds
+                    for find in finds:
+                        explanation = await explained(database, find)
+                        names = {stage["stage"] for stage in stages(explanation["queryPlanner"])}
+                        assert "IXSCAN" in names
+                        assert not {"COLLSCAN", "SORT"} & names, asked
+
+
+def many(number: int, **changes: Any) -> list[Event]:
+    """Events of one time after the other."""
+    return [an_event(timestamp=MONDAY + timedelta(seconds=second), **changes) for second in range(number)]
+
+
+@pytest.mark.guarantee("R25")
+class TestSearch:
+    """A page that has to look through more than it shows."""
+
+    @pytest.mark.parametrize("order", ["newest", "oldest"])
+    async def test_a_filter_that_matches_nothing_ends_with_its_time_and_goes_on(
+        self, database: Database, settings: Settings, order: str
+    ) -> None:
+        """It says so, as a search for text does; and the pages together look at everything once."""
+        own = settings.model_copy(update={"search_s": 1e-9, "search_keys": 4})
+        wanted = an_event(event_type="a", metadata={"service_name": "/rare"}, timestamp=MONDAY + timedelta(seconds=15))
+        reader = (await both(database, own, [*many(30, event_type="a"), wanted]))["events"]
+        asked: dict[str, Any] = {"type": ("a",), "service": "/rare", "order": order}
+        first = await reader.page(Filter.model_validate(asked))
+        assert (first.events, first.cut) == ([], True)
+        assert first.searched_to == MONDAY + timedelta(seconds=26 if order == "newest" else 3)
+        assert [event.event_id for event in await walked(reader, asked)] == [wanted.event_id]
+
+    async def test_each_piece_ends_by_itself(self, settings: Settings) -> None:
+        """However many there are of what is looked through, the server never looks at more than a piece at once."""
+        own = settings.model_copy(update={"search_keys": 20})
+        async with listened(own) as (database, commands):
+            reader = (await both(database, own, many(100, event_type="a")))["events"]
+            commands.sent.clear()
+            await reader.page(Filter.model_validate({"type": ("a",), "service": "/none"}))
+            finds = [sent for sent in commands.sent if sent.command_name == "find" and "skip" not in sent.command]
+            looked = [
+                looked_at((await explained(database, find))["executionStats"], "totalDocsExamined") for find in finds
+            ]
+        assert looked == [20, 41, 41]  # of each but the first: the one behind which it begins, too
+
+    async def test_trouble_with_time_says_what_to_ask_instead(self, database: Database, settings: Settings) -> None:
+        reader = (await both(database, settings, some_events(1)))["events"]
+        async with failing(database, "tests", times=9, failCommands=["find"], errorCode=50):
+            with pytest.raises(Unavailable, match="narrow the time or the filters"):
+                await reader.page(Filter())
+
+
+@pytest.mark.guarantee("R25")
+class TestBytes:
+    async def test_a_page_ends_with_its_bytes_and_has_one_event_at_least(
+        self, database: Database, settings: Settings
+    ) -> None:
+        events = many(10, payload={"text": "x" * 1000})
+        for size, pages in ((1, 10), (3000, 4), (10**6, 1)):
+            own = settings.model_copy(update={"page_bytes": size})
+            reader = EventRepository(database).reader(own)
+            if size == 1:
+                await both(database, own, events)
+            page, seen = await reader.page(Filter(limit=1000)), 1
+            found = page.events
+            while page.next:
+                page, seen = await reader.page(Filter(limit=1000, cursor=page.next)), seen + 1
+                found = found + page.events
+            assert seen == pages
+            assert not page.cut
+            assert [event.event_id for event in found] == [event.event_id for event in reversed(events)]
+
+
+async def test_unreadable_events_end_no_page_early(database: Database, settings: Settings) -> None:
+    """They are named once each, and what lies behind them is shown."""
+    events = many(12)
+    readers = await both(database, settings, events)
+    broken = events[3:9]
+    ids = {"_id": {"$in": [event.event_id for event in broken]}}
+    await database.events.update_many(ids, {"$set": {"payload": "none"}})
+    wanted: Filter | None = Filter(limit=4)
+    shown, named = [], []
+    while wanted is not None:
+        page = await readers["events"].page(wanted)
+        shown += [event.event_id for event in page.events]
+        named += page.unreadable
+        wanted = Filter(limit=4, cursor=page.next) if page.next else None
+    assert shown == [event.event_id for event in reversed(events) if event not in broken]
+    assert named == [str(event.event_id) for event in reversed(broken)]
+
+
+@pytest.mark.guarantee("G9")
+@pytest.mark.parametrize("asked", [{"aggregate": "shared"}, {"correlation": "shared"}, {"type": ("shared",)}], ids=str)
+async def test_how_much_others_have_is_not_to_be_felt(settings: Settings, asked: dict[str, Any]) -> None:
+    """Whoever may see one user's events alone has that user's looked through, and no others: pages, counts and types.
+
+    Else the time that an answer takes would say how many the others have in an aggregate, a correlation or a type.
+    """
+    metadata = {"service_name": "/shop", "correlation_id": "shared"}
+    shared: dict[str, Any] = {"event_type": "shared", "aggregate_id": "shared", "timestamp": MONDAY}
+    own = some_events(5, **shared, metadata=metadata | {"user_id": "ann"})
+    others = some_events(300, **shared, metadata=metadata | {"user_id": "bob"})
+    ann, range_ = Principal.of("ann", []), {"from": MONDAY, "to": MONDAY + timedelta(hours=1)}
+    async with listened(settings) as (database, commands):
+        readers, statistics = (
+            await both(database, settings, own + others),
+            EventRepository(database).statistics(settings),
+        )
+        query = Query(readers["events"], statistics, EventRepository(database).live(settings))
+        for operation, parameters in (
+            (operations.page, Filter.model_validate(asked | {"user": "ann"})),
+            (operations.statistics, Ranged.model_validate(asked | range_ | {"user": "ann"})),
+            (operations.types, Conditions.model_validate(asked | {"user": "ann"})),
+        ):
+            commands.sent.clear()
+            await operation(Call(query, ann, parameters, None, Request({"type": "http"})))
+            sent = [each for each in commands.sent if each.command_name in ("find", "aggregate")]
+            assert sent
+            for each in sent:
+                explanation = await explained(database, each)
+                assert looked_at(explanation, "totalKeysExamined") <= len(own) + 1
+                assert looked_at(explanation, "totalDocsExamined") <= len(own)
 
 
 @pytest.mark.guarantee("R25")

@@ -13,14 +13,13 @@ from hypothesis import settings as hypothesis_settings
 
 from dev.stack import Stack
 from tests.contract.test_reading import EVENTS, MONDAY, TYPES, both, matches_all_but_text, questions
-from tests.helpers import settings_of, some_events
+from tests.helpers import explained, listened, looked_at, settings_of, some_events, stages
 from twofold import mongo, statistics
 from twofold.errors import Malformed
 from twofold.event import Event
 from twofold.events import EventRepository
 from twofold.filters import Conditions, Ranged
 from twofold.mongo import Database, server_time
-from twofold.reading import index_for
 from twofold.settings import Settings
 from twofold.setup import set_up
 from twofold.statistics import EventStatistics, Statistics
@@ -99,50 +98,36 @@ async def test_many_types_are_cut_off_and_that_is_said(database: Database, setti
     assert (len(everything.by_type), everything.total) == (statistics.MOST_NAMES, len(events))
 
 
-def used(plan: Any) -> list[dict[str, Any]]:
-    """Every stage that is somewhere in what the server explains."""
-    found = [plan] if isinstance(plan, dict) and "stage" in plan else []
-    inner = plan.values() if isinstance(plan, dict) else plan if isinstance(plan, list) else []
-    return found + [stage for each in inner for stage in used(each)]
-
-
 @pytest.mark.guarantee("R25")
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     "asked",
     [{}, {"type": TYPES[:2]}, {"user": "ann"}, {"aggregate": "x"}, {"correlation": "x"}, {"service": "x"}],
     ids=lambda asked: "".join(asked) or "all",
 )
-async def test_they_come_from_an_index(counting: EventStatistics, asked: dict[str, Any]) -> None:
-    wanted = Ranged.model_validate(asked | {"from": MONDAY, "to": MONDAY + timedelta(hours=1)})
-    hint = index_for(wanted, counting._indexed)
-    explained = await counting._collection.database.command(
-        "explain",
-        {
-            "aggregate": counting._collection.name,
-            "pipeline": statistics._pipeline(wanted.query()),
-            "cursor": {},
-            "hint": hint,
-        },
-        verbosity="queryPlanner",
-    )
-    stages = used(explained)
-    assert {stage["indexName"] for stage in stages if "indexName" in stage} == {hint}
-    assert "COLLSCAN" not in {stage["stage"] for stage in stages}
+async def test_they_come_from_an_index(settings: Settings, asked: dict[str, Any]) -> None:
+    """Those of a range alone without a look at any event."""
+    wanted = Ranged.model_validate(asked | {"from": MONDAY, "to": MONDAY + timedelta(hours=9)})
+    async with listened(settings) as (database, commands):
+        await both(database, settings, EVENTS)
+        commands.sent.clear()
+        await EventRepository(database).statistics(settings).count(wanted)
+        sent = [each for each in commands.sent if each.command_name == "aggregate"]
+        assert len(sent) == (1 if asked else 2)
+        for each in sent:
+            explanation = await explained(database, each)
+            names = {stage["stage"] for stage in stages(explanation)}
+            assert "IXSCAN" in names
+            assert "COLLSCAN" not in names
+            assert asked or looked_at(explanation, "totalDocsExamined") == 0
 
 
 @pytest.mark.guarantee("R25")
-@pytest.mark.asyncio(loop_scope="module")
-async def test_all_types_come_from_a_skipping_scan(counting: EventStatistics) -> None:
+async def test_all_types_come_from_a_skipping_scan(settings: Settings) -> None:
     """From each type to the next, whatever lies between."""
-    explained = await counting._collection.database.command(
-        "explain",
-        {
-            "aggregate": counting._collection.name,
-            "pipeline": statistics._all_types({}),
-            "cursor": {},
-            "hint": "by_types",
-        },
-        verbosity="queryPlanner",
-    )
-    assert "DISTINCT_SCAN" in {stage["stage"] for stage in used(explained)}
+    async with listened(settings) as (database, commands):
+        await both(database, settings, EVENTS)
+        commands.sent.clear()
+        await EventRepository(database).statistics(settings).types(Conditions())
+        (sent,) = [each for each in commands.sent if each.command_name == "aggregate"]
+        explanation = await explained(database, sent)
+    assert "DISTINCT_SCAN" in {stage["stage"] for stage in stages(explanation)}

@@ -18,7 +18,9 @@ from dev.stack import Stack
 from tests.conftest import Spawner
 from tests.helpers import View, an_event, bearer
 from twofold.event import Event
+from twofold.settings import Settings
 
+AUTH_LEEWAY_S = Settings.model_fields["auth_leeway_s"].default
 ANN, BOB = bearer("ann"), bearer("bob")
 LONG_AGO = datetime(2020, 2, 2, tzinfo=UTC)
 
@@ -413,6 +415,16 @@ class TestStream:
         with streaming(spawn("query", STREAM_S="1").url, bearer()) as stream:
             assert stream.ended.wait(20)
             assert stream.places
+
+    @pytest.mark.guarantee("G9")
+    def test_it_ends_with_its_token(self, quick: str) -> None:
+        """The leeway of the issuer's clock included."""
+        with streaming(quick, bearer("ann", exp=time.time() - AUTH_LEEWAY_S + 3)) as stream:
+            assert stream.status == 200
+            assert stream.ended.wait(15)
+        assert (
+            httpx.get(f"{quick}/types", headers=bearer("ann", exp=time.time() - AUTH_LEEWAY_S - 1)).status_code == 401
+        )
 
     def test_it_ends_when_the_function_does(self, spawn: Spawner) -> None:
         function = spawn("query")

@@ -348,7 +348,7 @@ class TestRemembered:
 
     async def test_only_so_many_are_kept(self, tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
         for number in range(auth.KNOWN_TOKENS + 5):
-            tokens._remember(f"{number}".encode(), auth.ANYBODY, time.time() + 60)
+            tokens._remember(f"{number}".encode(), auth.ANYBODY)
         assert len(tokens._known) == auth.KNOWN_TOKENS
 
 

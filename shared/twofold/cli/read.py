@@ -177,7 +177,7 @@ def feed(
             more = True
             while more and not pressed.is_set():
                 wait = LOOK_EVERY if follow else timedelta(0)
-                stretch = await reading.wait(place, MAX_LIMIT, settings.feed_bytes, wait)
+                stretch = await reading.wait(place, MAX_LIMIT, settings.page_bytes, wait)
                 _print_events(FeedPage.of(stretch), as_json)
                 place = stretch.place
                 if place_file:
