@@ -59,10 +59,10 @@ _METADATA_OF_ATTRIBUTE = {
     "traceparent": "traceparent",
 }
 _FIELD_OF_ATTRIBUTE = {"type": "event_type", "eventversion": "event_version", "subject": "aggregate_id"}
-_TRANSPORT = {"knativekafkapartition", "knativekafkaoffset", "redriveof"}
+TRANSPORT = {"knativekafkapartition", "knativekafkaoffset", "redriveof"}
 """About one hop: where a record lay, and whose redrive it is. No content, so neither stored nor part of the digest."""
 _NO_EXTENSION = (
-    _TRANSPORT
+    TRANSPORT
     | _METADATA_OF_ATTRIBUTE.keys()
     | _FIELD_OF_ATTRIBUTE.keys()
     | {"specversion", "id", "time", "datacontenttype"}
@@ -532,7 +532,7 @@ def attributes_of(event: Event) -> dict[str, str]:
 def record_of_letter(letter: Mapping[str, Any]) -> Record:
     """The record that brings a dead letter's original to `store` again, with the letter's name on it."""
     headers = {header["name"].replace("ce-", "ce_", 1): header["value"] for header in letter["headers"]}
-    for name in _TRANSPORT:
+    for name in TRANSPORT:
         headers.pop(f"ce_{name}", None)
     key = headers.get("ce_subject") or headers.get("ce_id") or b""
     return Record(key, letter["body"], [*headers.items(), ("ce_redriveof", str(letter["_id"]).encode())])

@@ -1,22 +1,24 @@
 """What could not be taken into the log: kept as it came, with the reason, until somebody decides.
 
 A letter is `dead`; redriving makes it `redriving`, and it ends as `stored`, or comes back as `dead` with its history.
-Somebody may also make it `discarded`. Each change names the state that it starts from, so two at once do no harm.
+Somebody may also make it `discarded`. Each change names the state that it starts from, so two at once do no harm. What
+fails again is `dead` again, unless it was discarded for that very reason; its reason is the latest that doesn't pass.
 """
 
 import base64
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-from twofold.cloudevents import Delivered, Record, letter_of, record_of_letter
+from twofold.cloudevents import TRANSPORT, Delivered, Record, letter_of, record_of_letter
 from twofold.errors import Rejected, Undelivered, UnknownReplay
 from twofold.mongo import Database, Document, driver_errors
 from twofold.telemetry import LETTERS, SILENT, Telemetry
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ PASSING = (Undelivered.title, UnknownReplay.title)
 class DeadLetter:
     """A request that was refused for good: its CloudEvents headers and body to the byte, and why."""
 
-    headers: Sequence[tuple[bytes, bytes]]
+    headers: RawHeaders
     body: bytes
     reason: Rejected
     partition: int | None
@@ -46,13 +48,10 @@ class DeadLetter:
     def letter_id(self) -> UUID:
         """The same for every redelivery: an event's by identity and digest, else the record's by place and bytes.
 
-        A redriven record names its letter, since its place is a new one. A replay has a letter of its own: what becomes
-        of it says nothing of the event.
+        A replay has a letter of its own: what becomes of it says nothing of the event.
         """
         if self.content is not None:
             return UUID(bytes=hashlib.sha256(self.sink.encode() + self.content).digest()[:16], version=5)
-        if (letter_id := letter_of(self.headers)) is not None:
-            return letter_id
         content = hashlib.sha256()
         if self.received:
             content.update(self.received.event_id.bytes + self.received.digest)
@@ -68,14 +67,10 @@ class DeadLetter:
     @property
     def kept_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers that are the event's; the others are the connection's or the source's, and differ each time."""
-        return [
-            (name, value)
-            for name, value in self.headers
-            if name == b"content-type" or (name.startswith(b"ce-") and not name.startswith(b"ce-knativeerror"))
-        ]
+        return _kept(self.headers)
 
 
-def undelivered(headers: Sequence[tuple[bytes, bytes]]) -> Undelivered:
+def undelivered(headers: RawHeaders) -> Undelivered:
     """Why a source gave up, from the extensions that KafkaSource adds to a dead letter."""
     said = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     try:
@@ -96,30 +91,15 @@ class DeadLetters:
     async def keep(self, letter: DeadLetter) -> None:
         """Make the letter durable, once; a redelivery is counted. Returns when a majority has it.
 
-        One that was redriven and fails again is dead again, with a line in its history.
+        One that fails again is dead again, with a line in its history. A redriven record's letter is the one that it
+        names, since its place is a new one.
         """
-        first = {
-            "reason": letter.reason.title,
-            "detail": letter.reason.detail,
-            "headers": [{"name": name.decode("latin-1"), "value": value} for name, value in letter.kept_headers],
-            "body": letter.body,
-            "sink": letter.sink,
-            "log": {"partition": letter.partition, "offset": letter.offset},
-            "event_id": letter.received.event_id if letter.received else None,
-            "digest": letter.received.digest if letter.received else None,
-            "state": "dead",
-            "history": [],
-        }
-        failed_again = {"at": "$$NOW", "what": "failed again", "why": {"$literal": letter.reason.detail}}
-        change: list[dict[str, Any]] = [
-            {"$replaceWith": {"$mergeObjects": [{"$literal": first}, {"first_at": "$$NOW", "times": 0}, "$$ROOT"]}},
-            {"$set": {"last_at": "$$NOW", "times": {"$add": ["$times", 1]}}},
-            {"$set": _if_state("redriving", {"state": "dead", "history": _with_line(failed_again)})},
-        ]
+        named = await self._named(letter.headers, letter.body, letter.received)
+        letter_id = named or letter.letter_id
         with driver_errors():
-            await self._dead_letters.update_one({"_id": letter.letter_id}, change, upsert=True)
+            await self._dead_letters.update_one({"_id": letter_id}, _kept_once_more(letter), upsert=True)
         self._telemetry.record(LETTERS, 1, {"error.type": letter.reason.title})
-        about = {"letter_id": str(letter.letter_id), "reason": letter.reason.title}
+        about = {"letter_id": str(letter_id), "reason": letter.reason.title}
         logger.warning("dead letter", extra=about | {"partition": letter.partition, "offset": letter.offset})
 
     async def dead(self, ids: Sequence[UUID]) -> set[tuple[UUID, bytes]]:
@@ -173,22 +153,45 @@ class DeadLetters:
             await self._change(letter_id, "dead", "discarded", {"what": "discarded", "by": by, "why": why}) is not None
         )
 
-    async def stored(self, letter_id: UUID) -> None:
-        """Note that a redriven letter has come into the log."""
-        await self._change(letter_id, "redriving", "stored", {"what": "stored"})
+    async def stored(self, headers: RawHeaders, body: bytes, received: Delivered) -> None:
+        """Note that a redriven record is in the log: its letter is done, even if it counted as lost by then."""
+        if (letter_id := await self._named(headers, body, received)) is not None:
+            await self._change(letter_id, {"$ne": "stored"}, "stored", {"what": "stored"})
 
-    async def events_stored(self, ids: Sequence[UUID]) -> int:
-        """Note that events are in the log whose letters were redriven, or are dead for a passing reason; how many."""
-        waiting = {
-            "event_id": {"$in": list(ids)},
-            "$or": [{"state": "redriving"}, {"state": "dead", "reason": {"$in": list(PASSING)}}],
-        }
-        line = {"at": "$$NOW", "what": "stored"}
+    async def events_stored(self, digests: Mapping[UUID, bytes]) -> int:
+        """Note that these events are in the log: their letters that are on their way or dead for a passing reason end.
+
+        Returns how many.
+        """
+        if not digests:
+            return 0
+        waiting = {"$or": [{"state": "redriving"}, {"state": "dead", "reason": {"$in": list(PASSING)}}]}
         with driver_errors():
-            result = await self._dead_letters.update_many(
-                waiting, [{"$set": {"state": "stored", "history": _with_line(line)}}]
+            found = self._dead_letters.find(
+                {"event_id": {"$in": list(digests)}} | waiting, {"event_id": 1, "digest": 1}
             )
-        return result.modified_count
+            ids = [letter["_id"] async for letter in found if letter["digest"] == digests[letter["event_id"]]]
+            if not ids:
+                return 0
+            line = {"at": "$$NOW", "what": "stored"}
+            change = [{"$set": {"state": "stored", "history": _with_line(line)}}]
+            return (await self._dead_letters.update_many({"_id": {"$in": ids}} | waiting, change)).modified_count
+
+    async def to_look_up(self, limit: int) -> Sequence[Document]:
+        """Up to `limit` letters of events that nobody has looked for in the log since they were kept."""
+        needed = {"event_id": 1, "digest": 1, "last_at": 1}
+        with driver_errors():
+            found = self._dead_letters.find({"to_look_up": True}, needed).limit(limit)
+            return [letter async for letter in found]
+
+    async def looked_up(self, letters: Sequence[Document]) -> None:
+        """Note that these were looked for, as far as they were not kept once more since."""
+        if not letters:
+            return
+        newest = max(letter["last_at"] for letter in letters)
+        these = {"_id": {"$in": [letter["_id"] for letter in letters]}, "last_at": {"$lte": newest}}
+        with driver_errors():
+            await self._dead_letters.update_many(these, {"$unset": {"to_look_up": True}})
 
     async def expire_redrives(self) -> int:
         """Make letters dead again whose redriven record has not come back in time. Returns how many."""
@@ -201,8 +204,17 @@ class DeadLetters:
             )
         return result.modified_count
 
+    async def _named(self, headers: RawHeaders, body: bytes, received: Delivered | None) -> UUID | None:
+        """The letter that a redriven record names, if it is that letter's record: whoever writes into the topic can
+        name any.
+        """
+        if (letter_id := letter_of(headers)) is None:
+            return None
+        letter = await self.get(letter_id)
+        return letter_id if letter and _is_of(letter, headers, body, received) else None
+
     async def _change(
-        self, letter_id: UUID, before: str, after: str, line: Document, only: Document | None = None
+        self, letter_id: UUID, before: str | Document, after: str, line: Document, only: Document | None = None
     ) -> Document | None:
         """The letter, if its state was `before`, and it is as `only` says."""
         line = {name: {"$literal": value} for name, value in line.items()} | {"at": "$$NOW"}
@@ -212,10 +224,56 @@ class DeadLetters:
             return await self._dead_letters.find_one_and_update(which, change)
 
 
+def _kept(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    return [
+        (name, value)
+        for name, value in headers
+        if name == b"content-type" or (name.startswith(b"ce-") and not name.startswith(b"ce-knativeerror"))
+    ]
+
+
+def _is_of(letter: Document, headers: RawHeaders, body: bytes, received: Delivered | None) -> bool:
+    """Whether a record is the letter's: the same event, or the same bytes."""
+    if received is not None and letter["event_id"] is not None:
+        return (letter["event_id"], letter["digest"]) == (received.event_id, received.digest)
+    first = [(header["name"].encode("latin-1"), header["value"]) for header in letter["headers"]]
+    return letter["body"] == body and _of_no_hop(first) == _of_no_hop(_kept(headers))
+
+
+def _of_no_hop(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    return sorted(
+        (name, value) for name, value in headers if name.decode("latin-1").removeprefix("ce-") not in TRANSPORT
+    )
+
+
+def _kept_once_more(letter: DeadLetter) -> list[Document]:
+    """The update that makes the letter, or counts one that is there: then what was first kept of it stays."""
+    reason, detail, passing = letter.reason.title, letter.reason.detail, letter.reason.title in PASSING
+    first = {
+        "reason": reason,
+        "detail": detail,
+        "headers": [{"name": name.decode("latin-1"), "value": value} for name, value in letter.kept_headers],
+        "body": letter.body,
+        "sink": letter.sink,
+        "log": {"partition": letter.partition, "offset": letter.offset},
+        "event_id": letter.received.event_id if letter.received else None,
+        "digest": letter.received.digest if letter.received else None,
+        "state": "dead",
+        "history": [],
+    }
+    ended = {"$in": ["$state", ["redriving", "stored"]]}
+    other = {"$ne": ["$reason", reason]}
+    news = {"$or": [ended, {"$and": [other, {"$in": ["$reason", list(PASSING)]}]} if passing else other]}
+    line = {"at": "$$NOW", "what": "failed again", "why": {"$literal": detail}}
+    again = {"state": "dead", "reason": reason, "detail": {"$literal": detail}, "history": _with_line(line)}
+    look_up: Document = {"to_look_up": True} if passing and letter.received else {}
+    return [
+        {"$replaceWith": {"$mergeObjects": [{"$literal": first}, {"first_at": "$$NOW", "times": 0}, "$$ROOT"]}},
+        {"$set": {"last_at": "$$NOW", "times": {"$add": ["$times", 1]}, "news": news, **look_up}},
+        {"$set": {name: {"$cond": ["$news", value, f"${name}"]} for name, value in again.items()}},
+        {"$unset": "news"},
+    ]
+
+
 def _with_line(line: Document) -> Document:
     return {"$concatArrays": ["$history", [line]]}
-
-
-def _if_state(state: str, fields: Document) -> Document:
-    """Each field's new value where the letter's state is `state`, else the one that it has."""
-    return {name: {"$cond": [{"$eq": ["$state", state]}, value, f"${name}"]} for name, value in fields.items()}

@@ -123,10 +123,18 @@ class Relay:
                 to_send = await self._settle(due, now, backlog, run)
                 await self._send_again(to_send, until, run)
             more = len(due) == self._batch and backlog is not None and not run.unsent
+        await self._look_up_letters()
         await self._dead_letters.expire_redrives()
         run.statement = await self._statements.record()
         self._tell(run, run.statement, backlog)
         return run
+
+    async def _look_up_letters(self) -> None:
+        """A source may give up on what is in the log already, and has no mark any more that would be looked at."""
+        letters = await self._dead_letters.to_look_up(self._batch)
+        in_log = await self._event_store.known([letter["event_id"] for letter in letters]) if letters else {}
+        await self._dead_letters.events_stored(in_log)
+        await self._dead_letters.looked_up(letters)
 
     def _tell(self, run: Run, stated: Statement, backlog: Backlog | None) -> None:
         for outcome in ("confirmed", "conflicting", "dead", "unreadable", "held", "resent", "unsent"):
@@ -156,7 +164,7 @@ class Relay:
         missing = [mark for mark in due if mark.event_id not in in_log]
         confirmed = [mark.event_id for mark in found if in_log[mark.event_id] == mark.digest]
         conflicting = [mark.event_id for mark in found if in_log[mark.event_id] != mark.digest]
-        await self._dead_letters.events_stored(confirmed)
+        await self._dead_letters.events_stored({event_id: in_log[event_id] for event_id in confirmed})
         run.confirmed += await self._events.confirm(confirmed, self._retention)
         run.conflicting += await self._events.give_up(conflicting, "conflicting")
         if missing and backlog is not None:

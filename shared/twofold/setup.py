@@ -54,6 +54,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     "dead_letters": [
         IndexModel([("event_id", ASCENDING), ("state", ASCENDING)], name="by_event"),
         IndexModel([("state", ASCENDING), ("reason", ASCENDING), ("first_at", ASCENDING)], name="by_reason"),
+        IndexModel("to_look_up", name="to_look_up", sparse=True),
     ],
     "archive": [IndexModel([("deleted_at", ASCENDING), ("_id", ASCENDING)], name="newest")],
     "seen_pods": [IndexModel("gone_at", name="retention", expireAfterSeconds=3600, sparse=True)],

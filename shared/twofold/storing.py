@@ -79,7 +79,7 @@ class Store:
             received = from_kafka_source(headers, body)
             became = await self._append(received, len(body))
             if received.redrive_of is not None:
-                await self._dead_letters.stored(received.redrive_of)
+                await self._dead_letters.stored(headers, body, received)
         except Rejected as reason:
             partition, offset = kafka_coordinates(headers)
             await self._dead_letters.keep(DeadLetter(headers, body, reason, partition, offset, received))

@@ -11,7 +11,7 @@ from dev.processes import free_port
 from tests.helpers import Raw, altered, an_event, delivered, plain_record
 from twofold.cloudevents import Delivered
 from twofold.dead_letters import REDRIVE_WITHIN, DeadLetter, DeadLetters
-from twofold.errors import Conflict, Malformed
+from twofold.errors import Conflict, Malformed, TooLarge
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -207,6 +207,52 @@ async def test_the_mark_of_a_redriven_event_is_tried_again(
     assert "expires_at" in document
 
 
+async def test_one_that_counted_as_lost_and_then_comes_is_stored(
+    letters: DeadLetters, relay: Relay, store: Store, database: Database
+) -> None:
+    """Its record waited in Kafka for longer than a redrive may take."""
+    event = an_event()
+    letter = await bury(letters, event)
+    await letters.start_redrive(letter.letter_id, "Ada")
+    long_ago = datetime.now(UTC) - REDRIVE_WITHIN - timedelta(minutes=1)
+    await database["dead_letters"].update_one({}, {"$set": {"history.0.at": long_ago}})
+    await relay.run()
+    assert (await shown(letters, letter))["state"] == "dead"
+    await store.take(*delivered(event, redriveof=str(letter.letter_id)))
+    assert (await shown(letters, letter))["state"] == "stored"
+    assert await lines(letters, letter) == ["redriven", "lost on its way", "stored"]
+
+
+class TestNamed:
+    """Whoever writes into the topic can name any letter."""
+
+    async def test_other_poison_that_names_a_letter_is_a_letter_of_its_own(
+        self, letters: DeadLetters, store: Store, database: Database
+    ) -> None:
+        """Counted as a redelivery of that one, its bytes would be lost."""
+        await store.take(*plain_record(b"poison"))
+        (first,) = [found async for found in database["dead_letters"].find()]
+        headers, body = plain_record(b"other poison", offset=7)
+        named = [(b"ce-redriveof", str(first["_id"]).encode())]
+        await store.take(headers + named, body)
+        await store.take([*headers, (b"ce-more", b"1"), *named], b"poison")
+        assert await letters.get(first["_id"]) == first
+        others = [found["body"] async for found in database["dead_letters"].find({"_id": {"$ne": first["_id"]}})]
+        assert sorted(others) == [b"other poison", b"poison"]
+
+    async def test_a_letter_that_is_not_there_is_believed_by_nobody(self, store: Store, database: Database) -> None:
+        nobody = an_event().event_id
+        headers, body = plain_record(b"poison")
+        await store.take([*headers, (b"ce-redriveof", str(nobody).encode())], body)
+        (kept,) = [found async for found in database["dead_letters"].find()]
+        assert kept["_id"] != nobody
+
+    async def test_another_event_that_names_a_letter_does_not_end_it(self, letters: DeadLetters, store: Store) -> None:
+        letter = await bury(letters, an_event())
+        await store.take(*delivered(an_event(), redriveof=str(letter.letter_id)))
+        assert (await shown(letters, letter))["state"] == "dead"
+
+
 @pytest.mark.guarantee("R9")
 class TestUndelivered:
     """What a source gave up on though nothing is wrong with it."""
@@ -228,6 +274,95 @@ class TestUndelivered:
         (letter,) = [found async for found in database["dead_letters"].find()]
         assert (letter["state"], letter["reason"]) == ("stored", "undelivered")
         assert [line["what"] for line in letter["history"]] == ["stored"]
+
+    @pytest.mark.guarantee("G10")
+    async def test_one_that_was_in_the_log_already_is_stored_with_the_next_run(
+        self, letters: DeadLetters, relay: Relay, store: Store
+    ) -> None:
+        """Its mark has gone by then: no relay looks at the event again. What the log lacks stays dead."""
+        there, foreign = an_event(), an_event()
+        await store.take(*delivered(there))
+        for event in (there, foreign):
+            await keep_undelivered(letters, *delivered(event, knativeerrorcode="503"))
+        assert len(await letters.to_look_up(10)) == 2
+        await relay.run()
+        assert {(found["event_id"], found["state"]) for found in await letters.list({}, 10)} == {
+            (there.event_id, "stored"),
+            (foreign.event_id, "dead"),
+        }
+        assert await letters.to_look_up(10) == [], "each is looked for once"
+
+    async def test_a_run_looks_up_a_bounded_number(
+        self, letters: DeadLetters, database: Database, sender: Sender, settings: Settings, store: Store
+    ) -> None:
+        async def nothing_waits() -> Backlog:
+            return Backlog({}, None)
+
+        for event in [an_event() for _ in range(5)]:
+            await store.take(*delivered(event))
+            await keep_undelivered(letters, *delivered(event, knativeerrorcode="503"))
+        small = settings.model_copy(update={"relay_batch": 3})
+        relay = Relay(database, sender, small, time.monotonic, nothing_waits)
+        for left in (2, 0):
+            await relay.run()
+            assert len(await letters.list({"state": "dead"}, 10)) == left
+
+    async def test_other_content_in_the_log_does_not_end_it(
+        self, letters: DeadLetters, relay: Relay, store: Store
+    ) -> None:
+        event = an_event()
+        await store.take(*delivered(event))
+        await keep_undelivered(letters, *delivered(altered(event), knativeerrorcode="503"))
+        await relay.run()
+        assert [found["state"] for found in await letters.list({}, 10)] == ["dead"]
+
+    @pytest.mark.guarantee("G10")
+    async def test_one_that_then_fails_for_a_reason_of_its_own_is_dead_for_that(
+        self, letters: DeadLetters, relay: Relay, store: Store, database: Database
+    ) -> None:
+        """The relay would send it again and again, and no statement would count it."""
+        event = an_event()
+        await EventRepository(database).insert([EventRepository.encode(event, datetime.now(UTC))], [event.event_id])
+        await keep_undelivered(letters, *delivered(event, knativeerrorcode="503"))
+        letter = await bury(letters, event)
+        kept = await shown(letters, letter)
+        assert (kept["reason"], kept["detail"], kept["times"]) == ("identity-conflict", "other content", 2)
+        assert await lines(letters, letter) == ["failed again"]
+        run = await relay.run()
+        assert run is not None
+        assert run.dead == 1
+
+    async def test_what_failed_for_a_reason_of_its_own_stays_so(self, letters: DeadLetters, relay: Relay) -> None:
+        event = an_event()
+        letter = await bury(letters, event)
+        await keep_undelivered(letters, *delivered(event, knativeerrorcode="503"))
+        assert (await shown(letters, letter))["reason"] == "identity-conflict"
+        assert await lines(letters, letter) == []
+
+
+async def test_what_was_stored_and_fails_again_is_dead_again(letters: DeadLetters, store: Store) -> None:
+    """As when the log was set back."""
+    event = an_event()
+    letter = await bury(letters, event)
+    await store.take(*delivered(event, redriveof=str(letter.letter_id)))
+    assert (await shown(letters, letter))["state"] == "stored"
+    await bury(letters, event)
+    assert (await shown(letters, letter))["state"] == "dead"
+    assert await lines(letters, letter) == ["stored", "failed again"]
+
+
+async def test_what_was_discarded_stays_so_unless_it_fails_for_another_reason(letters: DeadLetters) -> None:
+    """A redelivery is no news to whoever decided; another reason is."""
+    event = an_event()
+    letter = await bury(letters, event)
+    await letters.discard(letter.letter_id, "Ada", "a test")
+    await bury(letters, event)
+    assert (await shown(letters, letter))["state"] == "discarded"
+    large = DeadLetter(*delivered(event), TooLarge("Kafka refuses it"), 0, 0, Delivered(event.document()))
+    await letters.keep(large)
+    kept = await shown(letters, letter)
+    assert (kept["state"], kept["reason"], kept["times"]) == ("dead", "too-large", 3)
+    assert await lines(letters, letter) == ["discarded", "failed again"]
 
 
 async def test_letters_are_listed_by_state_and_reason_the_oldest_first_and_counted(letters: DeadLetters) -> None:
