@@ -260,6 +260,13 @@ MUTANTS = (
         (f"{_TEST_PUBLISHING}::TestMarks::test_an_event_is_stored_with_its_mark_and_without_an_expiry",),
     ),
     Mutant(
+        "an event that is sent again expires though the log lacks it",
+        _EVENTS,
+        '[{"$set": {"outbox": mark}}])',
+        '[{"$set": {"outbox": mark, "expires_at": "$$NOW"}}])',
+        (f"{_TEST_RELAYING}::TestExpiry",),
+    ),
+    Mutant(
         "an event that is marked again keeps its expiry",
         _EVENTS,
         '            {"$unset": "expires_at"},\n',
@@ -331,15 +338,15 @@ MUTANTS = (
     Mutant(
         "what the consumer group has before it is sent again",
         _RELAYING,
-        "and backlog.may_hold(mark.sent_at + CLOCKS)",
+        "and backlog.may_hold(mark.sent_at + self._clock_skew)",
         "and False",
         (f"{_TEST_RELAYING}::TestHeld::test_what_may_still_be_on_its_way_is_held_without_counting_a_try",),
     ),
     Mutant(
         "what clocks that differ may have put before the oldest record is sent again",
         _RELAYING,
-        "backlog.may_hold(mark.sent_at + CLOCKS)",
-        "backlog.may_hold(mark.sent_at - CLOCKS)",
+        "backlog.may_hold(mark.sent_at + self._clock_skew)",
+        "backlog.may_hold(mark.sent_at - self._clock_skew)",
         (f"{_TEST_RELAYING}::TestHeld::test_what_was_sent_about_when_the_oldest_record_was_is_held",),
     ),
     Mutant(

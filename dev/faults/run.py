@@ -128,6 +128,7 @@ def options_of(wanted: Plan) -> Options:
             "RELAY_FIRST_LOOK_S": str(pace.first_look_s),
             "RELAY_BACK_OFF_S": str(pace.back_off_s),
             "RELAY_BUDGET_S": str(pace.relay_budget_s),
+            "RELAY_CLOCK_SKEW_S": "1",  # one machine's clock, and marks have its whole seconds
             "RELAY_BATCH": "200",
         },
         source_arguments=("--session-timeout-ms", "3000", "--commit-every", "2"),

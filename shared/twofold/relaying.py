@@ -43,8 +43,6 @@ logger = logging.getLogger(__name__)
 
 LONGEST_HOLD = timedelta(hours=1)
 """After this, an event is sent again even if the consumer group might still come to it."""
-CLOCKS = timedelta(seconds=30)
-"""How far the clocks that stamp records and marks may be apart without an event being sent twice."""
 
 
 @dataclass(slots=True)
@@ -89,6 +87,7 @@ class Relay:
         self._send_bytes = settings.send_capacity_bytes
         self._budget_s = settings.relay_budget_s
         self._first_look = timedelta(seconds=settings.relay_first_look_s)
+        self._clock_skew = timedelta(seconds=settings.relay_clock_skew_s)
         self._retention = timedelta(days=settings.retention_days)
         self._seconds = seconds
         self._backlog = backlog
@@ -178,7 +177,7 @@ class Relay:
         held = {
             mark.event_id
             for mark in missing
-            if now - mark.sent_at < LONGEST_HOLD and backlog.may_hold(mark.sent_at + CLOCKS)
+            if now - mark.sent_at < LONGEST_HOLD and backlog.may_hold(mark.sent_at + self._clock_skew)
         } - buried
         run.dead += await self._events.give_up(list(buried), "dead")
         run.held += await self._events.hold(list(held))

@@ -121,6 +121,8 @@ class Settings(BaseSettings):
     """How long after its insert an event is first looked for in `event_store`."""
     relay_back_off_s: Seconds = 60.0
     """How long after its first resending an event is looked for again. Each wait doubles, up to 60 times the first."""
+    relay_clock_skew_s: Annotated[float, Field(ge=0)] = 30.0
+    """How far the publishers' clocks, which stamp records, may be from MongoDB's without an event being sent twice."""
     relay_batch: Count = 1000
     """How many marks are looked at together; no more than `send_capacity`."""
     relay_bytes: Count = 8 * 1024 * 1024

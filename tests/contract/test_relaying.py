@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+from bson.timestamp import Timestamp
 from kafka import KafkaConsumer, TopicPartition
 
 from dev.processes import free_port
@@ -202,6 +204,36 @@ class TestConfirmed:
         for event in dead:
             await bury(database, event)
         assert await ran(relay) == Run(confirmed=5, resent=4, conflicting=3, dead=2)
+
+
+class TestExpiry:
+    async def test_what_is_not_in_the_log_outlives_its_day_and_what_is_there_goes(
+        self, database: Database, sender: Sender, settings: Settings
+    ) -> None:
+        """Both were accepted 40 days ago, and the server's TTL monitor, which runs each second here, goes over both."""
+        there, missing = some_events(2, timestamp=datetime.now(UTC) - timedelta(days=40))
+        await publish(database, [there, missing])
+        long_ago = Timestamp(int(datetime.now(UTC).timestamp()) - 40 * 86_400, 1)
+        await database["events"].update_many({}, {"$set": {"seq": long_ago, "stored_at": long_ago.as_datetime()}})
+        await log(database, [there])
+        relay = a_relay(database, sender, settings.model_copy(update={"retention_days": 1e-9}))
+        assert await ran(relay) == Run(confirmed=1, resent=1)
+
+        async def left() -> set[UUID]:
+            return {found["_id"] async for found in database["events"].find({}, {"_id": 1})}
+
+        async def one_is_gone() -> bool:
+            return len(await left()) < 2
+
+        async def both_are_gone() -> bool:
+            return not await left()
+
+        await eventually(one_is_gone)
+        assert await left() == {missing.event_id}
+        await log(database, [missing])
+        await make_due(database)
+        assert await ran(relay) == Run(confirmed=1)
+        await eventually(both_are_gone)
 
 
 @pytest.mark.guarantee("G10")
