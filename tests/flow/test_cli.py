@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner, Result
 
-from dev.processes import wait_until
+from dev.processes import free_port, wait_until
 from tests.helpers import View, altered, an_event, plain_record, some_events, structured
 from twofold.cli import app
 from twofold.errors import Unavailable
@@ -67,6 +67,17 @@ class TestStatus:
         assert status["lag"].keys() == {"0", "1", "2", "3"}
         assert status["at"].endswith("Z")
         assert status["complete_up_to"] <= status["at"]
+
+    @pytest.mark.guarantee("G7")
+    def test_without_kafka_it_says_all_but_the_lag(self, flow: View) -> None:
+        """An outage is when one looks."""
+        env = flow.stack.function_environment("operator") | {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
+        result = CliRunner().invoke(app, ["status", "--json"], env=env)
+        assert result.exit_code == 0
+        status = said(result)
+        assert status["lag"] is None
+        assert status["complete_up_to"] <= status["at"]
+        assert "Kafka" in result.stderr
 
     def test_people_get_a_table(self, twofold: Twofold) -> None:
         output = twofold("status").stdout

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from twofold.cli.output import Json, Limit, console, progress, run_with, settings, show
+from twofold.errors import Unavailable
 from twofold.kafka import consumer_backlog, new_sender
 from twofold.mongo import Database
 from twofold.relaying import open_relay
@@ -27,14 +29,25 @@ def setup() -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """Say how far the log is complete, and what is pending, dead or conflicting. Records no statement."""
+    """Say how far the log is complete, and what is pending, dead or conflicting. Records no statement.
+
+    While Kafka is away, the lag is null.
+    """
 
     async def look(database: Database, settings: Settings) -> dict[str, Any]:
         statement = await _statements(database, settings).find_out()
-        backlog = await asyncio.to_thread(consumer_backlog, settings)
-        return {**asdict(statement), "lag": {str(number): lag for number, lag in sorted(backlog.lag.items())}}
+        return {**asdict(statement), "lag": await asyncio.to_thread(_lag, settings)}
 
     show(run_with(look), as_json, "now")
+
+
+def _lag(settings: Settings) -> dict[str, int] | None:
+    try:
+        backlog = consumer_backlog(settings)
+    except Unavailable as error:
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return None
+    return {str(number): lag for number, lag in sorted(backlog.lag.items())}
 
 
 def statements(limit: Limit = 20, as_json: Json = False) -> None:
@@ -47,7 +60,7 @@ def _statements(database: Database, settings: Settings) -> Statements:
 
 
 @relay.command("run")
-def relayrun_with(as_json: Json = False) -> None:
+def relay_run(as_json: Json = False) -> None:
     """Do what the function `relay` does when its timer wakes it, once."""
 
     async def run(database: Database, settings: Settings) -> dict[str, Any]:
