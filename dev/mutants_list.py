@@ -390,8 +390,8 @@ MUTANTS = (
     Mutant(
         "offsets of a lost log are believed",
         _KAFKA,
-        "                next_[partition] = 0  # what was committed is of a log that was lost: the group begins anew\n",
-        "                next_[partition] = consumer.highwater(partition)\n",
+        "            place.offset = 0\n",
+        "            place.offset = _end(consumer, place)\n",
         ("tests/contract/test_backlog.py::test_what_was_committed_of_a_log_that_was_lost_counts_for_nothing",),
     ),
     # dead letters

@@ -17,7 +17,7 @@ from pymongo import AsyncMongoClient, MongoClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from dev.issuer import token
-from dev.processes import wait_until
+from dev.processes import free_port, wait_until
 from dev.stack import Stack
 from twofold import mongo
 from twofold.cloudevents import to_http, to_kafka
@@ -94,6 +94,12 @@ def plain_record(body: bytes, partition: int = 0, offset: int = 0) -> tuple[Raw,
         "knativekafkaoffset": str(offset),
     }
     return [(f"ce-{name}".encode(), value.encode()) for name, value in attributes.items()], body
+
+
+def without_kafka(settings: Settings, **changes: Any) -> Settings:
+    """The same where no broker is, and a record is soon given up."""
+    address = f"127.0.0.1:{free_port()}"
+    return settings.model_copy(update={"kafka_bootstrap_servers": address, "send_timeout_s": 1.0} | changes)
 
 
 def settings_of(stack: Stack, **changes: Any) -> Settings:

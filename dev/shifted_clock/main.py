@@ -23,7 +23,7 @@ SHIFT_S = float(os.environ["CLOCK_SHIFT_S"])
 _MAIN = Path(__file__).resolve().parents[2] / "functions" / "publish" / "main.py"
 
 _time = time.time
-vars(time)["time"] = lambda: _time() + SHIFT_S  # before kafka-python is imported, which keeps a reference to it
+vars(time)["time"] = lambda: _time() + SHIFT_S
 
 
 def _real_publish() -> Any:

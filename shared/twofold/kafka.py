@@ -1,4 +1,4 @@
-"""Kafka: the only importer of kafka-python. A bounded sender behind the replies, and the topic's settings.
+"""Kafka: the only importer of confluent-kafka. A bounded sender behind the replies, and the topic's settings.
 
 Kafka is transport, not storage: whatever is not sent, or sent and lost, keeps its mark in `events`, and the relay sends
 it again. So the sender may drop a record at any time, and must never block, grow or need a restart.
@@ -6,21 +6,18 @@ it again. So the sender may drop a record at any time, and must never block, gro
 
 import asyncio
 import contextlib
-import itertools
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 if TYPE_CHECKING:
-    from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-    from kafka.admin import ConfigResource
+    from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+    from confluent_kafka.admin import AdminClient
 
 from twofold.cloudevents import Record
 from twofold.errors import TooLarge, TwofoldError, Unavailable
@@ -29,240 +26,147 @@ from twofold.settings import Settings
 logger = logging.getLogger(__name__)
 
 Outcome = TwofoldError | None
-Done = Callable[[int, Outcome], None]
+
+_ANSWER_S = 10.0
+"""How long Kafka may take for one question."""
+_BOOTSTRAP_S = 5.0
+"""How long it may take until there is a broker to ask."""
+_AWAY_AGAIN_S = 60.0
+"""How long Kafka is away before that is said once more."""
 
 
 def _client() -> Any:
-    """kafka-python, imported when it is first used, by the thread that uses it: `cold_start_ratio` feels it."""
-    import kafka  # noqa: PLC0415
-    import kafka.net.compat  # noqa: PLC0415
+    """confluent-kafka, imported when it is first used: `cold_start_ratio` feels it."""
+    import confluent_kafka  # noqa: PLC0415
+    import confluent_kafka.admin  # noqa: PLC0415
 
-    return kafka
-
-
-_BOOTSTRAP_S = 5.0
-_DELIVERY_S = 20.0
-_REBUILD_WAIT_S = 1.0
-_CLOSE_S = 2.0
+    return confluent_kafka
 
 
 def _connection(settings: Settings) -> dict[str, Any]:
+    """What each client is told. librdkafka says much about a broker that is away: its callers say it once."""
     password = settings.kafka_sasl_password
-    return {
-        "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
-        "client_id": "twofold",
-        "security_protocol": settings.kafka_security_protocol,
-        "sasl_mechanism": settings.kafka_sasl_mechanism,
-        "sasl_plain_username": settings.kafka_sasl_username,
-        "sasl_plain_password": password.get_secret_value() if password else None,
-        "ssl_cafile": settings.kafka_ssl_cafile,
-        "bootstrap_timeout_ms": round(_BOOTSTRAP_S * 1000),
+    given = {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "client.id": "twofold",
+        "security.protocol": settings.kafka_security_protocol,
+        "sasl.mechanism": settings.kafka_sasl_mechanism,
+        "sasl.username": settings.kafka_sasl_username,
+        "sasl.password": password.get_secret_value() if password else None,
+        "ssl.ca.location": settings.kafka_ssl_cafile,
+        "reconnect.backoff.max.ms": 1000,
+        "log_level": 2,
     }
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def new_producer(settings: Settings) -> "KafkaProducer":
-    """A producer with acks from all in-sync replicas and idempotence, its waits bounded. Blocks up to 5 s."""
-    kafka = _client()
-    clients: list[Any] = []
+def new_producer(settings: Settings, failed: "Callable[[KafkaError], None]") -> "Producer":
+    """A producer with acks from all in-sync replicas and idempotence, bounded. `failed` is told of what is no record's.
 
-    def client(**config: Any) -> Any:
-        clients.append(kafka.net.compat.KafkaNetClient(**config))
-        return clients[0]
-
-    try:
-        return kafka.KafkaProducer(
+    Raises `KafkaException` for settings that can't be.
+    """
+    producer: Producer = _client().Producer(
+        {
             **_connection(settings),
-            acks="all",
-            allow_auto_create_topics=False,
-            linger_ms=5,
-            batch_size=256 * 1024,
-            max_request_size=settings.max_record_bytes + 4096,
-            max_block_ms=round(_BOOTSTRAP_S * 1000),
-            request_timeout_ms=10_000,
-            delivery_timeout_ms=round(_DELIVERY_S * 1000),
-            metadata_max_age_ms=30_000,
-            reconnect_backoff_max_ms=1000,
-            metrics_enabled=False,  # nobody reads them, and they cost each record
-            kafka_client=client,
-        )
-    except BaseException:
-        for left in clients:  # a constructor that fails leaves its client's sockets open
-            left.close()
-        raise
-
-
-@dataclass(eq=False, slots=True)
-class _Sending:
-    """A record that the sender holds until its outcome is known."""
-
-    sender: "Sender"
-    record: Record
-    position: int
-    done: Done | None
-
-    def acknowledged(self, _: object) -> None:
-        """Kafka has it."""
-        self.sender.settle(self, None)
-
-    def failed(self, error: Exception) -> None:
-        """Kafka has not: by the record's own fault, or else the producer is broken."""
-        self.sender.not_sent(self, error)
+            "enable.idempotence": True,
+            "partitioner": "consistent",  # the CRC-32 of the key
+            "allow.auto.create.topics": False,
+            "linger.ms": 5,
+            "batch.size": 256 * 1024,
+            "message.max.bytes": settings.max_record_bytes + 4096,
+            "message.timeout.ms": round(settings.send_timeout_s * 1000),
+            "queue.buffering.max.messages": settings.send_capacity,
+            "queue.buffering.max.kbytes": -(-settings.send_capacity_bytes // 1024),
+            "error_cb": failed,
+        }
+    )
+    return producer
 
 
 class Sender:
-    """Sends records in the background, in the order of their offers, from one thread that starts with the first.
+    """Sends records in the background, in the order of their offers.
 
-    At most `capacity` records and `capacity_bytes` are held, the unacknowledged included. `build` makes a producer, and
-    is called again after each error that isn't a record's own: a kafka-python producer can end in a state that it never
-    leaves.
+    librdkafka does it, in threads of its own, that start with the first offer. It holds at most `send_capacity` records
+    and `send_capacity_bytes`, and none for longer than `send_timeout_s`.
     """
 
-    def __init__(self, topic: str, capacity: int, capacity_bytes: int, build: Callable[[], "KafkaProducer"]) -> None:
-        self._topic = topic
-        self._capacity = capacity
-        self._room_bytes = capacity_bytes
-        self._build = build
-        self._queue: queue.SimpleQueue[list[_Sending] | None] = queue.SimpleQueue()
-        self._held: set[_Sending] = set()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._producer: KafkaProducer | None = None
-        self._broken = False
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer: Producer | None = None
+        self._said_away_at = -_AWAY_AGAIN_S
 
-    def offer(self, records: Sequence[Record], done: Done | None = None) -> int:
-        """Take as many of `records` as there is room for, and return their number at once.
-
-        `done` is called once for each of those, from another thread: with its position, and None after Kafka's
-        acknowledgement or else the error.
-        """
-        with self._changed:
-            records = self._that_fit(records)
-            taken = [_Sending(self, record, position, done) for position, record in enumerate(records)]
-            self._held.update(taken)
-            self._room_bytes -= sum(record.size for record in records)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="kafka-sender", daemon=True)
-                self._thread.start()
-        self._queue.put(taken)
-        return len(taken)
-
-    def _that_fit(self, records: Sequence[Record]) -> Sequence[Record]:
-        sizes = itertools.accumulate(record.size for record in records)
-        fit = sum(size <= self._room_bytes for size in sizes)
-        return records[: min(fit, self._capacity - len(self._held))]
+    def offer(self, records: Sequence[Record]) -> int:
+        """Hand over as many of `records` as there is room for, and return their number at once."""
+        for taken, record in enumerate(records):
+            if isinstance(self._hand_over(record), Unavailable):
+                return taken
+        return len(records)
 
     async def send(self, records: Sequence[Record]) -> list[Outcome]:
         """Send `records` and wait for each one's outcome: None once Kafka has acknowledged it, or else the error."""
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in records]
+        outcomes: list[Outcome] = [Unavailable("Kafka did not acknowledge in time")] * len(records)
 
-        def done(position: int, outcome: Outcome) -> None:
-            loop.call_soon_threadsafe(futures[position].set_result, outcome)
+        def settle(position: int, error: "KafkaError | None", _: "Message") -> None:
+            outcomes[position] = None if error is None else self._outcome(error)
 
-        for future in futures[self.offer(records, done) :]:
-            future.set_result(Unavailable("too many records are waiting for Kafka"))
-        return await asyncio.gather(*futures)
+        for position, record in enumerate(records):
+            if (refusal := self._hand_over(record, partial(settle, position))) is not None:
+                outcomes[position] = refusal
+        await asyncio.to_thread(self.flush, self._settings.send_timeout_s + 1)
+        return outcomes
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until nothing is held, at most `timeout_s`; whether that came to be."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._held, timeout_s)
+        producer = self._producer
+        return producer is None or producer.flush(timeout_s) == 0
 
     def close(self, timeout_s: float) -> None:
         """Flush for at most `timeout_s`, then let go of what is left: its marks remain. Offer nothing afterwards."""
         self.flush(timeout_s)
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(_CLOSE_S)
+        self._let_go()
 
-    def _run(self) -> None:
-        failures = (_client().errors.KafkaError, OSError, ValueError)
-        while (batch := self._queue.get()) is not None:
-            try:
-                producer = self._working_producer()
-                partitions = len(producer.partitions_for(self._topic))
-            except failures as error:
-                self._give_up(error)
-                continue
-            for sending in batch:
-                self._send_one(producer, sending, partitions)
-        self._retire()
-
-    def _send_one(self, producer: "KafkaProducer", sending: _Sending, partitions: int) -> None:
-        if self._broken or sending not in self._held:
-            self.settle(sending, Unavailable("Kafka is away"))
-            return
-        record = sending.record
-        partition = crc32(record.key) % partitions  # as librdkafka does; kafka-python's own hash takes longer than this
+    def _hand_over(self, record: Record, done: "Callable[[KafkaError | None, Message], None] | None" = None) -> Outcome:
+        """Queue `record`; or say why not."""
+        errors = _client().KafkaException
         try:
-            future = producer.send(self._topic, record.value, record.key, record.headers, partition)
-        except (_client().errors.KafkaError, ValueError) as error:
-            self.not_sent(sending, error)
-        else:
-            future.add_callback(sending.acknowledged)
-            future.add_errback(sending.failed)
+            if self._producer is None:
+                self._producer = new_producer(self._settings, self._failed)
+            self._producer.poll(0)
+            self._producer.produce(
+                self._settings.kafka_topic, record.value, record.key, headers=[*record.headers], on_delivery=done
+            )
+        except BufferError:
+            return Unavailable("too many records are waiting for Kafka")
+        except errors as error:
+            return self._outcome(error.args[0])
+        return None
 
-    def not_sent(self, sending: _Sending, error: Exception) -> None:
-        """Let go of a record that Kafka did not take; unless that is the record's own fault, the producer is broken."""
-        errors = _client().errors
-        if isinstance(error, (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)):
-            self.settle(sending, TooLarge(f"Kafka refuses the record: {error}"))
-            return
-        self._broken = True
-        self.settle(sending, Unavailable(f"Kafka did not acknowledge: {type(error).__name__}"))
+    def _outcome(self, error: "KafkaError") -> TwofoldError:
+        """Why a record was not sent; unless that is its own fault, or passes, the producer is broken."""
+        kafka_error = _client().KafkaError
+        if error.code() in (kafka_error.MSG_SIZE_TOO_LARGE, kafka_error.RECORD_LIST_TOO_LARGE):
+            return TooLarge(f"Kafka refuses the record: {error.str()}")
+        self._failed(error)
+        return Unavailable(f"Kafka did not acknowledge: {error.name()}")
 
-    def settle(self, sending: _Sending, outcome: Outcome) -> None:
-        """Let go of a record, once, and tell whoever waits for it."""
-        with self._changed:
-            if sending not in self._held:
-                return
-            self._held.remove(sending)
-            self._room_bytes += sending.record.size
-            if not self._held:
-                self._changed.notify_all()
-        if sending.done is not None:
-            sending.done(sending.position, outcome)
+    def _failed(self, error: "KafkaError") -> None:
+        """Say that Kafka is away, now and then; and let go of a producer that will never send again."""
+        now = time.monotonic()
+        if now - self._said_away_at >= _AWAY_AGAIN_S:
+            self._said_away_at = now
+            logger.warning("Kafka is away, what it does not take is left to the relay: %s", error)
+        if error.fatal():
+            self._let_go()
 
-    def _working_producer(self) -> "KafkaProducer":
-        if self._broken:
-            self._give_up(Unavailable("the producer had failed"))
-            time.sleep(_REBUILD_WAIT_S)
-        if self._producer is None:
-            self._producer = self._build()
-        return self._producer
-
-    def _give_up(self, error: Exception) -> None:
-        """Let go of the producer and of all that is held, so that nothing grows while Kafka is away."""
-        logger.warning("Kafka is away, %d records are left to the relay: %r", len(self._held), error)
-        with contextlib.suppress(queue.Empty):
-            while (batch := self._queue.get_nowait()) is not None:
-                pass
-            self._queue.put(batch)  # the end of this thread: not to be lost
-        for sending in list(self._held):
-            self.settle(sending, Unavailable("Kafka is away"))
-        self._retire()
-        self._broken = False
-
-    def _retire(self) -> None:
-        """Close the producer from a thread of its own: `close` can block beyond its time-out, or raise."""
+    def _let_go(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            closing = threading.Thread(target=_close, args=(producer,), name="kafka-closing", daemon=True)
-            closing.start()
-            closing.join(_CLOSE_S + 1)
+            producer.purge()
 
 
 def new_sender(settings: Settings) -> Sender:
     """A sender to the topic; nothing is opened before the first offer, so it may be made before a fork."""
-    build = partial(new_producer, settings)
-    return Sender(settings.kafka_topic, settings.send_capacity, settings.send_capacity_bytes, build)
-
-
-def _close(producer: "KafkaProducer") -> None:
-    try:
-        producer.close(timeout=_CLOSE_S)
-    except Exception:  # the producer is being thrown away because it is broken: there is nothing to do but to say so
-        logger.warning("a producer did not close as it should", exc_info=True)
+    return Sender(settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,49 +186,71 @@ class Backlog:
 def consumer_backlog(settings: Settings) -> Backlog:
     """The backlog of the group that feeds `store`. Blocks. Raises `Unavailable` when Kafka is away."""
     kafka = _client()
+    config = {
+        **_connection(settings),
+        "group.id": settings.kafka_consumer_group,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": True,
+        "fetch.wait.max.ms": 100,
+        "queued.min.messages": 1,
+        "queued.max.messages.kbytes": 4096,
+    }
     try:
-        with contextlib.closing(
-            kafka.KafkaConsumer(
-                **_connection(settings),
-                group_id=settings.kafka_consumer_group,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                fetch_max_wait_ms=100,
-                max_poll_records=1,
-                request_timeout_ms=10_000,
-                allow_auto_create_topics=False,
-            )
-        ) as consumer:
-            partitions = consumer.partitions_for_topic(settings.kafka_topic) or set()
-            return _backlog(consumer, [kafka.TopicPartition(settings.kafka_topic, number) for number in partitions])
-    except (kafka.errors.KafkaError, OSError, ValueError) as error:
-        raise Unavailable(f"Kafka did not say what the consumer group has before it: {type(error).__name__}") from error
+        with contextlib.closing(kafka.Consumer(config)) as consumer:
+            topics = consumer.list_topics(settings.kafka_topic, timeout=_BOOTSTRAP_S).topics
+            partitions = [
+                kafka.TopicPartition(settings.kafka_topic, each) for each in topics[settings.kafka_topic].partitions
+            ]
+            return _backlog(consumer, consumer.committed(partitions, timeout=_ANSWER_S))
+    except kafka.KafkaException as error:
+        what = error.args[0].name()
+        raise Unavailable(f"Kafka did not say what the consumer group has before it: {what}") from error
 
 
-def _backlog(consumer: "KafkaConsumer", partitions: Sequence["TopicPartition"]) -> Backlog:
+def _backlog(consumer: "Consumer", committed: "Sequence[TopicPartition]") -> Backlog:
     """Read the next record of each partition, and the high watermark that a fetch brings with it.
 
-    Not by ListOffsets: Tansu answers that with the last batch's first offset. Raises `KafkaTimeoutError` after 10 s.
+    Not by ListOffsets: Tansu answers that with the last batch's first offset. Raises `KafkaException` after 10 s.
     """
-    next_ = {partition: consumer.committed(partition) or 0 for partition in partitions}
-    consumer.assign(list(partitions))
-    for partition, offset in next_.items():
-        consumer.seek(partition, offset)
-    times: dict[TopicPartition, int] = {}
-    until = time.monotonic() + 10
-    while not all(partition in times or consumer.highwater(partition) == next_[partition] for partition in partitions):
+    kafka = _client()
+    lag: dict[int, int] = {}
+    times: list[int] = []
+    waiting = {place.partition: place for place in committed}
+    for place in committed:
+        place.offset = max(place.offset, 0)  # negative: none is committed
+    consumer.assign(list(committed))
+    until = time.monotonic() + _ANSWER_S
+    while waiting:
         if time.monotonic() > until:
-            raise _client().errors.KafkaTimeoutError("the partitions could not be read")
-        for partition, records in consumer.poll(200).items():
-            next_[partition], times[partition] = records[0].offset, records[0].timestamp
-            consumer.pause(partition)
-        for partition in partitions:
-            if (consumer.highwater(partition) or 0) < next_[partition] and consumer.highwater(partition) is not None:
-                next_[partition] = 0  # what was committed is of a log that was lost: the group begins anew
-                consumer.seek(partition, 0)
-    lag = {partition.partition: consumer.highwater(partition) - next_[partition] for partition in partitions}
-    oldest = min(times.values(), default=None)
-    return Backlog(lag, datetime.fromtimestamp(oldest / 1000, UTC) if oldest is not None else None)
+            raise kafka.KafkaException(kafka.KafkaError(kafka.KafkaError.REQUEST_TIMED_OUT))
+        message: Any = consumer.poll(0.2)
+        if message is None:
+            _begin_lost_logs_anew(consumer, waiting.values())
+        elif message.partition() in waiting:
+            error = message.error()
+            if error is not None and error.code() != kafka.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+                raise kafka.KafkaException(error)
+            place = waiting.pop(message.partition())
+            lag[place.partition] = _end(consumer, place) - message.offset()
+            times += [] if error else [message.timestamp()[1]]
+            consumer.pause([place])
+    waiting_since = datetime.fromtimestamp(min(times) / 1000, UTC) if times else None
+    return Backlog(dict(sorted(lag.items())), waiting_since)
+
+
+def _begin_lost_logs_anew(consumer: "Consumer", waiting: "Iterable[TopicPartition]") -> None:
+    """What was committed of a log that was lost counts for nothing: its group begins anew. Tansu does not say so."""
+    for place in waiting:
+        if 0 <= _end(consumer, place) < place.offset:
+            place.offset = 0
+            consumer.seek(place)
+
+
+def _end(consumer: "Consumer", place: "TopicPartition") -> int:
+    """The high watermark that the last fetch brought; negative before the first."""
+    end: int = consumer.get_watermark_offsets(place, cached=True)[1]
+    return end
 
 
 def ensure_topic(settings: Settings) -> None:
@@ -339,24 +265,33 @@ def ensure_topic(settings: Settings) -> None:
         "min.insync.replicas": str(settings.setup_topic_min_insync_replicas),
     }
     name, partitions = settings.kafka_topic, settings.setup_topic_partitions
-    topic = {"num_partitions": partitions, "replication_factor": settings.setup_topic_replication, "configs": config}
     kafka = _client()
+    admin = kafka.admin.AdminClient(_connection(settings))
     try:
-        admin = kafka.KafkaAdminClient(**_connection(settings), request_timeout_ms=10_000)
-        try:
-            admin.create_topics({name: topic})
-        except kafka.errors.TopicAlreadyExistsError:
-            _alter(admin, kafka.admin.ConfigResource("TOPIC", name, configs=config))
-            if len(admin.describe_topics([name])[0]["partitions"]) < partitions:
-                admin.create_partitions({name: partitions})
-        finally:
-            admin.close()
-    except kafka.errors.KafkaError as error:
+        new = kafka.admin.NewTopic(name, partitions, settings.setup_topic_replication, config=config)
+        if not _created(admin, new):
+            set_ = partial(kafka.admin.ConfigEntry, incremental_operation=kafka.admin.AlterConfigOpType.SET)
+            entries = [set_(setting, value) for setting, value in config.items()]
+            changed = kafka.admin.ConfigResource(kafka.admin.ResourceType.TOPIC, name, incremental_configs=entries)
+            _wait(admin.incremental_alter_configs([changed], request_timeout=_ANSWER_S))
+            if len(admin.list_topics(name, timeout=_ANSWER_S).topics[name].partitions) < partitions:
+                more = kafka.admin.NewPartitions(name, partitions)
+                _wait(admin.create_partitions([more], request_timeout=_ANSWER_S))
+    except kafka.KafkaException as error:
         raise Unavailable(f"Kafka did not make the topic {name}: {error}") from error
 
 
-def _alter(admin: "KafkaAdminClient", topic: "ConfigResource") -> None:
-    """Unchecked beforehand, since a broker may not list the settings of a topic that it made by itself (Tansu)."""
-    (outcome,) = admin.alter_configs([topic], raise_on_unknown=False)["topic"].values()
-    if outcome != "OK":
-        raise _client().errors.KafkaError(outcome)
+def _created(admin: "AdminClient", topic: Any) -> bool:
+    """Whether the topic was made, and not there before."""
+    try:
+        _wait(admin.create_topics([topic], request_timeout=_ANSWER_S))
+    except _client().KafkaException as error:
+        if error.args[0].code() != _client().KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+        return False
+    return True
+
+
+def _wait(futures: Mapping[Any, Future[Any]]) -> None:
+    for future in futures.values():
+        future.result()

@@ -81,6 +81,8 @@ class Settings(BaseSettings):
     send_capacity: Count = 10_000
     send_capacity_bytes: Count = 64 * 1024 * 1024
     """How much may wait for Kafka's acknowledgement; beyond that, events are left to the relay."""
+    send_timeout_s: Seconds = 20.0
+    """How long a record may wait for Kafka's acknowledgement; then it is left to the relay."""
 
     query_timeout_s: Seconds = 3.0
     """How long one query of a reader may take, in the server too."""

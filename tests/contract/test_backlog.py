@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from dev.processes import free_port
-from tests.helpers import an_event
+from tests.helpers import an_event, without_kafka
 from twofold.cloudevents import Record, to_kafka
 from twofold.errors import Unavailable
 from twofold.event import Event
@@ -98,9 +98,18 @@ def test_what_was_committed_of_a_log_that_was_lost_counts_for_nothing(settings: 
     assert consumer_backlog(settings).lag[0] == 2
 
 
+@pytest.mark.apache
+def test_what_expired_before_it_was_read_counts_for_nothing(settings: Settings) -> None:
+    """`store` was away for longer than the topic keeps its records: nothing is left, and nothing comes behind it."""
+    put(settings, [(0, datetime.now(UTC))] * 2)
+    with closing(KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)) as admin:
+        admin.delete_records({TopicPartition(settings.kafka_topic, 0): 2})
+    assert consumer_backlog(settings) == Backlog(dict.fromkeys(range(4), 0), None)
+
+
 def test_a_broker_that_is_away_is_told(settings: Settings) -> None:
     with pytest.raises(Unavailable, match="Kafka"):
-        consumer_backlog(settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"}))
+        consumer_backlog(without_kafka(settings))
 
 
 async def accept(database: Database, event: Event) -> None:

@@ -21,6 +21,7 @@ from tests.helpers import (
     settings_of,
     some_events,
     with_headers_of,
+    without_kafka,
 )
 from twofold import mongo
 from twofold.cloudevents import MAX_ATTRIBUTES_BYTES, Received
@@ -292,7 +293,7 @@ class TestMarks:
 
     @pytest.mark.guarantee("G7", "R2")
     async def test_without_kafka_it_is_accepted_all_the_same(self, settings: Settings, database: Database) -> None:
-        away = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
+        away = without_kafka(settings)
         async with asyncio.timeout(30), open_publisher(away) as publishing:
             async with asyncio.timeout(4):
                 results = await publish_all(publishing, some_events(200))

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from dev.processes import free_port
-from tests.helpers import Raw, altered, an_event, delivered, plain_record
+from tests.helpers import Raw, altered, an_event, delivered, plain_record, without_kafka
 from twofold.cloudevents import Delivered
 from twofold.dead_letters import REDRIVE_WITHIN, DeadLetter, DeadLetters
 from twofold.errors import Conflict, Malformed, TooLarge
@@ -156,7 +155,7 @@ async def test_one_that_dies_half_way_leaves_a_letter_that_is_dead_again_in_time
 async def test_without_kafka_a_letter_is_dead_as_before(
     letters: DeadLetters, database: Database, settings: Settings
 ) -> None:
-    sender = new_sender(settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"}))
+    sender = new_sender(without_kafka(settings))
     letter = await bury(letters, an_event())
     done = await Redrive(letters, EventRepository(database), sender).redrive([letter.letter_id], "Ada")
     await asyncio.to_thread(sender.close, 0.0)

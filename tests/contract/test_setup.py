@@ -14,9 +14,8 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from dev.broker import Broker, create, unavailable
-from dev.processes import free_port
 from dev.stack import Stack
-from tests.helpers import View, an_event, eventually, failing, settings_of
+from tests.helpers import View, an_event, eventually, failing, settings_of, without_kafka
 from twofold import mongo
 from twofold.cloudevents import Delivered, to_kafka
 from twofold.errors import Unavailable
@@ -150,7 +149,7 @@ class TestTopic:
 
     async def test_a_broker_that_is_away_is_told(self, settings: Settings) -> None:
         with pytest.raises(Unavailable, match="Kafka"):
-            await set_up(settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"}), {})
+            await set_up(without_kafka(settings), {})
 
     @pytest.mark.apache
     @pytest.mark.java
