@@ -168,14 +168,21 @@ class Child:
 
     def terminate(self, within: float = 10.0) -> None:
         """Ask the child to end (SIGTERM), also if it is paused; kill its group if it has not by then."""
-        if self._process is None:
-            return
+        self.ask_to_end()
+        self.end(within)
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, also if it is paused, and don't wait."""
         if self.running:
             os.kill(self.pid, signal.SIGTERM)
             self.resume()
+
+    def end(self, within: float) -> None:
+        """Wait until it has ended; kill its group if it has not by then."""
+        if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(within)
-        self.kill()
+            self.kill()
 
     def kill(self) -> None:
         """End the child's group at once (SIGKILL), as a crash does; nothing if it is gone."""
@@ -203,3 +210,11 @@ class Child:
         if self._group is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._group, number)
+
+
+def terminate_all(children: Sequence[Child], within: float) -> None:
+    """Ask all of them to end, and then wait for each as `Child.terminate` does."""
+    for child in children:
+        child.ask_to_end()
+    for child in children:
+        child.end(within)

@@ -18,7 +18,7 @@ from dev.functions import FUNCTIONS, FunctionProcess, plain_environment
 from dev.issuer import Issuer, token
 from dev.mongod import ReplicaSet, mongod_binary
 from dev.paths import ROOT
-from dev.processes import Child, StartFailed, free_port
+from dev.processes import Child, StartFailed, free_port, terminate_all
 from dev.remote_kafka import ExternalBroker
 from dev.signals import signals_ignored, sigterm_exits
 from twofold.setup import ROLES
@@ -280,7 +280,9 @@ class Stack:
 
     def _start_functions(self) -> None:
         """All of them and the KafkaSource at once; then wait for each."""
-        children = [self._spawn_function(name) for name in self.options.with_functions]
+        children: list[Child] = []
+        self._undo.callback(terminate_all, children, 5.0)
+        children.extend(self._spawn_function(name) for name in self.options.with_functions)
         if self.options.source and "store" in self.functions:
             self.source = self.new_source()
             self.source.spawn()
@@ -294,7 +296,6 @@ class Stack:
         env = self.function_environment(name)
         function = FunctionProcess(name, port, env, logs=self.logs, workers=self.options.workers)
         self.functions[name] = function
-        self._undo.callback(function.terminate, 5.0)
         function.child.spawn()
         return function.child
 
