@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import signal
 import sys
 import time
 import uuid
@@ -26,6 +25,7 @@ from dev.mutants import mutants
 from dev.preflight import Unfit
 from dev.processes import StartFailed
 from dev.running import Running, Steps, command_line_options, here, hold, kept, new_logs
+from dev.signals import wait_for_a_signal
 from dev.stack import Stack
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -140,8 +140,7 @@ def up(
     with _explained(), _steps() as on_step, Stack(options, on_step=on_step) as stack:
         _print_addresses(stack)
         try:
-            while True:
-                signal.pause()
+            wait_for_a_signal()
         except KeyboardInterrupt:
             console.print("stopping")
 

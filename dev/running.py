@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dev.paths import ROOT, SCRATCH
 from dev.processes import StartFailed
+from dev.signals import wait_for_a_signal
 from dev.stack import Options, Stack
 
 Steps = Callable[[str], None]
@@ -159,8 +160,7 @@ def hold(options: Options) -> None:
         with Stack(options, on_step=lambda step: _say(step=step)) as stack:
             _say(ready=asdict(Running.of(stack)))
             _let_go_of_the_terminal()
-            while True:
-                signal.pause()
+            wait_for_a_signal()
     except Exception as error:
         _say(failed=str(error))
         raise SystemExit(1) from error

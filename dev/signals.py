@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,6 +24,12 @@ def sigterm_exits() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def wait_for_a_signal() -> NoReturn:
+    """Wait until a signal's handler raises. (`signal.pause` would sleep through one that came just before it.)"""
+    while True:
+        time.sleep(0.2)
 
 
 def _exit(number: int, _: FrameType | None) -> NoReturn:

@@ -277,13 +277,14 @@ class TestStack:
     def test_a_signal_ends_everything(self, number: signal.Signals, tmp_path: Path) -> None:
         """SIGTERM and Ctrl-C to the owner: no process is left, nor any data."""
         script = (
-            "import signal, sys\n"
+            "import sys\n"
             "from pathlib import Path\n"
+            "from dev.signals import wait_for_a_signal\n"
             "from dev.stack import Options, Stack\n"
             "with Stack(Options(with_functions=('publish',), logs=Path(sys.argv[1]))) as stack:\n"
             "    publish = stack.functions['publish']\n"
             "    print(stack.mongo.members[0].pid, stack.broker.pid, publish.pid, *publish.worker_pids, flush=True)\n"
-            "    signal.pause()\n"
+            "    wait_for_a_signal()\n"
         )
         scratch = tmp_path / "scratch"
         scratch.mkdir()
