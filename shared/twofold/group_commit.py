@@ -39,7 +39,7 @@ class GroupCommit(Generic[Item, Result]):
         wait_s: float,
         capacity: int,
         max_writes: int = 1,
-        worthwhile: int = 32,
+        worthwhile: int = 24,
         size_of: Callable[[Item], int] = lambda _: 0,
         capacity_bytes: int = 0,
     ) -> None:

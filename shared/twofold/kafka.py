@@ -259,7 +259,7 @@ def ensure_topic(settings: Settings) -> None:
     Raises `Unavailable` when Kafka is away.
     """
     config = {
-        "max.message.bytes": str(settings.max_record_bytes + 64 * 1024),
+        "max.message.bytes": str(settings.max_message_bytes),
         "retention.ms": str(round(settings.setup_topic_retention_days * 86_400_000)),
         "cleanup.policy": "delete",
         "min.insync.replicas": str(settings.setup_topic_min_insync_replicas),

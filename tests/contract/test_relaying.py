@@ -436,9 +436,7 @@ class TestLarge:
         self, database: Database, settings: Settings, large: list[Event]
     ) -> None:
         """The rest of the batch is sent with the first run that finds it there again."""
-        away = settings.model_copy(
-            update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}", "relay_bytes": 5 * self.SIZE}
-        )
+        away = without_kafka(settings, relay_bytes=5 * self.SIZE)
         sender = new_sender(away)
         run = await ran(a_relay(database, sender, away))
         await asyncio.to_thread(sender.close, 0.0)

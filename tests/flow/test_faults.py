@@ -16,7 +16,7 @@ WITHIN_S = 300
 def test_nothing_is_lost_while_everything_breaks(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """2,000 events, and 11 faults of 11 kinds at random moments; what a failure prints has the seed.
 
-    In a process of its own: the tests' kafka-python leaves the socket of each refused connection to the garbage collector.
+    In a process of its own: kafka-python leaves the socket of each refused connection to the garbage collector.
     """
     broker = str(request.config.getoption("--broker", default="tansu"))
     figures = tmp_path / "figures.json"
