@@ -40,7 +40,7 @@ class Project:
         imports = grimp.build_graph("twofold", "functions", include_external_packages=True)
         return cls(
             functions=functions,
-            senders=_importing(imports, functions, "kafka"),
+            senders=_importing(imports, functions, "confluent_kafka"),
             gatherers=_importing(imports, functions, "twofold.group_commit"),
             artifacts=_artifacts(root / "skaffold.yaml"),
             calls={name: _calls(root / "functions" / name) for name in functions},

@@ -54,6 +54,8 @@ def _connection(settings: Settings) -> dict[str, Any]:
         "sasl.username": settings.kafka_sasl_username,
         "sasl.password": password.get_secret_value() if password else None,
         "ssl.ca.location": settings.kafka_ssl_cafile,
+        "socket.timeout.ms": round(_ANSWER_S * 1000),
+        "socket.connection.setup.timeout.ms": round(_BOOTSTRAP_S * 1000),
         "reconnect.backoff.max.ms": 1000,
         "log_level": 2,
     }
