@@ -112,8 +112,8 @@ class Relay:
 
     async def _run(self) -> Run:
         run = Run()
-        until = self._seconds() + self._budget_s
         backlog = await self._backlog_or_none()
+        until = self._seconds() + self._budget_s
         more = True
         while more and self._seconds() < until:
             now = await mongo.server_time(self._database)
