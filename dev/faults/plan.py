@@ -24,7 +24,9 @@ class Pace:
     """A relay that died holds the lock for half a minute longer than this."""
 
 
-FULL = Pace(gap_s=(1, 6), down_s=(0, 3), stop_s=(2, 10), back_off_s=3, retention_s=15, first_look_s=2, relay_budget_s=5)
+FULL = Pace(
+    gap_s=(1, 6), down_s=(0, 3), stop_s=(10, 10), back_off_s=3, retention_s=15, first_look_s=2, relay_budget_s=5
+)
 SHORT = Pace(
     gap_s=(0, 0.5), down_s=(0, 0.5), stop_s=(0.5, 2), back_off_s=1, retention_s=4, first_look_s=1, relay_budget_s=1
 )

@@ -27,5 +27,6 @@ def test_nothing_is_lost_while_everything_breaks(request: pytest.FixtureRequest,
     assert found["complaints"] == []
     assert (found["lost"], found["doubled"], found["differing"], found["statement_ok"]) == (0, 0, 0, True)
     assert found["acknowledged"] >= 2000
+    assert found["expired"] > 0, "the TTL monitor took what was in the log, beside what wasn't"
     assert found["poison_kept"] == found["poison_sent"] > 0
     assert len(found["faults"]) == sum(found["faults"].values()) == 11
