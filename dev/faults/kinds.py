@@ -116,16 +116,23 @@ def kill_primary(site: Site, rng: random.Random) -> None:
 def broker_loses_log(site: Site, rng: random.Random) -> None:
     """The topic is gone with all that was in it, and set up again: by a crash where that does it, else by deletion."""
     with site.poisoner.lock:
-        if site.stack.broker.keeps_log:
-            _delete_topic(site)
-            site.poisoner.log_lost()
-        else:
-            site.stack.broker.kill()
-            time.sleep(rng.uniform(*site.pace.down_s))
-            site.poisoner.log_lost()
-            site.stack.broker.restart()
-        _must(lambda: _is_set_up(site), "setup", every=0.5)
+        _lose_log(site, rng)
         time.sleep(SOURCE_NOTICES_S)
+
+
+def _lose_log(site: Site, rng: random.Random) -> datetime:
+    """When, by the server's clock, nothing was left of the topic, and nothing could be sent to it yet."""
+    if site.stack.broker.keeps_log:
+        _delete_topic(site)
+        site.poisoner.log_lost()
+    else:
+        site.stack.broker.kill()
+        time.sleep(rng.uniform(*site.pace.down_s))
+        site.poisoner.log_lost()
+        site.stack.broker.restart()
+    lost_at: datetime = site.database.client.admin.command("hello")["localTime"]
+    _must(lambda: _is_set_up(site), "setup", every=0.5)
+    return lost_at
 
 
 def _delete_topic(site: Site) -> None:
@@ -151,8 +158,8 @@ def kill_relay_after_sending(site: Site, rng: random.Random) -> None:
     """
     site.source.kill()
     time.sleep(SOURCE_NOTICES_S)
-    broker_loses_log(site, rng)
-    since = site.database.client.admin.command("hello")["localTime"]
+    with site.poisoner.lock:
+        since = _lose_log(site, rng)
     with closing(KafkaConsumer(bootstrap_servers=site.stack.kafka)) as consumer:
         numbers = consumer.partitions_for_topic(site.stack.topic) or ()
         consumer.assign([TopicPartition(site.stack.topic, number) for number in numbers])

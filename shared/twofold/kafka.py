@@ -63,14 +63,17 @@ def _connection(settings: Settings) -> dict[str, Any]:
 
 
 def new_producer(settings: Settings, failed: "Callable[[KafkaError], None]") -> "Producer":
-    """A producer with acks from all in-sync replicas and idempotence, bounded. `failed` is told of what is no record's.
+    """A bounded producer with acks from all in-sync replicas. `failed` is told of what is no record's own fault.
 
-    Raises `KafkaException` for settings that can't be.
+    One request at a time to each broker keeps the order. Not by idempotence: that saves doubles, which `store` drops
+    anyway, by a state in the broker; and one that lost it can fence the producer for good (seen with Tansu). Raises
+    `KafkaException` for settings that can't be.
     """
     producer: Producer = _client().Producer(
         {
             **_connection(settings),
-            "enable.idempotence": True,
+            "acks": "all",
+            "max.in.flight.requests.per.connection": 1,
             "partitioner": "consistent",  # the CRC-32 of the key
             "allow.auto.create.topics": False,
             "linger.ms": 5,
