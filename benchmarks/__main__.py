@@ -23,12 +23,14 @@ from benchmarks.figures import (
     KAFKA_FROZEN,
     KAFKA_GONE,
     RATES,
+    SLOWER_KAFKA_GONE,
     Ceiling,
     Figures,
     Floor,
     Run,
     cold_start_ratio,
     p99_ratio,
+    slowdown,
     spread,
 )
 from benchmarks.load import CONNECTIONS, Generator, LoadFailed
@@ -71,6 +73,7 @@ def bench(
             COLD_START: cold_start_ratio(starts, cold_start.BARE),
             KAFKA_FROZEN: p99_ratio(away[kafka_away.FROZEN], away[kafka_away.THERE]),
             KAFKA_GONE: p99_ratio(away[kafka_away.GONE], away[kafka_away.THERE]),
+            SLOWER_KAFKA_GONE: slowdown(away[kafka_away.GONE], away[kafka_away.THERE]),
         },
     )
     if json_path:

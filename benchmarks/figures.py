@@ -126,12 +126,19 @@ COLD_START = Ceiling("cold_start_ratio", 2.0)
 KAFKA_FROZEN = Ceiling("publish_p99_kafka_frozen", 1.5)
 KAFKA_GONE = Ceiling("publish_p99_kafka_gone", 1.5)
 """Of publish's p99 while Kafka is away to that while it is there."""
-CEILINGS = (COLD_START, KAFKA_FROZEN, KAFKA_GONE)
+SLOWER_KAFKA_GONE = Ceiling("publish_slower_kafka_gone", 1.25)
+"""Of the time that publish takes for an event while Kafka is gone to that while it is there."""
+CEILINGS = (COLD_START, KAFKA_FROZEN, KAFKA_GONE, SLOWER_KAFKA_GONE)
 
 
 def p99_ratio(away: Sequence[Run], there: Sequence[Run]) -> float:
     """The median of the p99s of `away`, in those of `there`."""
     return round(median(run.load.p99_ms for run in away) / median(run.load.p99_ms for run in there), 3)
+
+
+def slowdown(away: Sequence[Run], there: Sequence[Run]) -> float:
+    """The median time for an event of `away`, in those of `there`."""
+    return round(median(run.rate for run in there) / median(run.rate for run in away), 3)
 
 
 def cold_start_ratio(seconds: Mapping[str, Sequence[float]], bare: str) -> float:
@@ -157,6 +164,7 @@ class Figures:
     cold_start_ratio: float
     publish_p99_kafka_frozen: float
     publish_p99_kafka_gone: float
+    publish_slower_kafka_gone: float
 
     @classmethod
     def of(cls, runs: Mapping[str, Sequence[Run]], ceilings: Mapping[Ceiling, float]) -> "Figures":

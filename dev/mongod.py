@@ -74,7 +74,7 @@ class ReplicaSet:
         self._directory = directory
         self._parameters = {"diagnosticDataCollectionEnabled": "false", **(set_parameters or {})}
         self._election_timeout_ms = 200 if members == 1 else 1000  # alone, it only waits for itself
-        self._cache_gb = cache_gb or (0.5 if members == 1 else 0.25)
+        self._cache_gb = cache_gb or (2.0 if members == 1 else 0.25)
         self.members = [self._member(index, logs / f"mongod-{index}.log") for index in range(members)]
 
     def _member(self, index: int, log: Path) -> Child:

@@ -75,6 +75,7 @@ sorts = st.sampled_from(["timestamp", "type", "service"])
 
 
 class TestBrowse:
+    @pytest.mark.slow
     @pytest.mark.asyncio(loop_scope="module")
     @hypothesis_settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(question=questions, sort=sorts)

@@ -158,6 +158,7 @@ class TestFeed:
                 break
         return got
 
+    @pytest.mark.slow
     def test_a_reader_that_goes_on_sees_each_event_once(self, audit: Auditor, flow: View) -> None:
         since = datetime.now(UTC) - timedelta(seconds=2)
         events = some_events(120)
@@ -196,6 +197,7 @@ class TestFeed:
         cursor = audit.json("/feed", limit=1)["cursor"]
         assert audit.get("/feed", cursor=cursor, since="2026-07-01T00:00:00Z").status_code == 400
 
+    @pytest.mark.slow
     def test_an_event_that_somebody_made_unreadable_stops_nobody(self, audit: Auditor, flow: View) -> None:
         """Which only somebody with more rights than any function could do."""
         since = datetime.now(UTC) - timedelta(seconds=2)

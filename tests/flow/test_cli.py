@@ -265,6 +265,7 @@ class TestReading:
             fail("configureFailPoint", "failCommand", mode="off")
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.slow
     def test_the_feed_goes_on_where_it_ended(self, twofold: Twofold, flow: View, tmp_path: Path) -> None:
         """By its cursor, or by the place that a file keeps."""
         place = tmp_path / "place"
@@ -284,6 +285,7 @@ class TestReading:
         assert len(got) == len(set(got))
         assert "none that was given out" in str(twofold("feed", "--cursor", "x", exit_code=1).exception)
 
+    @pytest.mark.slow
     def test_following_waits_for_what_is_to_come_until_it_is_interrupted(self, flow: View) -> None:
         """Each event once, a line each; then it tells its place, and ends well."""
         env = os.environ | flow.stack.function_environment("operator")

@@ -129,6 +129,7 @@ async def test_a_duplicate_of_what_is_not_yet_durable_is_not_acknowledged(three:
     assert three.relayed([event])
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G10")
 async def test_without_a_majority_nothing_new_is_stated(three: View, members: ReplicaSet) -> None:
     """The primary alone may know things that never will have been: it says nothing, rather than something untrue."""

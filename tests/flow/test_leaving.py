@@ -74,6 +74,7 @@ async def keep_calling(function: FunctionProcess, leaving: asyncio.Event) -> lis
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1", "G4", "G6")
 @pytest.mark.parametrize("name", FUNCTIONS)
 async def test_sigterm_under_load_resets_no_connection(flow: View, spawn: Spawner, name: str) -> None:

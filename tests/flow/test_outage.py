@@ -20,6 +20,7 @@ def own(broker_name: str) -> Iterator[View]:
         yield seen
 
 
+@pytest.mark.slow
 def test_10_000_events_that_were_accepted_without_kafka_are_in_the_log_within_a_minute(own: View) -> None:
     """Of the first run after its return; and none of them twice."""
     own.stack.broker.kill()

@@ -124,6 +124,7 @@ def _told(flow: View, sent: Sent) -> Callable[[], Awaitable[bool]]:
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("R20")
 class TestKilled:
     @pytest.mark.parametrize("command", ["find", "insert", "update"])
@@ -199,7 +200,6 @@ class TestKilled:
         assert after["seq"] == before["seq"]
         assert listed(flow, function)["gone"] == 0
 
-    @pytest.mark.slow
     async def test_at_any_moments_nothing_is_lost_and_nothing_is_added(
         self, flow: View, function: FunctionProcess, api: ApiServer
     ) -> None:

@@ -376,6 +376,7 @@ class TestStream:
             assert stream.has(meanwhile, then)
             assert not ids(first) & stream.seen
 
+    @pytest.mark.slow
     def test_a_heart_beat_is_a_place_too(self, flow: View, quick: str) -> None:
         """A reader for whom nothing came does not fall behind what the server still remembers."""
         with streaming(quick, ANN) as stream:

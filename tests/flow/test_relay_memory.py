@@ -30,6 +30,7 @@ def peak_kib(function: FunctionProcess) -> int:
 
 
 @pytest.mark.guarantee("G1", "R9")
+@pytest.mark.slow
 def test_a_batch_of_the_largest_events_is_sent_in_bounded_memory(flow: View) -> None:
     """Killed for its memory before it notes a try, a relay would begin with the same batch again, for ever."""
     events = some_events(EVENTS, payload={"text": "x" * SIZE})

@@ -67,6 +67,7 @@ async def test_sigterm_under_load_answers_all_that_is_written_and_writes_all_tha
     assert flow.held(collection_of(name), everything) == accepted
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G4")
 async def test_sigterm_under_load_keeps_every_letter_that_was_answered(flow: View, spawn: Spawner) -> None:
     function = spawn("dead_letters")
@@ -76,6 +77,7 @@ async def test_sigterm_under_load_keeps_every_letter_that_was_answered(flow: Vie
     assert flow.database.dead_letters.count_documents({"headers.value": {"$in": ids}}) == len(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1", "G6")
 async def test_sigterm_under_load_keeps_the_facts_of_every_pod_that_was_answered(flow: View, spawn: Spawner) -> None:
     state = life(names()[0])[0]
@@ -91,6 +93,7 @@ async def test_sigterm_under_load_keeps_the_facts_of_every_pod_that_was_answered
     assert {str(event.event_id) for event in sent.accepted} <= told
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1", "G5")
 async def test_sigterm_lets_the_relay_end_its_run(flow: View, spawn: Spawner) -> None:
     """The database takes a second, the signal comes meanwhile: the run is answered, and locks nobody out."""
@@ -107,6 +110,7 @@ async def test_sigterm_lets_the_relay_end_its_run(flow: View, spawn: Spawner) ->
     assert flow.relayed([event])
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G9")
 async def test_sigterm_answers_the_questions_that_were_asked(flow: View, spawn: Spawner) -> None:
     """The database takes a second, the signal comes meanwhile: nobody's connection breaks."""
@@ -141,6 +145,7 @@ async def test_sigterm_flushes_what_waits_for_kafka(flow: View, spawn: Spawner) 
     assert flow.arrive(events)
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1", "G7", "R1")
 async def test_sigterm_without_kafka_ends_soon_and_leaves_the_rest_to_the_marks(flow: View, spawn: Spawner) -> None:
     """Well within the time that Kubernetes gives."""

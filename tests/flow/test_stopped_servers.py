@@ -76,6 +76,7 @@ def resumed(seen: View, within: float = 60.0) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1", "G2", "R6")
 def test_killing_store_and_source_in_the_middle_loses_and_doubles_nothing(broken: View) -> None:
     """What the source has committed is in the log by then, and what is not in the log comes again."""

@@ -102,6 +102,7 @@ def quiet(told: Collector) -> dict[str, str]:
     return told.environment() | {"OTEL_METRIC_EXPORT_INTERVAL": hour, "OTEL_BSP_SCHEDULE_DELAY": hour}
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1")
 async def test_a_function_that_ends_tells_what_it_has_not_told_yet(flow: View, spawn: Spawner) -> None:
     """To the last request: what was answered behind SIGTERM included."""
@@ -117,6 +118,7 @@ async def test_a_function_that_ends_tells_what_it_has_not_told_yet(flow: View, s
         assert {span.attributes["cloudevents.event_id"] for span in own.spans} >= accepted
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1", "G7")
 async def test_a_collector_that_is_away_keeps_no_function_from_its_work(flow: View, spawn: Spawner) -> None:
     nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "10"}
@@ -131,6 +133,7 @@ def lines(function: FunctionProcess) -> list[dict[str, Any]]:
     return [json.loads(line) for line in function.child.log.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("R10")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_all_that_a_function_and_its_server_log_is_json(flow: View, spawn: Spawner, name: str) -> None:

@@ -23,6 +23,7 @@ from benchmarks.figures import (
     cold_start_ratio,
     complaints,
     p99_ratio,
+    slowdown,
     spread,
 )
 from benchmarks.generator import generate
@@ -117,6 +118,7 @@ def test_the_json_has_exactly_the_promised_keys() -> None:
         "cold_start_ratio",
         "publish_p99_kafka_frozen",
         "publish_p99_kafka_gone",
+        "publish_slower_kafka_gone",
     ]
 
 
@@ -135,6 +137,12 @@ def test_each_ceiling_can_be_missed() -> None:
 def test_p99s_are_compared_by_their_medians() -> None:
     there, away = ([run(load=replace(load(1000), p99_ms=p99)) for p99 in each] for each in ((9, 10, 90), (11, 12, 99)))
     assert p99_ratio(away, there) == 1.2
+
+
+def test_slower_is_said_in_times_of_what_an_event_took() -> None:
+    """An outlier on either side changes nothing."""
+    there, away = ([run(load=load(answered)) for answered in rates] for rates in ((900, 1000, 5000), (100, 800, 900)))
+    assert slowdown(away, there) == 1.25
 
 
 def test_the_slowest_function_counts_by_its_median() -> None:
