@@ -12,7 +12,7 @@ from dev.processes import free_port
 from dev.stack import Options, Stack
 from tests.helpers import View, settings_of, view
 from twofold import mongo
-from twofold.kafka import Sender, new_sender
+from twofold.kafka import Sender
 from twofold.mongo import Database
 from twofold.settings import Settings
 from twofold.setup import set_up
@@ -102,6 +102,6 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 @pytest.fixture
 async def sender(settings: Settings) -> AsyncIterator[Sender]:
     """A sender to the test's own topic, closed without waiting for Kafka."""
-    made = new_sender(settings)
+    made = Sender(settings)
     yield made
     await asyncio.to_thread(made.close, 0.0)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from twofold import mongo
 from twofold.http import Function, Json, allow
-from twofold.kafka import new_sender
+from twofold.kafka import Sender
 from twofold.logs import write_logs
 from twofold.relaying import Relay, open_relay
 from twofold.settings import Settings
@@ -26,7 +26,7 @@ write_logs(settings, "relay")
 async def open_service(telemetry: Telemetry) -> AsyncIterator[Relay]:
     """What one worker process works with."""
     async with mongo.connect(settings, "relay") as database:
-        yield open_relay(database, new_sender(settings), settings, telemetry)
+        yield open_relay(database, Sender(settings), settings, telemetry)
 
 
 async def handle(service: Relay, request: Request) -> Response:

@@ -7,6 +7,7 @@ it again. So the sender may drop a record at any time, and must never block, gro
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -31,8 +32,8 @@ _ANSWER_S = 10.0
 """How long Kafka may take for one question."""
 _BOOTSTRAP_S = 5.0
 """How long it may take until there is a broker to ask."""
-_AWAY_AGAIN_S = 60.0
-"""How long Kafka is away before that is said once more."""
+_SAID_AGAIN_S = 60.0
+"""How long Kafka takes no records before that is said once more."""
 
 
 def _client() -> Any:
@@ -91,19 +92,19 @@ def new_producer(settings: Settings, failed: "Callable[[KafkaError], None]") -> 
 class Sender:
     """Sends records in the background, in the order of their offers.
 
-    librdkafka does it, in threads of its own, that start with the first offer. It holds at most `send_capacity` records
-    and `send_capacity_bytes`, and none for longer than `send_timeout_s`.
+    librdkafka does it, in threads of its own. They start with the first offer, so a sender may be made before a fork.
+    It holds at most `send_capacity` records and `send_capacity_bytes`, and none for longer than `send_timeout_s`.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._producer: Producer | None = None
-        self._said_away_at = -_AWAY_AGAIN_S
+        self._said_at = -math.inf
 
     def offer(self, records: Sequence[Record]) -> int:
         """Hand over as many of `records` as there is room for, and return their number at once."""
         for taken, record in enumerate(records):
-            if isinstance(self._hand_over(record), Unavailable):
+            if isinstance(self._hand_over(record, self._delivered), Unavailable):
                 return taken
         return len(records)
 
@@ -128,10 +129,12 @@ class Sender:
     def close(self, timeout_s: float) -> None:
         """Flush for at most `timeout_s`, then let go of what is left: its marks remain. Offer nothing afterwards."""
         self.flush(timeout_s)
-        self._let_go()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
 
-    def _hand_over(self, record: Record, done: "Callable[[KafkaError | None, Message], None] | None" = None) -> Outcome:
-        """Queue `record`; or say why not."""
+    def _hand_over(self, record: Record, done: "Callable[[KafkaError | None, Message], None]") -> Outcome:
+        """Queue `record`, or say why not; `done` hears what became of one that is queued."""
         errors = _client().KafkaException
         try:
             if self._producer is None:
@@ -147,7 +150,7 @@ class Sender:
         return None
 
     def _outcome(self, error: "KafkaError") -> TwofoldError:
-        """Why a record was not sent; unless that is its own fault, or passes, the producer is broken."""
+        """Why a record was not sent: by its own fault, or by what passes."""
         kafka_error = _client().KafkaError
         if error.code() in (kafka_error.MSG_SIZE_TOO_LARGE, kafka_error.RECORD_LIST_TOO_LARGE):
             return TooLarge(f"Kafka refuses the record: {error.str()}")
@@ -155,23 +158,15 @@ class Sender:
         return Unavailable(f"Kafka did not acknowledge: {error.name()}")
 
     def _failed(self, error: "KafkaError") -> None:
-        """Say that Kafka is away, now and then; and let go of a producer that will never send again."""
+        """Say that Kafka does not take records, now and then."""
         now = time.monotonic()
-        if now - self._said_away_at >= _AWAY_AGAIN_S:
-            self._said_away_at = now
-            logger.warning("Kafka is away, what it does not take is left to the relay: %s", error)
-        if error.fatal():
-            self._let_go()
+        if now - self._said_at >= _SAID_AGAIN_S:
+            self._said_at = now
+            logger.warning("what Kafka does not take is left to the relay: %s", error)
 
-    def _let_go(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.purge()
-
-
-def new_sender(settings: Settings) -> Sender:
-    """A sender to the topic; nothing is opened before the first offer, so it may be made before a fork."""
-    return Sender(settings)
+    def _delivered(self, error: "KafkaError | None", _: "Message") -> None:
+        if error is not None:
+            self._failed(error)
 
 
 @dataclass(frozen=True, slots=True)

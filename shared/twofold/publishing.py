@@ -21,7 +21,7 @@ from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
 from twofold.group_commit import GroupCommit
-from twofold.kafka import Sender, new_sender
+from twofold.kafka import Sender
 from twofold.mongo import Encoded
 from twofold.settings import Settings
 from twofold.telemetry import ACCEPTED, DUPLICATES, REJECTED, SILENT, Telemetry
@@ -224,7 +224,7 @@ async def open_publisher(
     settings: Settings, application: str = "application", telemetry: Telemetry = SILENT
 ) -> AsyncIterator[Publisher]:
     """A publisher with its own connections, which closes with the block. Open it after a fork."""
-    sender = new_sender(settings)
+    sender = Sender(settings)
     async with mongo.connect(settings, application) as database:
         publisher = Publisher(EventRepository(database), EventStore(database), sender, settings, telemetry=telemetry)
         try:

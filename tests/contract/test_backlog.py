@@ -14,7 +14,7 @@ from twofold.cloudevents import Record, to_kafka
 from twofold.errors import Unavailable
 from twofold.event import Event
 from twofold.events import EventRepository
-from twofold.kafka import Backlog, consumer_backlog, new_sender
+from twofold.kafka import Backlog, Sender, consumer_backlog
 from twofold.mongo import Database
 from twofold.relaying import Relay, open_relay
 from twofold.settings import Settings
@@ -33,7 +33,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 async def relay(database: Database, settings: Settings) -> AsyncIterator[Relay]:
-    sender = new_sender(settings)
+    sender = Sender(settings)
     yield open_relay(database, sender, settings)
     await asyncio.to_thread(sender.close, 0.0)
 

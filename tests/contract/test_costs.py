@@ -14,7 +14,7 @@ from twofold.cloudevents import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
-from twofold.kafka import Backlog, new_sender
+from twofold.kafka import Backlog, Sender
 from twofold.mongo import Database, Document
 from twofold.relaying import Relay
 from twofold.settings import Settings
@@ -64,7 +64,7 @@ async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, setti
         return Backlog({}, None)
 
     eager = settings.model_copy(update={"relay_first_look_s": -2.0})
-    sender = new_sender(eager)
+    sender = Sender(eager)
     relay = Relay(database, sender, eager, time.monotonic, nothing_waits)
     await fill(database)
     await relay.run()  # its statement counts what is stored; the next one counts from there

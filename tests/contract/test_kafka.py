@@ -11,13 +11,13 @@ from kafka import KafkaConsumer, TopicPartition
 from tests.helpers import an_event, some_events, without_kafka
 from twofold.cloudevents import to_kafka
 from twofold.errors import TooLarge, Unavailable
-from twofold.kafka import Sender, new_sender
+from twofold.kafka import Sender
 from twofold.settings import Settings
 
 
 @contextmanager
 def sending(settings: Settings) -> Iterator[Sender]:
-    sender = new_sender(settings)
+    sender = Sender(settings)
     try:
         yield sender
     finally:
@@ -105,7 +105,7 @@ def test_an_offer_never_waits_for_kafka(no_kafka: Settings) -> None:
 
 @pytest.mark.guarantee("G7")
 def test_closing_without_kafka_comes_to_an_end(no_kafka: Settings) -> None:
-    sender = new_sender(no_kafka)
+    sender = Sender(no_kafka)
     sender.offer([to_kafka(an_event())])
     start = time.monotonic()
     sender.close(1.0)

@@ -29,7 +29,7 @@ from twofold.errors import Conflict, Invalid, Malformed, TooLarge, TwofoldError,
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
-from twofold.kafka import new_sender
+from twofold.kafka import Sender
 from twofold.mongo import Database
 from twofold.publishing import Published, Publisher, open_publisher
 from twofold.settings import Settings
@@ -45,7 +45,7 @@ async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
 async def counted(settings: Settings) -> AsyncIterator[tuple[Publisher, Commands]]:
     """A publisher, and the commands that it sends to MongoDB."""
     async with listened(settings) as (database, commands):
-        publishing = Publisher(EventRepository(database), EventStore(database), new_sender(settings), settings)
+        publishing = Publisher(EventRepository(database), EventStore(database), Sender(settings), settings)
         try:
             yield publishing, commands
         finally:
@@ -306,7 +306,7 @@ class TestMarks:
         uri = SecretStr(f"mongodb://127.0.0.1:{free_port()}")
         away = settings.model_copy(update={"mongodb_uri": uri, "mongodb_timeout_s": 0.5})
         async with mongo.connect(away, "tests") as database:
-            sender = new_sender(away)
+            sender = Sender(away)
             publishing = Publisher(EventRepository(database), EventStore(database), sender, away)
             with pytest.raises(Unavailable):
                 await asyncio.wait_for(publishing.publish_base_event(an_event()), 60)

@@ -12,7 +12,7 @@ from twofold.cloudevents import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
-from twofold.kafka import Backlog, new_sender
+from twofold.kafka import Backlog, Sender
 from twofold.mongo import Database, server_time
 from twofold.relaying import Reconciled, Relay, reconcile
 from twofold.settings import Settings
@@ -95,7 +95,7 @@ async def test_the_relay_then_refills_the_log_and_the_statements_show_it(
     async def nothing_waits() -> Backlog:
         return Backlog({}, None)
 
-    sender = new_sender(settings)
+    sender = Sender(settings)
     relay = Relay(database, sender, settings, time.monotonic, nothing_waits)
     events = await confirmed(database, 20)
     assert (await relay.run()) is not None

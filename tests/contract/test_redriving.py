@@ -14,7 +14,7 @@ from twofold.errors import Conflict, Malformed, TooLarge
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
-from twofold.kafka import Backlog, Sender, consumer_backlog, new_sender
+from twofold.kafka import Backlog, Sender, consumer_backlog
 from twofold.mongo import Database, Document
 from twofold.redriving import Redrive, Redriven
 from twofold.relaying import Relay
@@ -155,7 +155,7 @@ async def test_one_that_dies_half_way_leaves_a_letter_that_is_dead_again_in_time
 async def test_without_kafka_a_letter_is_dead_as_before(
     letters: DeadLetters, database: Database, settings: Settings
 ) -> None:
-    sender = new_sender(without_kafka(settings))
+    sender = Sender(without_kafka(settings))
     letter = await bury(letters, an_event())
     done = await Redrive(letters, EventRepository(database), sender).redrive([letter.letter_id], "Ada")
     await asyncio.to_thread(sender.close, 0.0)

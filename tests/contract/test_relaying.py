@@ -20,7 +20,7 @@ from twofold.errors import Conflict, Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
-from twofold.kafka import Backlog, Sender, new_sender
+from twofold.kafka import Backlog, Sender
 from twofold.mongo import Database
 from twofold.relaying import LONGEST_HOLD, Relay, Run, open_relay
 from twofold.settings import Settings
@@ -321,7 +321,7 @@ class TestSentAgain:
         """Killed behind the sending, a relay that notes it later would send it again with every run."""
         event = an_event()
         await publish(database, [event])
-        sender = new_sender(without_kafka(settings, send_timeout_s=5.0))
+        sender = Sender(without_kafka(settings, send_timeout_s=5.0))
         running = asyncio.create_task(ran(a_relay(database, sender, settings)))
 
         async def noted() -> bool:
@@ -352,7 +352,7 @@ class TestSentAgain:
         away = without_kafka(settings)
         events = some_events(5)
         await publish(database, events)
-        sender = new_sender(away)
+        sender = Sender(away)
         assert await ran(a_relay(database, sender, away)) == Run(unsent=5)
         await asyncio.to_thread(sender.close, 0.0)
         for event in events:
@@ -367,7 +367,7 @@ class TestSentAgain:
         there, missing = some_events(2)
         await publish(database, [there, missing])
         await log(database, [there])
-        assert await ran(open_relay(database, new_sender(away), away)) == Run(confirmed=1)
+        assert await ran(open_relay(database, Sender(away), away)) == Run(confirmed=1)
         assert (await document(database, missing))["outbox"] == {"state": "new", "tries": 0}
 
     @pytest.mark.guarantee("G4")
@@ -377,7 +377,7 @@ class TestSentAgain:
         """As when the topic's limit was lowered after it was accepted: its letter holds all of it."""
         events, large = some_events(5), an_event(payload={"text": "x" * 20_000})
         await publish(database, [events[0], large, *events[1:]])
-        sender = new_sender(settings.model_copy(update={"max_record_bytes": 10_000}))
+        sender = Sender(settings.model_copy(update={"max_record_bytes": 10_000}))
         assert await ran(a_relay(database, sender, settings)) == Run(resent=5, dead=1)
         await asyncio.to_thread(sender.close, 0.0)
         (letter,) = [found async for found in database["dead_letters"].find()]
@@ -427,7 +427,7 @@ class TestLarge:
     ) -> None:
         """What it would not take has not been tried, so its back-off must not grow."""
         narrow = settings.model_copy(update={"send_capacity": 7, "send_capacity_bytes": 5 * self.SIZE})
-        sender = new_sender(narrow)
+        sender = Sender(narrow)
         assert await ran(a_relay(database, sender, narrow)) == Run(resent=30)
         await asyncio.to_thread(sender.close, 0.0)
         assert await database["events"].count_documents({"outbox.tries": 1}) == 30
@@ -437,7 +437,7 @@ class TestLarge:
     ) -> None:
         """The rest of the batch is sent with the first run that finds it there again."""
         away = without_kafka(settings, relay_bytes=5 * self.SIZE)
-        sender = new_sender(away)
+        sender = Sender(away)
         run = await ran(a_relay(database, sender, away))
         await asyncio.to_thread(sender.close, 0.0)
         assert run is not None

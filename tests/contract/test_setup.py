@@ -22,7 +22,7 @@ from twofold.errors import Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
-from twofold.kafka import ensure_topic, new_sender
+from twofold.kafka import Sender, ensure_topic
 from twofold.mongo import Database
 from twofold.settings import Settings
 from twofold.setup import COLLECTIONS, INDEXES, ROLES, passwords_in, set_up, set_up_patiently
@@ -187,7 +187,7 @@ class TestTopic:
         frame = to_kafka(an_event(payload={"text": ""})).size
         largest = to_kafka(an_event(payload={"text": "x" * (own.max_record_bytes - frame)}))
         assert own.max_record_bytes - 10 <= largest.size <= own.max_record_bytes
-        sender = new_sender(own)
+        sender = Sender(own)
         assert await sender.send([largest]) == [None]
         sender.close(0.0)
 

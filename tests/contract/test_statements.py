@@ -21,7 +21,7 @@ from twofold.cloudevents import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
-from twofold.kafka import new_sender
+from twofold.kafka import Sender
 from twofold.mongo import Database, Document
 from twofold.publishing import Publisher
 from twofold.relaying import reconcile
@@ -134,7 +134,7 @@ class TestCompleteUpTo:
         publisher = Publisher(
             EventRepository(database),
             EventStore(database),
-            new_sender(settings),
+            Sender(settings),
             settings,
             clock=lambda: datetime.now(UTC) + off,
         )

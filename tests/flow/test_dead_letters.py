@@ -17,7 +17,7 @@ from tests.helpers import Raw, View, an_event, delivered, plain_record, settings
 from twofold import mongo
 from twofold.dead_letters import DeadLetters
 from twofold.events import EventRepository
-from twofold.kafka import new_sender
+from twofold.kafka import Sender
 from twofold.redriving import Redrive, Redriven
 
 pytestmark = pytest.mark.guarantee("G4")
@@ -141,7 +141,7 @@ class TestRedriven:
 
 async def redriven(flow: View, letter_id: Any) -> Redriven:
     settings = settings_of(flow.stack)
-    sender = new_sender(settings)
+    sender = Sender(settings)
     async with mongo.connect(settings, "tests") as database:
         done = await Redrive(DeadLetters(database), EventRepository(database), sender).redrive([letter_id], "Ada")
     await asyncio.to_thread(sender.close, 0.0)

@@ -11,7 +11,7 @@ from twofold.cli.output import Json, Limit, progress, run_with
 from twofold.cli.output import show as show_value
 from twofold.dead_letters import DeadLetters
 from twofold.events import EventRepository
-from twofold.kafka import new_sender
+from twofold.kafka import Sender
 from twofold.mongo import Database
 from twofold.redriving import Redrive
 from twofold.settings import Settings
@@ -62,7 +62,7 @@ def redrive(
     async def run(database: Database, settings: Settings) -> dict[str, Any]:
         dead_letters = DeadLetters(database)
         ids = letter_ids or [letter["_id"] for letter in await dead_letters.list(_filter("dead", reason), limit)]
-        redriving = Redrive(dead_letters, EventRepository(database), new_sender(settings))
+        redriving = Redrive(dead_letters, EventRepository(database), Sender(settings))
         with progress("redriving", len(ids)) as advance:
             return asdict(await redriving.redrive(ids, by, advance))
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from twofold.cli.output import Json, Limit, console, progress, run_with, settings, show
 from twofold.errors import Unavailable
-from twofold.kafka import consumer_backlog, new_sender
+from twofold.kafka import Sender, consumer_backlog
 from twofold.mongo import Database
 from twofold.relaying import open_relay
 from twofold.relaying import reconcile as reconcile_
@@ -64,7 +64,7 @@ def relay_run(as_json: Json = False) -> None:
     """Do what the function `relay` does when its timer wakes it, once."""
 
     async def run(database: Database, settings: Settings) -> dict[str, Any]:
-        done = await open_relay(database, new_sender(settings), settings).run()
+        done = await open_relay(database, Sender(settings), settings).run()
         return asdict(done) if done else {"busy": "another relay is at it"}
 
     show(run_with(run), as_json, "events")
