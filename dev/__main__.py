@@ -6,7 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +59,8 @@ def demo(
         complain.print("\n".join(["The demo failed:", *report.complaints(), f"Logs: {running.logs}"]), markup=False)
         raise typer.Exit(1)
     console.print("Every accepted event is in both collections, once, with an equal digest.")
+    if keep:
+        print(f"\nTOKEN={running.token}\n{running.stop_command}")
 
 
 def _left_running(running: Running) -> dict[str, Any]:
@@ -137,7 +139,9 @@ def up(
         pod_lives=True,
         kubeconfig=kubeconfig,
     )
-    with _explained(), _steps() as on_step, Stack(options, on_step=on_step) as stack:
+    with _explained(), ExitStack() as running:
+        with _steps() as on_step:
+            stack = running.enter_context(Stack(options, on_step=on_step))
         _print_addresses(stack)
         try:
             wait_for_a_signal()
@@ -152,7 +156,7 @@ def _print_addresses(stack: Stack) -> None:
     addresses = {name: function.url for name, function in stack.functions.items()}
     addresses |= {"MongoDB": stack.mongodb_uri, "database": stack.database, "Kafka": stack.kafka}
     for name, address in (addresses | {"logs": str(stack.logs)}).items():
-        print(f"{name:10} {address}")
+        print(f"{name:12} {address}")
     headers = {"specversion": "1.0", "id": event_id, "source": "/hello", "type": "com.example.greeting"}
     flags = " ".join(f"-H 'ce-{name}: {value}'" for name, value in headers.items())
     print("\nPublish an event, and look at it in either collection:\n")

@@ -318,12 +318,11 @@ class Stack:
         """The ApiServerSource of knative/base."""
         if "pod_events" not in self.functions or not (self.options.pod_lives or self.options.kubeconfig):
             return
-        arguments, ready_with = ["--sink", self.functions["pod_events"].url], ""
-        if self.options.kubeconfig:
-            arguments += ["--kubeconfig", str(self.options.kubeconfig)]
-            ready_with = "watching"
+        watched = self.options.kubeconfig
+        arguments = ("--sink", self.functions["pod_events"].url, *(("--kubeconfig", str(watched)) if watched else ()))
         name, module = "api_server_source", "dev.api_server_source"
-        self._run_beside(self._module(module, *arguments, name=name, ready=lambda child: child.printed(ready_with)))
+        ready = (lambda child: child.printed("watching")) if watched else (lambda _: True)
+        self._run_beside(self._module(module, *arguments, name=name, ready=ready))
 
     def _run_beside(self, child: Child) -> None:
         self._undo.callback(child.terminate, 5.0)

@@ -1,0 +1,67 @@
+"""`make dev`, in a terminal, as somebody who copies what it prints sees it."""
+
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dev.paths import ROOT
+
+WITHIN_S = 90.0
+
+
+@pytest.fixture
+def printed(tmp_path: Path) -> Iterator[list[str]]:
+    """All lines that it prints in a terminal of 80 columns until it waits; it is ended with Ctrl-C."""
+    ours, its = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in ("MONGODB_URI", "KUBECONFIG")}
+    command = [sys.executable, "-m", "dev", "up"]
+    owner = subprocess.Popen(
+        command, cwd=ROOT, env=environment | {"COLUMNS": "80"}, stdin=its, stdout=its, stderr=its, close_fds=True
+    )
+    os.close(its)
+    try:
+        yield _until("Ctrl-C ends everything.", ours)
+        owner.send_signal(signal.SIGINT)
+        assert owner.wait(30) == 0
+    finally:
+        owner.kill()
+        owner.wait()
+        os.close(ours)
+
+
+def _until(last: str, terminal: int) -> list[str]:
+    text, deadline = "", time.monotonic() + WITHIN_S
+    while last not in text:
+        assert time.monotonic() < deadline, text
+        try:
+            text += os.read(terminal, 65536).decode()
+        except OSError:  # it has ended
+            pytest.fail(text)
+    return text.replace("\r", "").splitlines()
+
+
+@pytest.mark.guarantee("G1")
+def test_what_it_prints_publishes_an_event_and_shows_it_in_both_collections(printed: list[str]) -> None:
+    """The curl is read as a shell would, and sent without one."""
+    token = next(line for line in printed if line.startswith("TOKEN=")).removeprefix("TOKEN=")
+    _, _, url, *rest = shlex.split(next(line for line in printed if line.startswith("curl ")))
+    options = list(zip(rest[::2], rest[1::2], strict=True))
+    headers = dict(value.replace("$TOKEN", token).split(": ", 1) for option, value in options if option == "-H")
+    (body,) = (value for option, value in options if option == "-d")
+    answer = httpx.post(url, headers=headers, content=body)
+    assert (answer.status_code, answer.json()["result"]) == (202, "accepted")
+    shows = [line for line in printed if " dev show " in line]
+    assert len(shows) == 2
+    for command in shows:
+        shown = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+        assert headers["ce-id"] in shown.stdout
+        assert "hello" in shown.stdout
