@@ -277,7 +277,8 @@ class TestStack:
     def test_a_signal_ends_everything(self, number: signal.Signals, tmp_path: Path) -> None:
         """SIGTERM and Ctrl-C to the owner: no process is left, nor any data."""
         script = (
-            "import sys\n"
+            "import signal, sys\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's `&` has its children ignore it
             "from pathlib import Path\n"
             "from dev.signals import wait_for_a_signal\n"
             "from dev.stack import Options, Stack\n"

@@ -23,9 +23,20 @@ def printed(tmp_path: Path) -> Iterator[list[str]]:
     """All lines that it prints in a terminal of 80 columns until it waits; it is ended with Ctrl-C."""
     ours, its = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name not in ("MONGODB_URI", "KUBECONFIG")}
-    command = [sys.executable, "-m", "dev", "up"]
+    program = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's `&` has its children ignore it
+        "from dev.__main__ import app\n"
+        "app(['up'])\n"
+    )
     owner = subprocess.Popen(
-        command, cwd=ROOT, env=environment | {"COLUMNS": "80"}, stdin=its, stdout=its, stderr=its, close_fds=True
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment | {"COLUMNS": "80"},
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        close_fds=True,
     )
     os.close(its)
     try:
