@@ -8,7 +8,8 @@ RUN := .venv/bin/python -m
 PYTEST := .venv/bin/pytest -n 2 --dist loadfile
 CODE := shared functions dev benchmarks tests
 
-# Apache Kafka is fetched by Maven and runs on a JDK; without them its tests are left out, and that is said.
+# Apache Kafka is fetched by Maven and runs on a JDK; without them its tests are left out, and that is said. What takes
+# minutes and asks no broker is not run on it once more.
 JAVA := $(shell command -v java >/dev/null && command -v mvn >/dev/null && echo found)
 
 # A Kubernetes API server is built by Go, within TWOFOLD_GO_BUDGET_S; where it can't be, one line says so, and `$$cluster`
@@ -44,7 +45,7 @@ test-all: .venv/made ## every test, and the contract and flow tests once more on
 ifeq ($(JAVA),found)
 	@$(CLUSTER); $(PYTEST) tests -m "$$cluster"
 	@echo 'Once more, on Apache Kafka:'
-	@$(PYTEST) tests/contract tests/flow -m 'not slow' --broker apache
+	@$(PYTEST) tests/contract tests/flow --ignore tests/flow/test_memory.py --ignore tests/flow/test_api.py --broker apache
 else
 	@$(CLUSTER); $(PYTEST) tests -m "not java and not apache$${cluster:+ and $$cluster}"
 	@echo 'Left out, since java or mvn is not here: the tests on Apache Kafka (apt-get install openjdk-17-jdk-headless maven).'

@@ -20,7 +20,7 @@ from dev.paths import ROOT
 from tests.helpers import View
 from tests.pods import first_observed, life, new_life
 
-pytestmark = pytest.mark.dev
+pytestmark = [pytest.mark.dev, pytest.mark.slow]
 
 Answered = list[tuple[dict[str, str], bytes]]
 

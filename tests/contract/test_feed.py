@@ -74,6 +74,7 @@ async def test_an_event_that_commits_late_is_never_skipped(database: Database, f
     assert got == [late.event_id, early.event_id]
 
 
+@pytest.mark.slow
 async def test_a_follower_sees_each_event_of_many_writers_once(database: Database, settings: Settings) -> None:
     """8 writers at once, 20,000 events, at random moments; some commit late, as an insert that has to wait does."""
     feed = Feed(database, timedelta(seconds=settings.mongodb_timeout_s))

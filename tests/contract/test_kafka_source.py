@@ -25,7 +25,7 @@ from dev.paths import ROOT
 from dev.processes import Child, free_port
 from dev.tansu import Tansu
 
-pytestmark = pytest.mark.dev
+pytestmark = [pytest.mark.dev, pytest.mark.slow]
 
 Headers = Sequence[tuple[str, bytes]]
 

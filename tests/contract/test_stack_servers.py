@@ -30,7 +30,7 @@ from dev.proc import processes, status
 from dev.processes import Child, StartFailed, free_port, wait_until
 from dev.stack import Options, Stack
 
-pytestmark = pytest.mark.dev
+pytestmark = [pytest.mark.dev, pytest.mark.slow]
 
 LDD_OUTPUT = """\
 \tlinux-vdso.so.1 (0x00007ffd)

@@ -29,7 +29,7 @@ from twofold.event_store import EventStore
 
 DUPLICATE_KEY = 11000
 
-pytestmark = pytest.mark.guarantee("G1", "G5", "R9")
+pytestmark = [pytest.mark.guarantee("G1", "G5", "R9"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

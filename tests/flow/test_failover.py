@@ -102,6 +102,7 @@ async def test_it_is_the_majority_that_keeps_them(
 
 
 @pytest.mark.guarantee("G1", "G2")
+@pytest.mark.slow
 async def test_a_duplicate_of_what_is_not_yet_durable_is_not_acknowledged(three: View, members: ReplicaSet) -> None:
     """The primary alone has it, and may lose it: until a majority does, the answer to a repetition is "later" too."""
     primary = members.primary()

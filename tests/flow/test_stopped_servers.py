@@ -107,7 +107,7 @@ def refused_in_time(answers: list[Answer]) -> bool:
 
 
 @pytest.mark.guarantee("G1", "R10")
-@pytest.mark.parametrize("how", ["killed", "paused"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("paused", marks=pytest.mark.slow)])
 async def test_without_mongodb_everybody_is_told_to_come_again(broken: View, how: str) -> None:
     """In time, also those who come while others wait; and with MongoDB back, the same processes take it."""
     stack, mongod = broken.stack, broken.stack.mongo
