@@ -13,13 +13,17 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+WATCHED = {"twofold.dev/watch": "true"}
+"""The label of pods that have events."""
+
+
 def a_pod(namespace: str, name: str, *containers: str, **spec: Any) -> Manifest:
-    """A pod to be created, with a container `main` unless others are named."""
+    """A pod to be created, which our manifests' source watches, with a container `main` unless others are named."""
     listed = [{"name": container, "image": "registry.example/work:1"} for container in containers or ("main",)]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(WATCHED)},
         "spec": {"containers": listed, "restartPolicy": "Never", **spec},
     }
 

@@ -136,7 +136,7 @@ def test_real_pods_have_their_timelines_in_both_collections(watched: ControlPlan
 def test_a_real_pods_events_are_found_with_its_work(watched: ControlPlane, namespace: str, flow: View) -> None:
     work = f"execution-{uuid4()}"
     pod = a_pod(namespace, "work")
-    pod["metadata"]["labels"] = {"twofold.dev/aggregate-id": work}
+    pod["metadata"]["labels"]["twofold.dev/aggregate-id"] = work
     watched.api.create(pod)
     completed(Kubelet(watched.api), pod)
     found = wait_until(lambda: flow.database.events.count_documents({"aggregate_id": work}) == 6, within=30.0)
