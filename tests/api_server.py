@@ -35,6 +35,8 @@ class ApiServer:
     delay_s: float = 0.0
     asked: list[str] = field(default_factory=list)
     """The paths of all requests, with their queries."""
+    delayed: list[str] = field(default_factory=list)
+    """The paths of those that are waiting for `delay_s`."""
     url: str = ""
 
     def put(self, pod: Json) -> None:
@@ -52,7 +54,9 @@ class ApiServer:
     def answer(self, target: str) -> tuple[int, Json]:
         """Status and body of the answer to a GET."""
         self.asked.append(target)
+        self.delayed.append(target)
         time.sleep(self.delay_s)
+        self.delayed.remove(target)
         parts = urlsplit(target)
         steps, query = (
             parts.path.strip("/").split("/"),

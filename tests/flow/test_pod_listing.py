@@ -253,6 +253,7 @@ class TestTrouble:
             await asyncio.sleep(1.5)
             deliveries = await sending.post_all(lister.url, [new_life("exit_1")[-1].request() for _ in range(5)])
             second = await sending.post(lister.url, asked)
+            assert api.delayed, "they were answered while the list was waited for"
             assert not first.done()
             assert [answer.status for answer in deliveries] == [200] * 5
             assert second.json() == {"busy": "another listing is at it"}
