@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from dev.broker import PROVIDERS
+from dev.broker import PROVIDERS, Broker, create, unavailable
 from dev.functions import FunctionProcess
 from dev.processes import free_port
 from dev.stack import Options, Stack
@@ -50,6 +50,20 @@ def flow(stack: Stack) -> Iterator[View]:
     """A view of the shared stack."""
     with view(stack) as seen:
         yield seen
+
+
+@pytest.fixture(scope="module")
+def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Apache Kafka itself, for what Tansu can't do, whatever broker was asked for."""
+    if reason := unavailable("apache"):
+        pytest.skip(reason)
+    directory = tmp_path_factory.mktemp("apache")
+    broker = create("apache", directory / "data", directory / "logs")
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
 
 
 class Spawner:

@@ -232,7 +232,7 @@ class _Run:
         return len(self._load.ledger.acknowledged)
 
     def _is_settled(self) -> bool:
-        """Nothing is pending, every poison is kept, and relay has stated it."""
+        """Nothing is pending, every poison is kept, relay has stated it, and the TTL monitor has taken its first."""
         poison = self._poisoner.sendings
         newest = max(change.seq for change in self._watcher.changes.copy() if isinstance(change, Inserted))
         try:
@@ -243,6 +243,7 @@ class _Run:
                 and last["complete_up_to"] is not None
                 and last["complete_up_to"] > newest
                 and poison.acknowledged - poison.gone <= self._kept()
+                and bool(self._watcher.expired)
             )
         except PyMongoError:
             return False

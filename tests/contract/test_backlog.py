@@ -9,12 +9,13 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
+from dev.broker import Broker
 from tests.helpers import an_event, without_kafka
 from twofold.cloudevents import Record, to_kafka
 from twofold.errors import Unavailable
 from twofold.event import Event
 from twofold.events import EventRepository
-from twofold.kafka import Backlog, Sender, consumer_backlog
+from twofold.kafka import Backlog, Sender, consumer_backlog, ensure_topic
 from twofold.mongo import Database
 from twofold.relaying import Relay, open_relay
 from twofold.settings import Settings
@@ -99,12 +100,15 @@ def test_what_was_committed_of_a_log_that_was_lost_counts_for_nothing(settings: 
 
 
 @pytest.mark.apache
-def test_what_expired_before_it_was_read_counts_for_nothing(settings: Settings) -> None:
+@pytest.mark.java
+def test_what_expired_before_it_was_read_counts_for_nothing(settings: Settings, apache: Broker) -> None:
     """`store` was away for longer than the topic keeps its records: nothing is left, and nothing comes behind it."""
-    put(settings, [(0, datetime.now(UTC))] * 2)
-    with closing(KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)) as admin:
-        admin.delete_records({TopicPartition(settings.kafka_topic, 0): 2})
-    assert consumer_backlog(settings) == Backlog(dict.fromkeys(range(4), 0), None)
+    own = settings.model_copy(update={"kafka_bootstrap_servers": apache.bootstrap})
+    ensure_topic(own)
+    put(own, [(0, datetime.now(UTC))] * 2)
+    with closing(KafkaAdminClient(bootstrap_servers=apache.bootstrap)) as admin:
+        admin.delete_records({TopicPartition(own.kafka_topic, 0): 2})
+    assert consumer_backlog(own) == Backlog(dict.fromkeys(range(4), 0), None)
 
 
 def test_a_broker_that_is_away_is_told(settings: Settings) -> None:

@@ -132,7 +132,7 @@ async def test_no_more_threads_send_however_much_there_is_to_send(settings: Sett
         await sender.send([to_kafka(an_event())])
         before = threads()
         await sender.send([to_kafka(event) for event in some_events(500)])
-        assert threads() == before
+        assert threads() <= before
 
 
 async def test_nothing_is_held_once_kafka_has_acknowledged(settings: Settings) -> None:

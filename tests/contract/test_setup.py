@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from dev.broker import Broker, create, unavailable
+from dev.broker import Broker
 from dev.stack import Stack
 from tests.helpers import View, an_event, eventually, failing, settings_of, without_kafka
 from twofold import mongo
@@ -190,20 +190,6 @@ class TestTopic:
         sender = Sender(own)
         assert await sender.send([largest]) == [None]
         sender.close(0.0)
-
-
-@pytest.fixture(scope="module")
-def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Apache Kafka itself."""
-    if reason := unavailable("apache"):
-        pytest.skip(reason)
-    directory = tmp_path_factory.mktemp("apache")
-    broker = create("apache", directory / "data", directory / "logs")
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.stop()
 
 
 def with_topic(settings: Settings, **changes: object) -> Settings:
