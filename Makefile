@@ -5,7 +5,8 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 PIP := 26.3
 
 RUN := .venv/bin/python -m
-PYTEST := .venv/bin/pytest -n 2 --dist loadfile
+# A file's tests in one process; files in the order of their names, so that the long ones don't come last.
+PYTEST := .venv/bin/pytest --dist loadfile --no-loadscope-reorder
 CODE := shared functions dev benchmarks tests
 
 # Apache Kafka is fetched by Maven and runs on a JDK; without them its tests are left out, and that is said. What takes
@@ -39,15 +40,15 @@ dev: .venv/made ## run the whole stack on this machine until Ctrl-C (BROKER=tans
 	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER)) $(WATCHED)
 
 test: .venv/made ## the tests that need nothing but Python and PyPI, in under 5 minutes
-	@$(PYTEST) tests -m 'not java and not apache and not go and not slow'
+	@$(PYTEST) -n 3 tests -m 'not java and not apache and not go and not slow'
 
 test-all: .venv/made ## every test, and the contract and flow tests once more on Apache Kafka (needs a JDK 17, Maven, Go)
 ifeq ($(JAVA),found)
-	@$(CLUSTER); $(PYTEST) tests -m "$$cluster"
+	@$(CLUSTER); $(PYTEST) -n 2 tests -m "$$cluster"
 	@echo 'Once more, on Apache Kafka:'
-	@$(PYTEST) tests/contract tests/flow --ignore tests/flow/test_memory.py --ignore tests/flow/test_api.py --broker apache
+	@$(PYTEST) -n 2 tests/contract tests/flow --ignore tests/flow/test_memory.py --ignore tests/flow/test_api.py --broker apache
 else
-	@$(CLUSTER); $(PYTEST) tests -m "not java and not apache$${cluster:+ and $$cluster}"
+	@$(CLUSTER); $(PYTEST) -n 2 tests -m "not java and not apache$${cluster:+ and $$cluster}"
 	@echo 'Left out, since java or mvn is not here: the tests on Apache Kafka (apt-get install openjdk-17-jdk-headless maven).'
 endif
 

@@ -53,6 +53,7 @@ def shell(flow: View) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], **addresses, "TOKEN": token(), "EVENT_ID": api_docs.EVENT_ID}
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("R24", "G9")
 def test_every_curl_of_the_docs_works(flow: View, shell: dict[str, str]) -> None:
     """In their order: what the first publish, the others find. Without a token, none works."""

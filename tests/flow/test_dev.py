@@ -60,6 +60,7 @@ def _until(last: str, terminal: int) -> list[str]:
     return text.replace("\r", "").splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1")
 def test_what_it_prints_publishes_an_event_and_shows_it_in_both_collections(printed: list[str]) -> None:
     """The curl is read as a shell would, and sent without one."""

@@ -13,7 +13,7 @@ import pytest
 
 from dev.functions import FunctionProcess
 from dev.ping import ping_headers
-from dev.processes import free_port
+from dev.processes import free_port, wait_until
 from tests.api_server import ApiServer, api_server
 from tests.conftest import Spawner
 from tests.flow.test_pod_events import expected, held, send
@@ -246,11 +246,11 @@ class TestTrouble:
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
         """The client blocks, and so it never runs on the event loop."""
-        api.delay_s = 3.0
+        api.delay_s = 20.0
         async with callers(8) as sending:
             asked = (PING, b"{}")
             first = asyncio.create_task(sending.post(lister.url, asked))
-            await asyncio.sleep(1.5)
+            await asyncio.to_thread(wait_until, lambda: bool(api.delayed), within=20.0)
             deliveries = await sending.post_all(lister.url, [new_life("exit_1")[-1].request() for _ in range(5)])
             second = await sending.post(lister.url, asked)
             assert api.delayed, "they were answered while the list was waited for"

@@ -82,6 +82,7 @@ def members(thing: Any, depth: int) -> Iterator[tuple[dict[str, Any], str]]:
             yield from members(part, depth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_member_that_is_missing_is_a_complaint_at_most(overlays: Overlays, project: Project, overlay: str) -> None:
     """Never the end of the check: whoever wrote the manifest is to be told what is wrong."""

@@ -85,6 +85,7 @@ def markers(*arguments: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.slow
 def test_markers_of_module_class_and_function_are_read_from_real_tests(tmp_path: Path) -> None:
     """One test function counts once, whatever its parameters."""
     tests = tmp_path / "test_made_up.py"
@@ -106,6 +107,7 @@ def test_markers_of_module_class_and_function_are_read_from_real_tests(tmp_path:
     assert re.search(r"^R2 .* 1\s*$", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_tests_that_cannot_be_collected_fail_the_check(tmp_path: Path) -> None:
     """Else a broken import would hide the tests behind it."""
     tests = tmp_path / "test_made_up.py"

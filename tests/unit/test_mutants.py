@@ -8,7 +8,7 @@ from dev.mutants import Copy, Result, try_mutant, verdict
 from dev.mutants_list import MUTANTS, Mutant
 from dev.paths import ROOT
 
-pytestmark = pytest.mark.dev
+pytestmark = [pytest.mark.dev, pytest.mark.slow]
 
 FILE = "Makefile"
 A_TEST = "tests/test_it.py"
