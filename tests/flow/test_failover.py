@@ -85,6 +85,7 @@ async def test_the_primarys_death_under_load_loses_no_accepted_event(three: View
     assert three.database.event_store.count_documents({"_id": ids(sent.accepted)}) == len(accepted)
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1")
 @pytest.mark.parametrize(("write_concern", "loses"), [("1", True), ('"majority"', False)])
 async def test_it_is_the_majority_that_keeps_them(
