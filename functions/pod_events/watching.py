@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -167,8 +167,8 @@ class Watcher:
         return self.state_of(event.payload, deleted=STATES[event.event_type])
 
 
-def _one(received: Received | list[Received | Rejected]) -> Received:
-    if isinstance(received, list):
+def _one(received: Received | Iterator[Received | Rejected]) -> Received:
+    if not isinstance(received, Received):
         raise Malformed("an ApiServerSource sends no batches")
     return received
 

@@ -50,8 +50,8 @@ async def handle(publisher: Publisher, request: Request) -> Response:
         received = from_http(request.scope["headers"], body, publisher.clock(), settings.max_batch_events)
     except Rejected as unreadable:
         raise publisher.refused(unreadable) from None
-    if isinstance(received, list):
-        return _batch_answer(request, await publisher.publish([_permitted(caller, each) for each in received]))
+    if not isinstance(received, Received):
+        return _batch_answer(request, await publisher.publish(_permitted(caller, each) for each in received))
     EVENT_ID.set(received.event.given_id)
     if refusal := caller.refusal(received.event):
         raise publisher.refused(refusal)

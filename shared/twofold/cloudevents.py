@@ -11,7 +11,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -119,30 +119,25 @@ class Delivered(NamedTuple):
 # --- in: HTTP, from producers ---------------------------------------------------------------------------------------
 
 
-def from_http(headers: Headers, body: bytes, now: datetime, max_events: int) -> list[Received | Rejected] | Received:
+def from_http(
+    headers: Headers, body: bytes, now: datetime, max_events: int
+) -> Iterator[Received | Rejected] | Received:
     """The event, or for a batch its events and refusals in order, that a producer's request holds.
 
     `now` is the time of an event that has none; the `traceparent` of each is the request's. Raises `Rejected` for what
     is wrong with the request as a whole.
     """
-    received = _from_http(headers, body, now, max_events)
-    if (traceparent := _traceparent_of(headers)) is None:
-        return received
-    if isinstance(received, Received):
-        return received._replace(traceparent=traceparent)
-    return [each._replace(traceparent=traceparent) if isinstance(each, Received) else each for each in received]
-
-
-def _from_http(headers: Headers, body: bytes, now: datetime, max_events: int) -> list[Received | Rejected] | Received:
     attributes, content_type = _attributes_of(headers, decode=_header_value)
-    media = media_type(content_type)
+    media, traceparent = media_type(content_type), _traceparent_of(headers)
     if media == "application/cloudevents-batch+json":
-        return [_from_member(member, now) for member in _batch(body, max_events)]
+        return (_from_member(member, now, traceparent) for member in _batch(body, max_events))
     if media == "application/cloudevents+json":
-        return from_structured(body, now)
-    if not attributes:
+        received = from_structured(body, now)
+    elif attributes:
+        received = _binary(attributes, content_type, media, body, now)
+    else:
         raise _no_cloud_event(media)
-    return _binary(attributes, content_type, media, body, now)
+    return received if traceparent is None else received._replace(traceparent=traceparent)
 
 
 def _traceparent_of(headers: Headers) -> str | None:
@@ -179,11 +174,12 @@ def _structured(member: object, now: datetime) -> Received:
     return _received(attributes, _data_of(member), now)
 
 
-def _from_member(member: object, now: datetime) -> Received | Rejected:
+def _from_member(member: object, now: datetime, traceparent: str | None) -> Received | Rejected:
     try:
-        return _structured(member, now)
+        received = _structured(member, now)
     except Rejected as refusal:
         return refusal
+    return received if traceparent is None else received._replace(traceparent=traceparent)
 
 
 def _batch(body: bytes, max_events: int) -> list[object]:

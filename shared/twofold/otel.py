@@ -8,7 +8,7 @@ say different things, the event wins, and the request's span becomes a link.
 
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import uuid4
 
@@ -134,12 +134,13 @@ class EventTracing(Tracing):
 
     async def publishing(
         self,
-        received: Sequence[Received | TwofoldError],
-        publish: Callable[[Sequence[Received | TwofoldError]], Awaitable[list[Outcome]]],
+        received: Iterable[Received | TwofoldError],
+        publish: Callable[[Iterable[Received | TwofoldError]], Awaitable[list[Outcome]]],
     ) -> list[Outcome]:
         """Call `publish`, each event within a span of kind PRODUCER, from which its Kafka record carries on."""
-        spans = [None if isinstance(item, TwofoldError) else self._publish_span(item) for item in received]
-        traced = [_carrying(item, span) for item, span in zip(received, spans, strict=True)]
+        items = list(received)
+        spans = [None if isinstance(item, TwofoldError) else self._publish_span(item) for item in items]
+        traced = [_carrying(item, span) for item, span in zip(items, spans, strict=True)]
         if len(spans) == 1:
             _tell_logs(spans[0])
         with _ended(spans):

@@ -7,11 +7,11 @@ Application code uses the same path as the function `publish`:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid4
 
 from twofold import mongo
@@ -39,11 +39,15 @@ class Published:
     status: Literal["accepted", "duplicate"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An event, ready to be written: encoding comes before queueing, so one that can't be encoded harms nobody else."""
+class _Entry(NamedTuple):
+    """An event, ready to be written: encoding comes before queueing, so one that can't be encoded harms nobody else.
 
-    event: Event
+    The event itself is let go: thousands may wait, and the objects of their payloads would be many.
+    """
+
+    event_id: UUID
+    given_id: str
+    digest: bytes
     document: Encoded
     record: Record
 
@@ -114,34 +118,35 @@ class Publisher:
         """Let a write that is due begin. Await it before decoding a request: see `GroupCommit.turn`."""
         await self._commit.turn()
 
-    async def publish(self, received: Sequence[Received | TwofoldError]) -> list[Published | TwofoldError]:
+    async def publish(self, received: Iterable[Received | TwofoldError]) -> list[Published | TwofoldError]:
         """Publish several events together; each one's outcome stands in its place.
 
-        Errors among `received` are handed through in their places. Raises `Unavailable` when none is known to be
-        stored.
+        Errors among `received` are handed through in their places. An iterator's events are made ready one by one, and
+        only what is to be written is held. Raises `Unavailable` when none is known to be stored.
         """
         if self._telemetry.tracing is not None:
             return await self._telemetry.tracing.publishing(received, self._publish)
         return await self._publish(received)
 
-    async def _publish(self, received: Sequence[Received | TwofoldError]) -> list[Published | TwofoldError]:
-        outcomes: list[Published | TwofoldError | None] = [None] * len(received)
+    async def _publish(self, received: Iterable[Received | TwofoldError]) -> list[Published | TwofoldError]:
+        outcomes: list[Published | TwofoldError | None] = []
         entries: dict[int, _Entry] = {}
-        for position, item in enumerate(received):
+        for item in received:
             if isinstance(item, TwofoldError):
-                outcomes[position] = self.refused(item)
+                outcomes.append(self.refused(item))
             elif item.replay_id is not None:
-                outcomes[position] = await self._replayed(item.event)
+                outcomes.append(await self._replayed(item.event))
             else:
                 entry = self._entry(item)
                 if isinstance(entry, TwofoldError):
-                    outcomes[position] = self.refused(entry)
+                    outcomes.append(self.refused(entry))
                 else:
-                    entries[position] = entry
+                    entries[len(outcomes)] = entry
+                    outcomes.append(None)
         if entries:
             results = await self._commit.submit(list(entries.values()))
             for (position, entry), result in zip(entries.items(), results, strict=True):
-                outcomes[position] = self._outcome(entry.event, result)
+                outcomes[position] = self._outcome(entry, result)
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def publish_observed(self, events: Sequence[Event]) -> int:
@@ -176,14 +181,15 @@ class Publisher:
             return TooLarge(f"the event takes {record.size} bytes in Kafka: at most {self._max_record_bytes} are taken")
         try:
             check_size(record.headers)
-            return _Entry(event, EventRepository.encode(event, self.clock()), record)
+            document = EventRepository.encode(event, self.clock())
         except TwofoldError as error:
             return error
+        return _Entry(event.event_id, event.given_id, event.digest, document, record)
 
     async def _write(self, entries: list[_Entry]) -> Sequence[bytes | TwofoldError | None]:
         with self._telemetry.committing("events", len(entries)):
             results = await self._events.insert(
-                [entry.document for entry in entries], [entry.event.event_id for entry in entries]
+                [entry.document for entry in entries], [entry.event_id for entry in entries]
             )
         self._telemetry.record(ACCEPTED, results.count(None))
         self._sender.offer([entry.record for entry, result in zip(entries, results, strict=True) if result is None])
@@ -197,7 +203,7 @@ class Publisher:
             return self.refused(UnknownReplay("a replayed event must be known", "replayid"))
         return self._outcome(event, known[event.event_id])
 
-    def _outcome(self, event: Event, result: bytes | TwofoldError | None) -> Published | TwofoldError:
+    def _outcome(self, event: Event | _Entry, result: bytes | TwofoldError | None) -> Published | TwofoldError:
         if isinstance(result, TwofoldError):
             return result
         if result is not None and result != event.digest:

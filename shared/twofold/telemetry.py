@@ -4,7 +4,7 @@ A function that is told of no collector works with `SILENT`: nothing of OpenTele
 left is a call or two for each group of events that is written. `twofold.otel` has the form that tells a collector.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -61,8 +61,8 @@ class Tracing(Protocol):
 
     async def publishing(
         self,
-        received: Sequence[Received | TwofoldError],
-        publish: Callable[[Sequence[Received | TwofoldError]], Awaitable[list[Outcome]]],
+        received: Iterable[Received | TwofoldError],
+        publish: Callable[[Iterable[Received | TwofoldError]], Awaitable[list[Outcome]]],
     ) -> list[Outcome]:
         """Call `publish` with `received`, each event within a span of its own, and carrying its trace."""
 

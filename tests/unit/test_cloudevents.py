@@ -577,7 +577,7 @@ def hops(content_type: str, body: object, *extra: tuple[str, str]) -> list[str |
     headers = [("content-type", content_type), ("traceparent", HOP), *extra]
     request = [(name.encode(), value.encode()) for name, value in headers]
     received = from_http(request, json.dumps(body).encode(), NOW, 10)
-    taken = received if isinstance(received, list) else [received]
+    taken = [received] if isinstance(received, Received) else received
     return [each.traceparent for each in taken if isinstance(each, Received)]
 
 
