@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import functions_framework.aio
 from starlette.requests import Request
@@ -85,8 +86,8 @@ def _permitted(caller: Principal, received: Received | Rejected) -> Received | R
     return (caller.refusal(received.event) or received) if isinstance(received, Received) else received
 
 
-def _taken(published: Published) -> dict[str, str]:
-    return {"id": published.given_id, "event_id": str(published.event_id), "result": published.status}
+def _taken(published: Published) -> dict[str, str | UUID]:
+    return {"id": published.given_id, "event_id": published.event_id, "result": published.status}
 
 
 function = Function("publish", settings, open_service, handle)

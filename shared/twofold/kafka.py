@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _SAID_AGAIN_S = 60.0
 """How long Kafka takes no records before that is said once more."""
 
 
+@cache
 def _client() -> Any:
     """confluent-kafka, imported when it is first used: `cold_start_ratio` feels it."""
     import confluent_kafka  # noqa: PLC0415

@@ -176,10 +176,11 @@ class Publisher:
         event = item.event
         if item.traceparent is not None and event.metadata.traceparent is None:
             event = event.with_traceparent(item.traceparent)
-        record = to_kafka(event, item.traceparent)
-        if record.size > self._max_record_bytes:
-            return TooLarge(f"the event takes {record.size} bytes in Kafka: at most {self._max_record_bytes} are taken")
         try:
+            record = to_kafka(event, item.traceparent)
+            if record.size > self._max_record_bytes:
+                what = f"the event takes {record.size} bytes in Kafka: at most {self._max_record_bytes} are taken"
+                return TooLarge(what)
             check_size(record.headers)
             document = EventRepository.encode(event, self.clock())
         except TwofoldError as error:

@@ -388,7 +388,7 @@ def vouched(attributes: Attributes, body: bytes) -> tuple[Raw, bytes]:
         "aggregate_id": attributes.get("subject"),
         "metadata": metadata,
     }
-    digest = digest_of(event_id, said, body, attributes["time"]).hex()
+    digest = digest_of(str(event_id), said, body, attributes["time"]).hex()
     headers = attributes | {"digest": digest}
     return [(f"ce-{name}".encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()], body
 

@@ -1,5 +1,6 @@
 """The schema: who an event is, what its digest covers, and what it may hold."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
@@ -8,16 +9,17 @@ from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 import pytest
-from hypothesis import given, settings
+from bson.int64 import Int64
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dev.kafka_source_java import java_accepts_uri, java_time
 from tests.helpers import an_event
-from tests.strategies import events, sources
+from tests.strategies import events, payloads, sources
 from tests.unit.test_kafka_source_rules import generated, java_says
 from twofold import mongo
 from twofold.errors import Invalid, Rejected, TooLarge, UnsupportedType
-from twofold.event import NAMESPACE, Event, canonical_id, derived_id
+from twofold.event import NAMESPACE, Event, canonical, canonical_id, derived_id
 
 pytestmark = pytest.mark.guarantee("G2", "R26")
 
@@ -107,6 +109,16 @@ def test_the_digest_of_an_event_never_changes() -> None:
         '{"":{"$ref":"x"},"a":[1.0,-0.0,1e+22,5e-324,9223372036854775807,null,true,"é\\u0000\U0001f600"],"z":1}'
     )
     assert KNOWN.digest.hex() == "0c53091ef0878bb06682b0bbfe6c0963bdaf695ed0b8a0efed99c05969cc04a0"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(payloads, st.dictionaries(st.text(max_size=3), st.floats(allow_nan=False, allow_infinity=False))))
+@example({"a": [1e-05, 0.0001, 1e16, 9999999999999998.0, 123456789012345680.0, -1e-7, 10.00001, 2.5e-310]})
+@example({"e1": 1, "é": "2e+5", "\ufffd": 0, "\U0001f600": Int64(5)})
+def test_canonical_json_is_that_of_the_standard_library(payload: dict[str, Any]) -> None:
+    """Whichever encoder made it, and whatever a later release of it makes of numbers."""
+    exact = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert canonical(payload) == exact.encode()
 
 
 CHANGES: Mapping[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from dev.mutants import Copy, Result, try_mutant, verdict
 from dev.mutants_list import MUTANTS, Mutant
 from dev.paths import ROOT
 
-pytestmark = [pytest.mark.dev, pytest.mark.slow]
+pytestmark = pytest.mark.dev
 
 FILE = "Makefile"
 A_TEST = "tests/test_it.py"
@@ -34,10 +34,12 @@ def mutant(before: str, after: str = "", tests: tuple[str, ...] = (A_TEST,)) -> 
 FIRST_LINE = (ROOT / FILE).read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 def test_a_mutant_that_a_test_notices_is_killed_by_that_test(copy: Copy) -> None:
     assert try_mutant(copy, mutant(FIRST_LINE)) == Result("killed", f"{A_TEST}::test_it")
 
 
+@pytest.mark.slow
 def test_a_mutant_that_no_test_notices_lives(copy: Copy) -> None:
     assert try_mutant(copy, mutant("MAKEFLAGS += --no-builtin-rules")).fate == "LIVES"
 
@@ -47,6 +49,7 @@ def test_a_text_that_is_not_there_once_is_not_found(copy: Copy, before: str) -> 
     assert try_mutant(copy, mutant(before)).fate == "NOT FOUND"
 
 
+@pytest.mark.slow
 def test_a_test_that_does_not_exist_kills_nothing(copy: Copy) -> None:
     assert try_mutant(copy, mutant(FIRST_LINE, tests=("tests/test_gone.py",))).fate == "BROKEN"
 
@@ -56,6 +59,7 @@ def test_the_original_is_back_afterwards(copy: Copy) -> None:
     assert (copy.root / FILE).read_text() == (ROOT / FILE).read_text()
 
 
+@pytest.mark.slow
 def test_the_copys_own_product_is_tested(copy: Copy) -> None:
     """Not the one that is installed."""
     (copy.root / "shared" / "twofold").mkdir(parents=True)

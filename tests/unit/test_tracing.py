@@ -1,6 +1,6 @@
 """Spans, and what an event carries of them. Nothing is sent: the exporter is in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -42,7 +42,7 @@ async def published(
     """What came to be published, whose outcomes were these."""
     taken: list[Received] = []
 
-    async def publish(items: Sequence[Received | TwofoldError]) -> list[object]:
+    async def publish(items: Iterable[Received | TwofoldError]) -> list[object]:
         taken.extend(item for item in items if isinstance(item, Received))
         return list(outcomes)
 
@@ -135,7 +135,7 @@ async def test_each_event_of_a_batch_has_a_span_of_its_own_and_what_was_refused_
 
 
 async def test_a_write_that_fails_ends_every_span_with_its_reason(told: Told, tracing: Tracing) -> None:
-    async def publish(_: Sequence[Received | TwofoldError]) -> list[object]:
+    async def publish(_: Iterable[Received | TwofoldError]) -> list[object]:
         raise Unavailable("MongoDB is away")
 
     with pytest.raises(Unavailable):
