@@ -6,6 +6,7 @@ They were put together after what Kubernetes 1.34 writes at each step; `tests/cl
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from uuid import UUID, uuid4
 from functions.pod_events.identity import Identity
 from functions.pod_events.lifecycle import lifecycle
 from functions.pod_events.pod import Pod
+from functions.pod_events.watching import Watcher
+from twofold.dead_letters import DeadLetters
 from twofold.event import Event
+from twofold.mongo import Database
+from twofold.publishing import Publisher
+from twofold.seen_pods import SeenPods
 
 LIVES = Path(__file__).parent / "fixtures" / "pods"
 
@@ -62,6 +68,12 @@ class Sent:
     @cached_property
     def _events(self) -> list[Event]:
         return lifecycle(Pod.of(self.pod), IDENTITY, deleted=self.deleted)
+
+
+def watcher(publisher: Publisher, database: Database) -> Watcher:
+    """What watches pods in every namespace, on that database."""
+    seen, letters = SeenPods(database), DeadLetters(database)
+    return Watcher(publisher, seen, letters, IDENTITY, ignored_namespaces=(), clock=lambda: datetime.now(UTC))
 
 
 def names() -> list[str]:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 from uuid import uuid4
@@ -16,15 +15,13 @@ from functions.pod_events.listing import Listing, Run
 from functions.pod_events.watching import Watcher
 from tests.api_server import ApiServer, api_server
 from tests.helpers import Commands, eventually, listened
-from tests.pods import IDENTITY, Sent, new_life
-from twofold.dead_letters import DeadLetters
+from tests.pods import IDENTITY, Sent, new_life, watcher
 from twofold.errors import Unavailable
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
 from twofold.kafka import Sender
 from twofold.mongo import Database
 from twofold.publishing import Publisher
-from twofold.seen_pods import SeenPods
 from twofold.settings import Settings
 
 pytestmark = pytest.mark.guarantee("G6")
@@ -69,15 +66,7 @@ async def lister(settings: Settings, sender: Sender, api: ApiServer) -> AsyncIte
     own = settings.model_copy(update={"kubernetes_api_server": api.url, "pods_page": PAGE, "max_record_bytes": 6000})
     async with listened(own) as (database, commands):
         publisher = Publisher(EventRepository(database), EventStore(database), sender, own)
-        watcher = Watcher(
-            publisher,
-            SeenPods(database),
-            DeadLetters(database),
-            IDENTITY,
-            ignored_namespaces=(),
-            clock=lambda: datetime.now(UTC),
-        )
-        yield Lister(watcher, publisher, database, commands, own)
+        yield Lister(watcher(publisher, database), publisher, database, commands, own)
         await publisher.close()
 
 

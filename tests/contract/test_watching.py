@@ -1,7 +1,6 @@
 """What a pod's state costs in MongoDB, and how its events are found there."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -9,15 +8,13 @@ import pytest
 
 from functions.pod_events.watching import Watcher
 from tests.helpers import Commands, listened
-from tests.pods import IDENTITY, Sent, new_life
-from twofold.dead_letters import DeadLetters
+from tests.pods import Sent, new_life, watcher
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
 from twofold.filters import Filter
 from twofold.kafka import Sender
 from twofold.mongo import Database
 from twofold.publishing import Publisher
-from twofold.seen_pods import SeenPods
 from twofold.settings import Settings
 
 pytestmark = pytest.mark.guarantee("G6")
@@ -40,18 +37,7 @@ class Watched(NamedTuple):
 async def watched(settings: Settings, sender: Sender) -> AsyncIterator[Watched]:
     async with listened(settings) as (database, commands):
         publisher = Publisher(EventRepository(database), EventStore(database), sender, settings)
-        yield Watched(
-            Watcher(
-                publisher,
-                SeenPods(database),
-                DeadLetters(database),
-                IDENTITY,
-                ignored_namespaces=(),
-                clock=lambda: datetime.now(UTC),
-            ),
-            database,
-            commands,
-        )
+        yield Watched(watcher(publisher, database), database, commands)
         await publisher.close()
 
 
