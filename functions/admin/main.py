@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import functions_framework.aio
 from starlette.requests import Request
@@ -23,7 +24,7 @@ from .operations import OPERATIONS, Admin
 
 settings = Settings()
 write_logs(settings, "admin")
-api = Api(OPERATIONS, authenticator(settings), describe("admin", OPERATIONS))
+api = Api(OPERATIONS, authenticator(settings), partial(describe, "admin", OPERATIONS))
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 import functions_framework.aio
 from starlette.requests import Request
@@ -23,7 +24,7 @@ from .operations import OPERATIONS, Audit
 
 settings = Settings()
 write_logs(settings, "audit")
-api = Api(OPERATIONS, authenticator(settings), describe("audit", OPERATIONS))
+api = Api(OPERATIONS, authenticator(settings), partial(describe, "audit", OPERATIONS))
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from uuid import UUID
 
 import functions_framework.aio
@@ -25,7 +26,12 @@ from .operations import OPERATIONS
 settings = Settings()
 write_logs(settings, "publish")
 callers = authenticator(settings)
-description = Json(describe("publish", OPERATIONS))
+
+
+@cache
+def description() -> Response:
+    """What `/openapi.json` answers."""
+    return Json(describe("publish", OPERATIONS))
 
 
 @asynccontextmanager
@@ -39,7 +45,7 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Publisher]:
 async def handle(publisher: Publisher, request: Request) -> Response:
     """Publish the event, or the batch, that `request` holds. Raises `TwofoldError`."""
     if request.method == "GET" and request.scope["path"] == "/openapi.json":
-        return description
+        return description()
     allow(request, "POST")
     caller = await callers.principal(request.headers.raw)
     caller.require(Right.PUBLISH)

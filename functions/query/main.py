@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import functions_framework.aio
 from starlette.requests import Request
@@ -21,7 +22,7 @@ from .operations import OPERATIONS, Query
 
 settings = Settings()
 write_logs(settings, "query")
-api = Api(OPERATIONS, authenticator(settings), describe("query", OPERATIONS))
+api = Api(OPERATIONS, authenticator(settings), partial(describe, "query", OPERATIONS))
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ Whatever an operation asks for is read strictly, by models alone, after it is kn
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -109,23 +110,26 @@ class Operation(Described, Generic[Service]):
 
 
 class Api(Generic[Service]):
-    """The operations of one function. `/openapi.json` answers `description`, their OpenAPI, to all."""
+    """The operations of one function. `/openapi.json` answers what `describe` makes, their OpenAPI, to all.
+
+    It is made when it is first asked for: it would be 10 ms of every start.
+    """
 
     def __init__(
         self,
         operations: Sequence[Operation[Service]],
         callers: Authenticator,
-        description: Mapping[str, Any],
+        describe: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._operations = tuple(operations)
         self._callers = callers
-        self._description = Json(dict(description))
+        self._description = cache(lambda: Json(dict(describe())))
 
     async def handle(self, service: Service, request: Request) -> Response:
         """Answer `request`. Raises `TwofoldError`, or 405 for a method that its path doesn't take."""
         path = request.scope["path"]
         if path == "/openapi.json" and request.method == "GET":
-            return self._description
+            return self._description()
         operation, in_path = self._operation(request.method, path)
         caller = await self._callers.principal(request.headers.raw)
         if operation.right is not None:
