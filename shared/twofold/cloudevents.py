@@ -28,6 +28,7 @@ from twofold.event import (
     MAX_ATTRIBUTE,
     MAX_DEPTH,
     Event,
+    canonical,
     canonical_id,
     check_json_type,
     derived_id,
@@ -415,9 +416,8 @@ def _vouched_document(attributes: dict[str, str], own: _Own, body: bytes) -> dic
         return None
     try:
         payload, timestamp = from_json(body, allow_inf_nan=False), datetime.fromisoformat(time)
-        # Not so with a name twice or 1e999; nor with 1e-05, which is sound.
-        is_canonical = isinstance(payload, dict) and orjson.dumps(payload) == body
-    except (ValueError, orjson.JSONEncodeError):
+        is_canonical = isinstance(payload, dict) and canonical(payload) == body  # not so with a name twice, or 1e999
+    except ValueError:
         return None
     if not is_canonical:
         return None

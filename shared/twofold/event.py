@@ -45,7 +45,8 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 """No event is older: BSON's and Kafka's clocks begin here."""
 
 _in_python = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-_EXPONENT, _SMALL = re.compile(rb"e[-+0-9]"), re.compile(rb"0\.0000")  # two: each begins with what is quickly found
+_PERHAPS_EXPONENT, _SMALL = re.compile(rb"e[-+0-9]"), re.compile(rb"0\.0000")  # both begin with what is quickly found
+_EXPONENT = re.compile(rb"[:,\[]-?[0-9][0-9.]*e")
 
 # RFC 3986's URI-reference, less what java.net.URI refuses: KafkaSource turns a record with such a source into a
 # plain one with a new id. So: every "%" is an escape, a scheme has something behind it, "//" has an authority.
@@ -191,14 +192,20 @@ def derived_id(source: str, given: str) -> UUID:
 def canonical(payload: Mapping[str, Any]) -> bytes:
     """JSON in the one form that digests are made of: UTF-8, names in code point order, numbers as Python's repr.
 
-    orjson makes it in a tenth of the time, and writes all alike but a number that Python writes with an exponent: what
-    may hold one is left to Python. Raises `Invalid` for a payload that was changed behind the schema's back.
+    orjson makes it in a tenth of the time. Numbers that Python writes with an exponent it may write otherwise, and of
+    float it takes no subclass: such payloads are left to Python. Raises `Invalid` for what is no JSON.
     """
     try:
         made = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError as error:
+        has_exponent = _PERHAPS_EXPONENT.search(made) and _EXPONENT.search(made)
+        if not (has_exponent or _SMALL.search(made)):
+            return made
+    except orjson.JSONEncodeError:
+        pass
+    try:
+        return _in_python(payload).encode()
+    except (TypeError, ValueError) as error:
         raise Invalid(f"is no JSON: {error}", "data") from error
-    return _in_python(payload).encode() if _EXPONENT.search(made) or _SMALL.search(made) else made
 
 
 _Path = tuple[Any, str | int] | None

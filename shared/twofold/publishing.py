@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from twofold import mongo
 from twofold.cloudevents import Received, Record, check_size, to_kafka
 from twofold.errors import Conflict, Rejected, TooLarge, TwofoldError, UnknownReplay
-from twofold.event import Event
+from twofold.event import Event, check_payload
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
 from twofold.group_commit import GroupCommit
@@ -42,7 +42,7 @@ class Published:
 class _Entry(NamedTuple):
     """An event, ready to be written: encoding comes before queueing, so one that can't be encoded harms nobody else.
 
-    The event itself is let go: thousands may wait, and the objects of their payloads would be many.
+    It holds no event: of batches thousands wait, and the objects of their payloads would be many.
     """
 
     event_id: UUID
@@ -109,6 +109,7 @@ class Publisher:
 
     async def publish_base_event(self, event: Event) -> Published:
         """Publish an event that is already built. Returns and raises as `publish_event` does."""
+        check_payload(event.payload)  # the application may have changed it since
         (outcome,) = await self.publish([Received(event)])
         if isinstance(outcome, TwofoldError):
             raise outcome
@@ -122,7 +123,7 @@ class Publisher:
         """Publish several events together; each one's outcome stands in its place.
 
         Errors among `received` are handed through in their places. An iterator's events are made ready one by one, and
-        only what is to be written is held. Raises `Unavailable` when none is known to be stored.
+        let go (but for tracing). Raises `Unavailable` when none is known to be stored.
         """
         if self._telemetry.tracing is not None:
             return await self._telemetry.tracing.publishing(received, self._publish)

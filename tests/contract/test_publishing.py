@@ -1,8 +1,10 @@
 """The write path as application code uses it, on real servers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -69,6 +71,19 @@ def unencodable() -> Event:
 
 
 class TestLibrary:
+    @pytest.mark.guarantee("G2", "R26")
+    @pytest.mark.parametrize("odd", [float("nan"), uuid4(), datetime(2026, 1, 1, tzinfo=UTC), 2**70])
+    async def test_a_payload_that_was_changed_since_is_checked_again(
+        self, publisher: Publisher, database: Database, odd: object
+    ) -> None:
+        """What JSON and BSON would each write in their own way makes two events of one."""
+        event = an_event(payload={"things": []})
+        event.payload["things"].append(odd)
+        with pytest.raises(Invalid) as caught:
+            await publisher.publish_base_event(event)
+        assert [problem.where for problem in caught.value.problems] == ["data.things[0]"]
+        assert await EventRepository(database).get(event.event_id) is None
+
     @pytest.mark.guarantee("G1", "R4")
     async def test_publish_event_stores_what_it_was_given(self, publisher: Publisher, database: Database) -> None:
         published = await publisher.publish_event(
@@ -175,6 +190,20 @@ class TestLibrary:
 
 @pytest.mark.guarantee("R7")
 class TestGroupCommit:
+    async def test_events_are_let_go_one_by_one(self, publisher: Publisher) -> None:
+        """However large the batch: what waits for MongoDB are documents and records."""
+        made: list[weakref.ref[Event]] = []
+
+        def batch() -> Iterator[Received]:
+            for _ in range(10):
+                event = an_event()
+                made.append(weakref.ref(event))
+                yield Received(event)
+                assert sum(ref() is not None for ref in made) == 1
+
+        outcomes = await publisher.publish(batch())
+        assert [outcome.status for outcome in outcomes if isinstance(outcome, Published)] == ["accepted"] * 10
+
     @pytest.mark.guarantee("G1")
     async def test_500_concurrent_events_cost_at_most_50_inserts(self, settings: Settings, database: Database) -> None:
         async with counted(settings) as (publishing, commands):

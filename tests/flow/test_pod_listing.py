@@ -246,11 +246,11 @@ class TestTrouble:
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
         """The client blocks, and so it never runs on the event loop."""
-        api.delay_s = 20.0
+        api.delay_s = 15.0
         async with callers(8) as sending:
             asked = (PING, b"{}")
             first = asyncio.create_task(sending.post(lister.url, asked))
-            await asyncio.to_thread(wait_until, lambda: bool(api.delayed), within=20.0)
+            assert await asyncio.to_thread(wait_until, lambda: bool(api.delayed), within=15.0)
             deliveries = await sending.post_all(lister.url, [new_life("exit_1")[-1].request() for _ in range(5)])
             second = await sending.post(lister.url, asked)
             assert api.delayed, "they were answered while the list was waited for"

@@ -111,10 +111,19 @@ def test_the_digest_of_an_event_never_changes() -> None:
     assert KNOWN.digest.hex() == "0c53091ef0878bb06682b0bbfe6c0963bdaf695ed0b8a0efed99c05969cc04a0"
 
 
+class OwnFloat(float):
+    """As numpy's, which applications may give."""
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(payloads, st.dictionaries(st.text(max_size=3), st.floats(allow_nan=False, allow_infinity=False))))
-@example({"a": [1e-05, 0.0001, 1e16, 9999999999999998.0, 123456789012345680.0, -1e-7, 10.00001, 2.5e-310]})
+@example({"a": 1e-05})
+@example({"a": [1.5e-7]})
+@example({"a": [0, -2e-10]})
+@example({"a": 1e16})
+@example({"a": [0.0001, 9999999999999998.0, 10.00001]})
 @example({"e1": 1, "é": "2e+5", "\ufffd": 0, "\U0001f600": Int64(5)})
+@example({"a": OwnFloat(3.5)})
 def test_canonical_json_is_that_of_the_standard_library(payload: dict[str, Any]) -> None:
     """Whichever encoder made it, and whatever a later release of it makes of numbers."""
     exact = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
