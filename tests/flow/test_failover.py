@@ -22,6 +22,8 @@ from twofold.errors import Unavailable
 from twofold.events import EventRepository
 from twofold.statements import Statements
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def three(broker_name: str) -> Iterator[View]:
@@ -85,7 +87,6 @@ async def test_the_primarys_death_under_load_loses_no_accepted_event(three: View
     assert three.database.event_store.count_documents({"_id": ids(sent.accepted)}) == len(accepted)
 
 
-@pytest.mark.slow
 @pytest.mark.guarantee("G1")
 @pytest.mark.parametrize(("write_concern", "loses"), [("1", True), ('"majority"', False)])
 async def test_it_is_the_majority_that_keeps_them(
@@ -103,7 +104,6 @@ async def test_it_is_the_majority_that_keeps_them(
 
 
 @pytest.mark.guarantee("G1", "G2")
-@pytest.mark.slow
 async def test_a_duplicate_of_what_is_not_yet_durable_is_not_acknowledged(three: View, members: ReplicaSet) -> None:
     """The primary alone has it, and may lose it: until a majority does, the answer to a repetition is "later" too."""
     primary = members.primary()
@@ -131,7 +131,6 @@ async def test_a_duplicate_of_what_is_not_yet_durable_is_not_acknowledged(three:
     assert three.relayed([event])
 
 
-@pytest.mark.slow
 @pytest.mark.guarantee("G10")
 async def test_without_a_majority_nothing_new_is_stated(three: View, members: ReplicaSet) -> None:
     """The primary alone may know things that never will have been: it says nothing, rather than something untrue."""

@@ -22,6 +22,9 @@ MAY_BE_ZERO = {metric.name for metric in (PENDING, OLDEST_PENDING, GIVEN_UP, SET
 PRODUCER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def told() -> Iterator[Collector]:
     """What all functions of this module's stack tell."""
@@ -102,7 +105,6 @@ def quiet(told: Collector) -> dict[str, str]:
     return told.environment() | {"OTEL_METRIC_EXPORT_INTERVAL": hour, "OTEL_BSP_SCHEDULE_DELAY": hour}
 
 
-@pytest.mark.slow
 @pytest.mark.guarantee("G1")
 async def test_a_function_that_ends_tells_what_it_has_not_told_yet(flow: View, spawn: Spawner) -> None:
     """To the last request: what was answered behind SIGTERM included."""
@@ -118,7 +120,6 @@ async def test_a_function_that_ends_tells_what_it_has_not_told_yet(flow: View, s
         assert {span.attributes["cloudevents.event_id"] for span in own.spans} >= accepted
 
 
-@pytest.mark.slow
 @pytest.mark.guarantee("G1", "G7")
 async def test_a_collector_that_is_away_keeps_no_function_from_its_work(flow: View, spawn: Spawner) -> None:
     nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "10"}
@@ -133,7 +134,6 @@ def lines(function: FunctionProcess) -> list[dict[str, Any]]:
     return [json.loads(line) for line in function.child.log.read_text().splitlines()]
 
 
-@pytest.mark.slow
 @pytest.mark.guarantee("R10")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_all_that_a_function_and_its_server_log_is_json(flow: View, spawn: Spawner, name: str) -> None:
