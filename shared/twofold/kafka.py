@@ -84,6 +84,7 @@ def new_producer(settings: Settings, failed: "Callable[[KafkaError], None]") -> 
             "message.timeout.ms": round(settings.send_timeout_s * 1000),
             "queue.buffering.max.messages": settings.send_capacity,
             "queue.buffering.max.kbytes": -(-settings.send_capacity_bytes // 1024),
+            "delivery.report.only.error": True,
             "error_cb": failed,
         }
     )
@@ -104,23 +105,26 @@ class Sender:
 
     def offer(self, records: Sequence[Record]) -> int:
         """Hand over as many of `records` as there is room for, and return their number at once."""
+        self._serve()
         for taken, record in enumerate(records):
-            if isinstance(self._hand_over(record, self._delivered), Unavailable):
+            if isinstance(self._hand_over(record, self._not_delivered), Unavailable):
                 return taken
         return len(records)
 
     async def send(self, records: Sequence[Record]) -> list[Outcome]:
         """Send `records` and wait for each one's outcome: None once Kafka has acknowledged it, or else the error."""
-        outcomes: list[Outcome] = [Unavailable("Kafka did not acknowledge in time")] * len(records)
+        outcomes: list[Outcome] = [None] * len(records)
 
-        def settle(position: int, error: "KafkaError | None", _: "Message") -> None:
+        def refused(position: int, error: "KafkaError | None", _: "Message") -> None:
             outcomes[position] = None if error is None else self._outcome(error)
 
         for position, record in enumerate(records):
-            if (refusal := self._hand_over(record, partial(settle, position))) is not None:
+            self._serve()
+            if (refusal := self._hand_over(record, partial(refused, position))) is not None:
                 outcomes[position] = refusal
-        await asyncio.to_thread(self.flush, self._settings.send_timeout_s + 1)
-        return outcomes
+        if await asyncio.to_thread(self.flush, self._settings.send_timeout_s + 1):
+            return outcomes
+        return [outcome or Unavailable("Kafka did not acknowledge in time") for outcome in outcomes]
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until nothing is held, at most `timeout_s`; whether that came to be."""
@@ -134,15 +138,19 @@ class Sender:
         if producer is not None:
             producer.purge()
 
-    def _hand_over(self, record: Record, done: "Callable[[KafkaError | None, Message], None]") -> Outcome:
-        """Queue `record`, or say why not; `done` hears what became of one that is queued."""
+    def _serve(self) -> None:
+        """Let those hear who wait for it what became of the records before, which make room by that."""
+        if self._producer is not None:
+            self._producer.poll(0)
+
+    def _hand_over(self, record: Record, refused: "Callable[[KafkaError | None, Message], None]") -> Outcome:
+        """Queue `record`, or say why not; `refused` hears if one that is queued is not sent."""
         errors = _client().KafkaException
         try:
             if self._producer is None:
                 self._producer = new_producer(self._settings, self._failed)
-            self._producer.poll(0)
             self._producer.produce(
-                self._settings.kafka_topic, record.value, record.key, headers=[*record.headers], on_delivery=done
+                self._settings.kafka_topic, record.value, record.key, headers=[*record.headers], on_delivery=refused
             )
         except BufferError:
             return Unavailable("too many records are waiting for Kafka")
@@ -165,7 +173,7 @@ class Sender:
             self._said_at = now
             logger.warning("what Kafka does not take is left to the relay: %s", error)
 
-    def _delivered(self, error: "KafkaError | None", _: "Message") -> None:
+    def _not_delivered(self, error: "KafkaError | None", _: "Message") -> None:
         if error is not None:
             self._failed(error)
 
