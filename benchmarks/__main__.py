@@ -56,7 +56,7 @@ Say = Callable[[str], None]
 @app.command()
 def bench(
     json_path: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
-    seconds: Annotated[float, typer.Option(min=1.0, help="how long each of the runs takes")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="how long each of the runs takes")] = 8.0,
     broker: Annotated[str, typer.Option(help="tansu or apache")] = "tansu",
 ) -> None:
     """Measure, compare with the bounds, and exit with 1 if one is missed, or if anything was lost."""
