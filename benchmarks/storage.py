@@ -15,7 +15,8 @@ from rich.table import Table
 from benchmarks.events import PAYLOAD_BYTES, events
 from dev.stack import Options, Stack
 from twofold import mongo
-from twofold.cloudevents import Delivered, to_kafka
+from twofold.cloudevents import to_kafka
+from twofold.delivery import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -53,7 +54,7 @@ async def _fill(settings: Settings, count: int) -> int:
             ids = [event.event_id for event in group]
             delivered = [Delivered(event.document(), partition=number % 4, offset=number) for event in group]
             await log.append([EventStore.encode(each, now) for each in delivered], ids)
-            await repository.insert([EventRepository.encode(event, now) for event in group], ids)
+            await repository.insert([EventRepository.encode(event.document(), now) for event in group], ids)
             await repository.confirm(ids, timedelta(days=settings.retention_days))
             in_kafka += sum(to_kafka(event).size for event in group)
         await database.client.admin.command("fsync")  # what isn't written yet would not be counted

@@ -14,7 +14,9 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-_CLOUDEVENTS = "shared/twofold/cloudevents.py"
+_ATTRIBUTES = "shared/twofold/attributes.py"
+_RECEIVING = "shared/twofold/receiving.py"
+_DELIVERY = "shared/twofold/delivery.py"
 _GROUP_COMMIT = "shared/twofold/group_commit.py"
 _SETTINGS = "shared/twofold/settings.py"
 _MONGO = "shared/twofold/mongo.py"
@@ -108,7 +110,7 @@ MUTANTS = (
     Mutant(
         "an event that Kafka can't carry is accepted",
         _PUBLISHING,
-        "if record.size > self._max_record_bytes:",
+        "if record_size > self._max_record_bytes:",
         "if False:",
         (f"{_TEST_PUBLISHING}::TestLibrary::test_an_event_too_large_for_kafka_is_refused_before_it_is_stored",),
     ),
@@ -166,9 +168,12 @@ MUTANTS = (
     ),
     Mutant(
         "store measures attributes as publish does",
-        _CLOUDEVENTS,
-        "    _check_context(attributes)\n    digest =",
-        "    _check_context(attributes)\n    check_size(attributes.items())\n    digest =",
+        _ATTRIBUTES,
+        "    check_context(attributes)\n    digest =",
+        (
+            "    check_context(attributes)\n    from twofold.cloudevents import check_size\n\n"
+            "    check_size(attributes.items())\n    digest ="
+        ),
         (
             f"{_TEST_CLOUDEVENTS}"
             "::test_the_most_attributes_that_are_accepted_are_read_by_store_with_all_that_is_added_on_the_way",
@@ -176,10 +181,39 @@ MUTANTS = (
     ),
     Mutant(
         "reserved names are accepted",
-        _CLOUDEVENTS,
+        _RECEIVING,
         "if reserved := sorted(RESERVED & attributes.keys()):",
         "if reserved := sorted(set()):",
         ("tests/unit/test_bad_input.py",),
+    ),
+    Mutant(
+        "publish takes attributes that can't be read back",
+        _RECEIVING,
+        "    if not surely_sound(said, attributes.values()):\n        return None\n",
+        "",
+        ("tests/unit/test_bad_input.py",),
+    ),
+    Mutant(
+        "publish takes a payload that can't be read back",
+        _RECEIVING,
+        "    check_payload(data)\n",
+        "",
+        ("tests/unit/test_bad_input.py",),
+    ),
+    *(
+        Mutant(
+            f"publish writes an event otherwise than it is: {what}",
+            _RECEIVING,
+            before,
+            after,
+            (f"{_TEST_CLOUDEVENTS}::test_what_publish_writes_without_an_event_is_what_the_event_would_be_written_as",),
+        )
+        for what, before, after in (
+            ("with what is about one hop", " if name not in _NOT_SENT}", "}"),
+            ("with the time as it was given", '    sent["time"] = time\n', ""),
+            ("with the version that goes without saying", '        sent.pop("eventversion", None)\n', "        pass\n"),
+            ("without saying who gave the time", '        sent["timeassigned"] = "true"\n', "        pass\n"),
+        )
     ),
     # identity
     Mutant(
@@ -233,28 +267,28 @@ MUTANTS = (
     ),
     Mutant(
         "store does not check the digest",
-        _CLOUDEVENTS,
+        _ATTRIBUTES,
         "    if event.digest != own.digest:",
         "    if False:",
         (f"{_TEST_STORING}::TestPoison::test_an_altered_event_is_a_dead_letter",),
     ),
     Mutant(
         "store takes an event for vouched whatever the digest says",
-        _CLOUDEVENTS,
-        "    if digest_of(str(event_id), said, body, time) != own.digest or",
+        _DELIVERY,
+        "    if digest_of(id_text, said, body, time) != own.digest or",
         "    if",
         (f"{_TEST_STORING}::TestPoison::test_an_altered_event_is_a_dead_letter",),
     ),
     Mutant(
         "store takes attributes that can't be read back if their digest fits",
-        _CLOUDEVENTS,
+        _DELIVERY,
         " or not surely_sound(said, attributes.values()):",
         ":",
         (f"{_TEST_CLOUDEVENTS}::test_attributes_that_the_schema_forbids_are_refused_whoever_vouches",),
     ),
     Mutant(
         "store takes a payload that can't be read back if its digest fits",
-        _CLOUDEVENTS,
+        _DELIVERY,
         "    if not is_canonical:",
         "    if False:",
         (f"{_TEST_CLOUDEVENTS}::test_a_payload_that_the_schema_forbids_is_refused_whoever_vouches",),
@@ -1285,21 +1319,21 @@ MUTANTS = (
     ),
     Mutant(
         "a producer's traceparent is replaced",
-        _OTEL,
-        "    if event.metadata.traceparent is None:\n",
-        "    if True:\n",
+        "shared/twofold/cloudevents.py",
+        '        if traceparent is None or "traceparent" in self.attributes:\n',
+        "        if traceparent is None:\n",
         (f"{_TEST_TRACING}::test_a_producers_own_trace_is_continued_and_never_replaced",),
     ),
     Mutant(
         "the span of publish is not sent on",
         _OTEL,
-        "        event = event.with_traceparent(traceparent)\n",
-        "        pass\n",
+        "item._replace(written=item.written.within(traceparent), traceparent=traceparent)",
+        "item._replace(traceparent=traceparent)",
         (f"{_TEST_TRACING}::test_an_event_without_a_trace_is_given_the_span_of_publish",),
     ),
     Mutant(
         "the trace of the request is forgotten",
-        _CLOUDEVENTS,
+        _RECEIVING,
         "    return received if traceparent is None else received._replace(traceparent=traceparent)\n",
         "    return received\n",
         (f"{_TEST_CLOUDEVENTS}::test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode",),

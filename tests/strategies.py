@@ -9,8 +9,8 @@ from urllib.parse import quote
 from hypothesis import strategies as st
 
 from tests.helpers import Raw
-from twofold.cloudevents import Received, from_http
 from twofold.event import Event
+from twofold.receiving import Received, from_http
 
 Json = Any
 Attributes = dict[str, str]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from twofold.cloudevents import Received, from_http
+from twofold.receiving import Received, from_http
 
 CloudEvent = dict[str, Any]
 """An event in CloudEvents' JSON format."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from twofold.cloudevents import Delivered, Received, from_http
 from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.delivery import Delivered
 from twofold.errors import Invalid, Malformed, Rejected
 from twofold.event import Event
 from twofold.publishing import Publisher
+from twofold.receiving import Received, from_http
 from twofold.seen_pods import SeenPod, SeenPods
 
 from .identity import Identity
@@ -114,7 +115,7 @@ class Watcher:
 
     async def keep(self, headers: RawHeaders, body: bytes, reason: Rejected, received: Received | None = None) -> None:
         """Make what is no pod a dead letter: one for each object, which comes with a new id each time, or is listed."""
-        delivered = Delivered(received.event.document()) if received else None
+        delivered = Delivered(received.written.document) if received else None
         type_ = next((value.decode("latin-1") for name, value in headers if name == b"ce-type"), None)
         content = _as_said(body) if type_ is None or type_ in STATES else None
         letter = DeadLetter(headers, body, reason, None, None, delivered, sink="pod_events", content=content)

@@ -12,12 +12,12 @@ from starlette.responses import Response
 from twofold import parameters
 from twofold.api import Nothing
 from twofold.auth import Principal, Right, authenticator
-from twofold.cloudevents import Received, from_http
 from twofold.errors import Rejected, TwofoldError
 from twofold.http import Function, Json, allow, before_sigterm, problem_details, read_body
 from twofold.logs import write_logs
 from twofold.openapi import describe
 from twofold.publishing import Published, Publisher, open_publisher
+from twofold.receiving import Received, from_http
 from twofold.settings import Settings
 from twofold.telemetry import EVENT_ID, Telemetry
 
@@ -59,8 +59,8 @@ async def handle(publisher: Publisher, request: Request) -> Response:
         raise publisher.refused(unreadable) from None
     if not isinstance(received, Received):
         return _batch_answer(request, await publisher.publish(_permitted(caller, each) for each in received))
-    EVENT_ID.set(received.event.given_id)
-    if refusal := caller.refusal(received.event):
+    EVENT_ID.set(received.written.given_id)
+    if refusal := caller.refusal(received.written.attributes):
         raise publisher.refused(refusal)
     (outcome,) = await publisher.publish([received])
     if isinstance(outcome, TwofoldError):
@@ -89,7 +89,7 @@ def _batch_answer(request: Request, outcomes: Sequence[Published | TwofoldError]
 
 def _permitted(caller: Principal, received: Received | Rejected) -> Received | Rejected:
     """The same, or why the caller may not publish it."""
-    return (caller.refusal(received.event) or received) if isinstance(received, Received) else received
+    return (caller.refusal(received.written.attributes) or received) if isinstance(received, Received) else received
 
 
 def _taken(published: Published) -> dict[str, str | UUID]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from jwt import PyJWK
 
 from twofold.errors import Forbidden, Unauthorized, Unavailable
-from twofold.event import Event
 from twofold.reserved import is_reserved
 from twofold.settings import Settings
 
@@ -102,12 +101,12 @@ class Principal:
         """The one user whose events it may read; None: everybody's."""
         return None if Right.READ_ALL in self.rights else self.subject
 
-    def refusal(self, event: Event) -> Forbidden | None:
-        """Why it may not publish `event`; None if it may. That it may publish at all is asked before."""
-        user = event.metadata.user_id
+    def refusal(self, attributes: Mapping[str, str]) -> Forbidden | None:
+        """Why it may not publish an event with these attributes; None if it may. That it may at all is asked before."""
+        user = attributes.get("userid")
         if user is not None and user != self.subject and Right.PUBLISH_ANY not in self.rights:
             return Forbidden(f"another user's name needs the right {Right.PUBLISH_ANY}", "userid")
-        if is_reserved(event) and Right.PUBLISH_RESERVED not in self.rights:
+        if is_reserved(attributes["source"], attributes["type"]) and Right.PUBLISH_RESERVED not in self.rights:
             return Forbidden(f"the cluster's name needs the right {Right.PUBLISH_RESERVED}", "type")
         return None
 

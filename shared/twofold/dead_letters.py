@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from twofold.cloudevents import TRANSPORT, Delivered, Record, letter_of, record_of_letter
+from twofold.cloudevents import TRANSPORT, Record, record_of_letter
+from twofold.delivery import Delivered, letter_of
 from twofold.errors import Rejected, Undelivered, UnknownReplay
 from twofold.mongo import Database, Document, driver_errors
 from twofold.telemetry import LETTERS, SILENT, Telemetry

@@ -156,8 +156,11 @@ UriReference = Annotated[str, AfterValidator(_uri_reference)]
 Extensions = Annotated[dict[str, Attribute], AfterValidator(_extensions)]
 
 
-def _utc_milliseconds(value: datetime) -> datetime:
-    """BSON's dates are UTC milliseconds, so an event's time is too: what is finer is cut off before the digest."""
+def utc_milliseconds(value: datetime) -> datetime:
+    """BSON's dates are UTC milliseconds, so an event's time is too: what is finer is cut off before the digest.
+
+    Raises `PydanticCustomError` for a time that no event can have.
+    """
     if value.tzinfo is not UTC:
         if value.tzinfo is None:
             raise PydanticCustomError("time", "must have a time zone")
@@ -171,7 +174,12 @@ def _utc_milliseconds(value: datetime) -> datetime:
     return value.replace(microsecond=value.microsecond - finer) if finer else value
 
 
-Timestamp = Annotated[datetime, AfterValidator(_utc_milliseconds)]
+def rfc_3339(timestamp: datetime) -> str:
+    """A time of UTC, as an event's `time` is written: with milliseconds."""
+    return timestamp.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+Timestamp = Annotated[datetime, AfterValidator(utc_milliseconds)]
 
 
 def canonical_id(given: str) -> UUID | None:
@@ -229,10 +237,12 @@ def check_payload(value: object, path: _Path = None, depth: int = 1) -> None:
         raise Invalid(f"must not nest deeper than {MAX_DEPTH}", _where(path))
     elif isinstance(value, dict):
         for name, member in value.items():
-            if not isinstance(name, str) or "\0" in name or not is_text(name):
+            if not isinstance(name, str) or "\0" in name or not (name.isascii() or is_text(name)):
                 raise Invalid("a name must be a string without NUL and lone surrogates", _where((path, ascii(name))))
-            if not (isinstance(member, str) and member.isascii()):  # most are, and a call costs more than to look
-                check_payload(member, (path, name), depth + 1)
+            kind = type(member)
+            if (kind is str and member.isascii()) or (kind is int and _INT64_MIN <= member <= _INT64_MAX):
+                continue  # most are such, and a call costs more than to look
+            check_payload(member, (path, name), depth + 1)
     elif isinstance(value, list):
         for position, member in enumerate(value):
             check_payload(member, (path, position), depth + 1)
@@ -321,12 +331,6 @@ class Event(BaseModel):
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return self.of(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
 
-    def with_traceparent(self, traceparent: str) -> Self:
-        """The same event with another valid `traceparent`: it is no part of the digest, so nothing is made anew."""
-        copied = super().model_copy(update={"metadata": self.metadata.model_copy(update={"traceparent": traceparent})})
-        copied.__dict__.pop("metadata_fields", None)
-        return copied
-
     @property
     def given_id(self) -> str:
         """CloudEvents' `id`: what the producer called it."""
@@ -340,7 +344,7 @@ class Event(BaseModel):
     @cached_property
     def time(self) -> str:
         """The timestamp in RFC 3339, with milliseconds."""
-        return self.timestamp.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+        return rfc_3339(self.timestamp)
 
     @cached_property
     def metadata_fields(self) -> dict[str, Any]:

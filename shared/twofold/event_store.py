@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import PyMongoError
 
-from twofold.cloudevents import Delivered
+from twofold.delivery import Delivered
 from twofold.errors import TwofoldError
 from twofold.event import Event
 from twofold.filters import Range, Selection

@@ -53,9 +53,9 @@ class EventRepository:
         self._back_off_ms = round(back_off.total_seconds() * 1000)
 
     @staticmethod
-    def encode(event: Event, stored_at: datetime) -> Encoded:
-        """The document of a new event, with its mark. Raises `Invalid`."""
-        return encode_event(event.document(), stored_at, outbox={"state": "new", "tries": 0})
+    def encode(document: Document, stored_at: datetime) -> Encoded:
+        """The document of a new event (see `Event.document`) with its mark. Raises `Invalid`."""
+        return encode_event(document, stored_at, outbox={"state": "new", "tries": 0})
 
     async def insert(self, documents: Sequence[Encoded], ids: Sequence[UUID]) -> list[bytes | TwofoldError | None]:
         """Insert each once: see `mongo.insert_once`."""

@@ -25,8 +25,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from twofold.cloudevents import Received
 from twofold.errors import TwofoldError
+from twofold.receiving import Received
 from twofold.telemetry import (
     COMMIT_SIZE,
     COMMIT_TIME,
@@ -151,8 +151,8 @@ class EventTracing(Tracing):
             return outcomes
 
     def _publish_span(self, item: Received) -> Span:
-        event = item.event
-        parent, links = _lineage(event.metadata.traceparent, item.traceparent)
+        said = item.written.attributes
+        parent, links = _lineage(said.get("traceparent"), item.traceparent)
         return self._tracer.start_span(
             f"send {self._topic}",
             parent,
@@ -161,10 +161,10 @@ class EventTracing(Tracing):
             | {
                 "messaging.operation.name": "send",
                 "messaging.operation.type": "send",
-                "messaging.message.id": str(event.event_id),
-                "cloudevents.event_id": event.given_id,
-                "cloudevents.event_source": event.metadata.service_name,
-                "cloudevents.event_type": event.event_type,
+                "messaging.message.id": str(item.written.event_id),
+                "cloudevents.event_id": said["id"],
+                "cloudevents.event_source": said["source"],
+                "cloudevents.event_type": said["type"],
             },
             links,
         )
@@ -240,10 +240,8 @@ def _carrying(item: Received | TwofoldError, span: Span | None) -> Received | Tw
         return item
     carrier: dict[str, str] = {}
     _W3C.inject(carrier, trace.set_span_in_context(span, Context()))
-    event, traceparent = item.event, carrier["traceparent"]
-    if event.metadata.traceparent is None:
-        event = event.with_traceparent(traceparent)
-    return item._replace(event=event, traceparent=traceparent)
+    traceparent = carrier["traceparent"]
+    return item._replace(written=item.written.within(traceparent), traceparent=traceparent)
 
 
 def _tell_logs(span: Span | None) -> None:

@@ -9,13 +9,13 @@ Application code uses the same path as the function `publish`:
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid4
 
 from twofold import mongo
-from twofold.cloudevents import Received, Record, check_size, to_kafka
+from twofold.cloudevents import Record, Written, check_size
 from twofold.errors import Conflict, Rejected, TooLarge, TwofoldError, UnknownReplay
 from twofold.event import Event, check_payload
 from twofold.event_store import EventStore
@@ -23,6 +23,7 @@ from twofold.events import EventRepository
 from twofold.group_commit import GroupCommit
 from twofold.kafka import Sender
 from twofold.mongo import Encoded
+from twofold.receiving import Received
 from twofold.settings import Settings
 from twofold.telemetry import ACCEPTED, DUPLICATES, REJECTED, SILENT, Telemetry
 
@@ -30,8 +31,7 @@ CLOSE_S = 5.0
 """How long closing waits for Kafka: what is not sent by then is left to the relay."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """A taken event: durable in `events`, and on its way to `event_store`."""
 
     event_id: UUID
@@ -50,6 +50,8 @@ class _Entry(NamedTuple):
     digest: bytes
     document: Encoded
     record: Record
+    size: int
+    """Its bytes, in both forms."""
 
 
 class Publisher:
@@ -77,7 +79,7 @@ class Publisher:
             wait_s=settings.group_commit_wait_ms / 1000,
             capacity=settings.group_commit_capacity,
             max_writes=settings.group_commit_writes,
-            size_of=lambda entry: len(entry.document.raw) + entry.record.size,
+            size_of=attrgetter("size"),
             capacity_bytes=settings.group_commit_capacity_bytes,
         )
 
@@ -110,7 +112,7 @@ class Publisher:
     async def publish_base_event(self, event: Event) -> Published:
         """Publish an event that is already built. Returns and raises as `publish_event` does."""
         check_payload(event.payload)  # the application may have changed it since
-        (outcome,) = await self.publish([Received(event)])
+        (outcome,) = await self.publish([Received.of(event)])
         if isinstance(outcome, TwofoldError):
             raise outcome
         return outcome
@@ -136,7 +138,7 @@ class Publisher:
             if isinstance(item, TwofoldError):
                 outcomes.append(self.refused(item))
             elif item.replay_id is not None:
-                outcomes.append(await self._replayed(item.event))
+                outcomes.append(await self._replayed(item.written))
             else:
                 entry = self._entry(item)
                 if isinstance(entry, TwofoldError):
@@ -159,7 +161,7 @@ class Publisher:
         """
         ids = [event.event_id for event in events]
         known = await self._event_store.known(ids) | await self._events.known(ids)
-        new = [Received(event) for event in events if event.event_id not in known]
+        new = [Received.of(event) for event in events if event.event_id not in known]
         outcomes = await self.publish(new)
         # A conflict is another's observation, made in between.
         refused = [error for error in outcomes if isinstance(error, TwofoldError) and not isinstance(error, Conflict)]
@@ -174,19 +176,19 @@ class Publisher:
         return error
 
     def _entry(self, item: Received) -> _Entry | TwofoldError:
-        event = item.event
-        if item.traceparent is not None and event.metadata.traceparent is None:
-            event = event.with_traceparent(item.traceparent)
+        written = item.written.within(item.traceparent)
+        record = written.record(item.traceparent)
+        record_size = record.size
+        if record_size > self._max_record_bytes:
+            what = f"the event takes {record_size} bytes in Kafka: at most {self._max_record_bytes} are taken"
+            return TooLarge(what)
         try:
-            record = to_kafka(event, item.traceparent)
-            if record.size > self._max_record_bytes:
-                what = f"the event takes {record.size} bytes in Kafka: at most {self._max_record_bytes} are taken"
-                return TooLarge(what)
             check_size(record.headers)
-            document = EventRepository.encode(event, self.clock())
+            document = EventRepository.encode(written.document, self.clock())
         except TwofoldError as error:
             return error
-        return _Entry(event.event_id, event.given_id, event.digest, document, record)
+        size = len(document.raw) + record_size
+        return _Entry(written.event_id, written.given_id, written.digest, document, record, size)
 
     async def _write(self, entries: list[_Entry]) -> Sequence[bytes | TwofoldError | None]:
         with self._telemetry.committing("events", len(entries)):
@@ -197,7 +199,7 @@ class Publisher:
         self._sender.offer([entry.record for entry, result in zip(entries, results, strict=True) if result is None])
         return results
 
-    async def _replayed(self, event: Event) -> Published | TwofoldError:
+    async def _replayed(self, event: Written) -> Published | TwofoldError:
         """Replay makes no new events: a known one is a duplicate, an unknown one is refused, and nothing is written."""
         ids = [event.event_id]
         known = await self._events.known(ids) or await self._event_store.known(ids)
@@ -205,7 +207,7 @@ class Publisher:
             return self.refused(UnknownReplay("a replayed event must be known", "replayid"))
         return self._outcome(event, known[event.event_id])
 
-    def _outcome(self, event: Event | _Entry, result: bytes | TwofoldError | None) -> Published | TwofoldError:
+    def _outcome(self, event: Written | _Entry, result: bytes | TwofoldError | None) -> Published | TwofoldError:
         if isinstance(result, TwofoldError):
             return result
         if result is not None and result != event.digest:

@@ -16,8 +16,9 @@ from uuid import UUID
 
 from twofold import mongo
 from twofold.archive import Archive
-from twofold.cloudevents import Delivered, Record, to_kafka
+from twofold.cloudevents import Record, to_kafka
 from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.delivery import Delivered
 from twofold.errors import Rejected, Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from twofold.cloudevents import Delivered, from_kafka_source, kafka_coordinates
 from twofold.dead_letters import DeadLetter, DeadLetters, undelivered
+from twofold.delivery import Delivered, from_kafka_source, kafka_coordinates
 from twofold.errors import Conflict, Rejected, TwofoldError, UnknownReplay
 from twofold.event_store import EventStore
 from twofold.group_commit import GroupCommit

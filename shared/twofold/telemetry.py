@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from twofold.cloudevents import Received
 from twofold.errors import TwofoldError
+from twofold.receiving import Received
 
 Attributes = Mapping[str, str | int]
 Outcome = TypeVar("Outcome")

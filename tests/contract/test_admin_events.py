@@ -47,7 +47,7 @@ async def filled(stack: Stack) -> AsyncIterator[AdminEventsRepository]:
 
 
 async def accept(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventRepository.encode(event, datetime.now(UTC)) for event in events]
+    documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in events]
     await EventRepository(database).insert(documents, [event.event_id for event in events])
 
 

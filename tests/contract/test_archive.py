@@ -13,7 +13,7 @@ from dev.stack import Stack
 from tests.helpers import altered, an_event, settings_of, some_events
 from twofold import mongo
 from twofold.archive import Archive, Deletion
-from twofold.cloudevents import Delivered
+from twofold.delivery import Delivered
 from twofold.errors import Malformed, Missing, NotInLog, Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -34,7 +34,7 @@ def archive(database: Database) -> Archive:
 
 
 async def accept(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventRepository.encode(event, datetime.now(UTC)) for event in events]
+    documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in events]
     await EventRepository(database).insert(documents, [event.event_id for event in events])
 
 

@@ -10,7 +10,7 @@ import pytest
 from bson.timestamp import Timestamp
 
 from tests.helpers import an_event, some_events
-from twofold.cloudevents import Delivered
+from twofold.delivery import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -53,7 +53,7 @@ async def fill(database: Database) -> None:
 
 
 async def accept(database: Database, events: list[Event]) -> None:
-    documents = [EventRepository.encode(event, datetime.now(UTC)) for event in events]
+    documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in events]
     await EventRepository(database).insert(documents, [event.event_id for event in events])
 
 

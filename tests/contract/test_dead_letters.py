@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.helpers import Raw, altered, an_event, delivered, plain_record
-from twofold.cloudevents import Delivered
 from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.delivery import Delivered
 from twofold.errors import Conflict, Malformed, Rejected, UnknownReplay
 from twofold.event import Event
 from twofold.mongo import Database

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers import an_event, listened, some_events
 from twofold import mongo
-from twofold.cloudevents import Delivered
+from twofold.delivery import Delivered
 from twofold.errors import Malformed
 from twofold.event import Event
 from twofold.event_store import EventStore

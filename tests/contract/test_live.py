@@ -25,7 +25,7 @@ def live(database: Database, settings: Settings) -> LiveEvents:
 
 
 async def accept(database: Database, event: Event) -> None:
-    document = EventRepository.encode(event, await server_time(database))
+    document = EventRepository.encode(event.document(), await server_time(database))
     await EventRepository(database).insert([document], [event.event_id])
 
 

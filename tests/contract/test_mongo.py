@@ -10,7 +10,7 @@ from pymongo import ReadPreference
 from dev.processes import free_port
 from tests.helpers import Commands, an_event, failing, listened, some_events
 from twofold import mongo
-from twofold.cloudevents import Delivered
+from twofold.delivery import Delivered
 from twofold.errors import Invalid, Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.helpers import altered, an_event
-from twofold.cloudevents import Delivered
+from twofold.delivery import Delivered
 from twofold.errors import TooLarge
 from twofold.event_store import EventStore
 from twofold.events import EventRepository

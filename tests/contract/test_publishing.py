@@ -26,7 +26,7 @@ from tests.helpers import (
     without_kafka,
 )
 from twofold import mongo
-from twofold.cloudevents import MAX_ATTRIBUTES_BYTES, Received
+from twofold.cloudevents import MAX_ATTRIBUTES_BYTES
 from twofold.errors import Conflict, Invalid, Malformed, TooLarge, TwofoldError, Unavailable, UnknownReplay
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -34,6 +34,7 @@ from twofold.events import EventRepository
 from twofold.kafka import Sender
 from twofold.mongo import Database
 from twofold.publishing import Published, Publisher, open_publisher
+from twofold.receiving import Received
 from twofold.settings import Settings
 
 
@@ -147,7 +148,7 @@ class TestLibrary:
         with pytest.raises(Invalid, match="32769 bytes: at most 32768"):
             await publisher.publish_base_event(with_headers_of(MAX_ATTRIBUTES_BYTES + 1))
         hop = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-        (refused,) = await publisher.publish([Received(largest, traceparent=hop)])
+        (refused,) = await publisher.publish([Received.of(largest, traceparent=hop)])
         assert isinstance(refused, Invalid)
         assert await number_of(database) == 0
         assert (await publisher.publish_base_event(largest)).status == "accepted"
@@ -198,7 +199,7 @@ class TestGroupCommit:
             for _ in range(10):
                 event = an_event()
                 made.append(weakref.ref(event))
-                yield Received(event)
+                yield Received.of(event)
                 assert sum(ref() is not None for ref in made) == 1
 
         outcomes = await publisher.publish(batch())
@@ -238,14 +239,14 @@ class TestGroupCommit:
         there, new, last = some_events(3)
         await publisher.publish_base_event(there)
         refused = Malformed("no event at all")
-        outcomes = await publisher.publish([Received(new), refused, Received(there), Received(last)])
+        outcomes = await publisher.publish([Received.of(new), refused, Received.of(there), Received.of(last)])
         assert [getattr(outcome, "status", None) for outcome in outcomes] == ["accepted", 400, "duplicate", "accepted"]
         assert outcomes[1] is refused
         assert await number_of(database) == 3
 
     async def test_one_event_twice_in_a_batch_is_stored_once(self, publisher: Publisher, database: Database) -> None:
         event = an_event()
-        outcomes = await publisher.publish([Received(event), Received(event)])
+        outcomes = await publisher.publish([Received.of(event), Received.of(event)])
         assert sorted(outcome.status for outcome in outcomes if isinstance(outcome, Published)) == [
             "accepted",
             "duplicate",
@@ -301,7 +302,7 @@ class TestGroupCommit:
         small = settings.model_copy(update={"group_commit_capacity": 5})
         async with open_publisher(small) as publishing:
             with pytest.raises(Unavailable):
-                await publishing.publish([Received(event) for event in some_events(6)])
+                await publishing.publish([Received.of(event) for event in some_events(6)])
         assert await number_of(database) == 0
 
 
@@ -351,20 +352,20 @@ class TestReplay:
     ) -> None:
         event = an_event()
         await database[known_in].insert_one(event.document())
-        (outcome,) = await publisher.publish([Received(event, replay_id="r-1")])
+        (outcome,) = await publisher.publish([Received.of(event, replay_id="r-1")])
         assert isinstance(outcome, Published)
         assert outcome.status == "duplicate"
         assert await number_of(database) + await number_of(database, "event_store") == 1
 
     async def test_an_unknown_event_is_refused(self, publisher: Publisher, database: Database) -> None:
-        (outcome,) = await publisher.publish([Received(an_event(), replay_id="r-1")])
+        (outcome,) = await publisher.publish([Received.of(an_event(), replay_id="r-1")])
         assert isinstance(outcome, UnknownReplay)
         assert await number_of(database) == 0
 
     async def test_other_content_under_a_known_id_is_a_conflict(self, publisher: Publisher, database: Database) -> None:
         event = an_event()
         await publisher.publish_base_event(event)
-        (outcome,) = await publisher.publish([Received(altered(event), replay_id="r-1")])
+        (outcome,) = await publisher.publish([Received.of(altered(event), replay_id="r-1")])
         assert isinstance(outcome, Conflict)
 
 

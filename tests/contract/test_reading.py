@@ -21,8 +21,8 @@ from tests.helpers import an_event, explained, failing, listened, looked_at, set
 from twofold import mongo
 from twofold.api import Call
 from twofold.auth import Principal
-from twofold.cloudevents import Delivered
 from twofold.cursors import Position
+from twofold.delivery import Delivered
 from twofold.errors import Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -84,7 +84,7 @@ async def both(database: Database, settings: Settings, events: list[Event]) -> d
     """Put `events` into both collections; a reader of each."""
     repository, log, now = EventRepository(database), EventStore(database), datetime.now(UTC)
     ids = [event.event_id for event in events]
-    await repository.insert([repository.encode(event, now) for event in events], ids)
+    await repository.insert([repository.encode(event.document(), now) for event in events], ids)
     await log.append([log.encode(Delivered(event.document()), now) for event in events], ids)
     return {"events": repository.reader(settings), "event_store": log.reader(settings)}
 
@@ -205,7 +205,7 @@ class TestPages:
             while not done.is_set():
                 around = [MONDAY, MONDAY + timedelta(seconds=rng.randrange(-9, 9)), datetime.now(UTC)]
                 more = [an_event(event_type="a", timestamp=time) for time in around]
-                documents = [repository.encode(event, datetime.now(UTC)) for event in more]
+                documents = [repository.encode(event.document(), datetime.now(UTC)) for event in more]
                 await repository.insert(documents, [event.event_id for event in more])
 
         inserting = asyncio.create_task(insert())

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.helpers import altered, some_events
-from twofold.cloudevents import Delivered
+from twofold.delivery import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -37,7 +37,7 @@ async def log(database: Database, events: Sequence[Event]) -> None:
 async def confirmed(database: Database, number: int) -> list[Event]:
     """New events, in `events` and in the log, whose clocks have started."""
     events, repository = some_events(number), EventRepository(database)
-    documents = [EventRepository.encode(event, datetime.now(UTC)) for event in events]
+    documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in events]
     await repository.insert(documents, [event.event_id for event in events])
     await log(database, events)
     await repository.confirm([event.event_id for event in events], DAY)
@@ -71,7 +71,7 @@ async def test_what_was_accepted_before_the_backup_and_logged_after_it_is_marked
     """Kafka was away while the backup was made."""
     events, repository = some_events(3), EventRepository(database)
     ids = [event.event_id for event in events]
-    await repository.insert([EventRepository.encode(event, datetime.now(UTC)) for event in events], ids)
+    await repository.insert([EventRepository.encode(event.document(), datetime.now(UTC)) for event in events], ids)
     await asyncio.sleep(2.1)  # `seq` has seconds
     backup = await server_time(database)
     await log(database, events)

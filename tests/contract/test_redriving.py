@@ -8,8 +8,8 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from tests.helpers import Raw, altered, an_event, delivered, plain_record, without_kafka
-from twofold.cloudevents import Delivered
 from twofold.dead_letters import REDRIVE_WITHIN, DeadLetter, DeadLetters
+from twofold.delivery import Delivered
 from twofold.errors import Conflict, Malformed, TooLarge
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -191,7 +191,9 @@ async def test_the_mark_of_a_redriven_event_is_tried_again(
 ) -> None:
     """It was given up as dead; once the log has it, its mark goes and its clock starts."""
     event = an_event()
-    await EventRepository(database).insert([EventRepository.encode(event, datetime.now(UTC))], [event.event_id])
+    await EventRepository(database).insert(
+        [EventRepository.encode(event.document(), datetime.now(UTC))], [event.event_id]
+    )
     letter = await bury(DeadLetters(database), event)
     assert (await relay.run()) is not None
     await redrive.redrive([letter.letter_id], "Ada")
@@ -260,7 +262,9 @@ class TestUndelivered:
         self, letters: DeadLetters, relay: Relay, store: Store, database: Database
     ) -> None:
         event = an_event()
-        await EventRepository(database).insert([EventRepository.encode(event, datetime.now(UTC))], [event.event_id])
+        await EventRepository(database).insert(
+            [EventRepository.encode(event.document(), datetime.now(UTC))], [event.event_id]
+        )
         await keep_undelivered(letters, *delivered(event, knativeerrorcode="503", knativeerrordest="http://store"))
         run = await relay.run()
         assert run is not None
@@ -321,7 +325,9 @@ class TestUndelivered:
     ) -> None:
         """The relay would send it again and again, and no statement would count it."""
         event = an_event()
-        await EventRepository(database).insert([EventRepository.encode(event, datetime.now(UTC))], [event.event_id])
+        await EventRepository(database).insert(
+            [EventRepository.encode(event.document(), datetime.now(UTC))], [event.event_id]
+        )
         await keep_undelivered(letters, *delivered(event, knativeerrorcode="503"))
         letter = await bury(letters, event)
         kept = await shown(letters, letter)

@@ -14,8 +14,8 @@ from kafka import KafkaConsumer, TopicPartition
 
 from tests.helpers import altered, an_event, delivered, eventually, failing, listened, some_events, without_kafka
 from twofold import mongo
-from twofold.cloudevents import Delivered
 from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.delivery import Delivered
 from twofold.errors import Conflict, Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -65,7 +65,7 @@ async def ran(relay: Relay) -> Run | None:
 async def publish(database: Database, events: Iterable[Event]) -> None:
     """Put the events into `events` as `publish` does."""
     listed = list(events)
-    documents = [EventRepository.encode(event, datetime.now(UTC)) for event in listed]
+    documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in listed]
     await EventRepository(database).insert(documents, [event.event_id for event in listed])
 
 

@@ -17,7 +17,8 @@ from dev.broker import Broker
 from dev.stack import Stack
 from tests.helpers import View, an_event, eventually, failing, settings_of, without_kafka
 from twofold import mongo
-from twofold.cloudevents import Delivered, to_kafka
+from twofold.cloudevents import to_kafka
+from twofold.delivery import Delivered
 from twofold.errors import Unavailable
 from twofold.event import Event
 from twofold.event_store import EventStore
@@ -213,7 +214,7 @@ class TestRetention:
     async def test_only_an_event_with_an_expiry_is_removed(self, database: Database) -> None:
         """The server's own monitor removes what is due, and lets alone whatever has a mark in place of a date."""
         repository, kept, due = EventRepository(database), an_event(), an_event()
-        documents = [EventRepository.encode(event, datetime.now(UTC)) for event in (kept, due)]
+        documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in (kept, due)]
         await repository.insert(documents, [kept.event_id, due.event_id])
         await repository.confirm([due.event_id], timedelta(0))
 

@@ -17,7 +17,7 @@ from pymongo.errors import OperationFailure
 from dev.stack import Stack
 from tests.helpers import an_event, failing, some_events
 from twofold import mongo
-from twofold.cloudevents import Delivered
+from twofold.delivery import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
@@ -82,7 +82,9 @@ class TestCompleteUpTo:
         event = an_event()
         async with database.client.start_session() as session:
             await session.start_transaction()
-            await database["events"].insert_one(EventRepository.encode(event, datetime.now(UTC)), session=session)
+            await database["events"].insert_one(
+                EventRepository.encode(event.document(), datetime.now(UTC)), session=session
+            )
             await asyncio.sleep(1.5)
             stated = await statements.find_out()
             await session.commit_transaction()
@@ -243,7 +245,9 @@ class TestSetBack:
         await log(database, some_events(3))
         last = an_event()
         await log(database, [last])
-        await EventRepository(database).insert([EventRepository.encode(last, datetime.now(UTC))], [last.event_id])
+        await EventRepository(database).insert(
+            [EventRepository.encode(last.document(), datetime.now(UTC))], [last.event_id]
+        )
         await EventRepository(database).confirm([last.event_id], timedelta(days=1))
         assert not (await statements.record()).set_back
         await database["event_store"].delete_one({"_id": last.event_id})

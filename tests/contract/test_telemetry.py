@@ -11,13 +11,14 @@ from dev.paths import ROOT
 from tests.helpers import altered, an_event, delivered, failing, plain_record, some_events
 from tests.told import Told
 from twofold import telemetry
-from twofold.cloudevents import Delivered, Received
+from twofold.delivery import Delivered
 from twofold.errors import Malformed, Unavailable
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
 from twofold.kafka import Backlog, Sender
 from twofold.mongo import Database
 from twofold.publishing import Publisher, open_publisher
+from twofold.receiving import Received
 from twofold.relaying import Relay
 from twofold.settings import Settings
 from twofold.storing import Store
@@ -73,7 +74,7 @@ def relay(database: Database, sender: Sender, settings: Settings, told: Told) ->
 
 @pytest.mark.guarantee("G1")
 async def test_what_is_new_in_events_counts_as_accepted(publisher: Publisher, told: Told) -> None:
-    await publisher.publish([Received(event) for event in some_events(3)])
+    await publisher.publish([Received.of(event) for event in some_events(3)])
     assert told.value(ACCEPTED) == 3
     assert told.value(DUPLICATES) == told.value(REJECTED) == 0
 
@@ -94,9 +95,9 @@ async def test_what_is_refused_for_good_counts_by_its_reason(publisher: Publishe
     await publisher.publish(
         [
             Malformed("no JSON"),
-            Received(altered(event)),
-            Received(an_event(payload={"large": "x" * 1_100_000})),
-            Received(an_event(), replay_id="r1"),
+            Received.of(altered(event)),
+            Received.of(an_event(payload={"large": "x" * 1_100_000})),
+            Received.of(an_event(), replay_id="r1"),
         ]
     )
     reasons = ("malformed", "identity-conflict", "too-large", "unknown-replay")
@@ -109,7 +110,7 @@ async def test_a_write_counts_with_its_size_its_time_and_its_failure(
     publisher: Publisher, database: Database, told: Told
 ) -> None:
     """What could not be written is no refusal: it can be sent again."""
-    await publisher.publish([Received(event) for event in some_events(3)])
+    await publisher.publish([Received.of(event) for event in some_events(3)])
     async with failing(database, "metrics", errorCode=8):
         with pytest.raises(Unavailable):
             await publisher.publish_base_event(an_event())
@@ -139,7 +140,7 @@ async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
     relay: Relay, database: Database, told: Told
 ) -> None:
     logged, conflicting, pending = some_events(3)
-    marked = [EventRepository.encode(event, datetime.now(UTC)) for event in (logged, conflicting, pending)]
+    marked = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in (logged, conflicting, pending)]
     await EventRepository(database).insert(marked, [document["_id"] for document in marked])
     in_log = [
         EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in (logged, altered(conflicting))
@@ -173,7 +174,7 @@ async def test_where_nobody_traces_an_event_takes_on_the_trace_of_its_request(
     """One that has its own keeps it."""
     bare, own = an_event(), an_event(metadata={"service_name": "/shop", "traceparent": HOP.replace("b7", "c8")})
     async with open_publisher(settings) as publisher:
-        await publisher.publish([Received(event, traceparent=HOP) for event in (bare, own)])
+        await publisher.publish([Received.of(event, traceparent=HOP) for event in (bare, own)])
     stored = [await database["events"].find_one({"_id": event.event_id}) for event in (bare, own)]
     assert [document and document["metadata"]["traceparent"] for document in stored] == [HOP, own.metadata.traceparent]
     assert stored[0] is not None

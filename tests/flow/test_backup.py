@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from dev.stack import Options, Stack
 from tests.helpers import View, some_events, view
 from twofold.cli import app
-from twofold.cloudevents import Delivered
+from twofold.delivery import Delivered
 from twofold.event import Event
 from twofold.event_store import EventStore
 

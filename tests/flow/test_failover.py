@@ -145,7 +145,7 @@ async def test_without_a_majority_nothing_new_is_stated(three: View, members: Re
         for index in others:
             await asyncio.to_thread(members.pause, index)
         try:
-            await alone.insert_one(EventRepository.encode(event, datetime.now(UTC)))
+            await alone.insert_one(EventRepository.encode(event.document(), datetime.now(UTC)))
             with pytest.raises(Unavailable):
                 await statements.find_out()
             with pytest.raises(Unavailable):

@@ -25,8 +25,9 @@ from tests.helpers import (
     structured,
 )
 from twofold import mongo
-from twofold.cloudevents import Delivered, to_http, to_kafka
+from twofold.cloudevents import to_http, to_kafka
 from twofold.dead_letters import DeadLetter, DeadLetters
+from twofold.delivery import Delivered
 from twofold.errors import Conflict
 from twofold.event import Event
 

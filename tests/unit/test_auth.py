@@ -20,6 +20,7 @@ from dev.processes import free_port
 from tests.helpers import an_event
 from twofold import auth
 from twofold.auth import Keys, Principal, Right, Tokens, authenticator
+from twofold.cloudevents import attributes_of
 from twofold.errors import Forbidden, Unauthorized, Unavailable
 from twofold.settings import Settings
 
@@ -253,13 +254,13 @@ class TestPublishing:
         self, rights: tuple[str, ...], user: str | None, allowed: bool
     ) -> None:
         metadata = {"service_name": "/shop"} | ({"user_id": user} if user else {})
-        refused = Principal.of("ann", rights).refusal(an_event(metadata=metadata))
+        refused = Principal.of("ann", rights).refusal(attributes_of(an_event(metadata=metadata)))
         assert (refused is None) == allowed
 
     def test_nobody_publishes_in_the_clusters_name(self) -> None:
         event = an_event(event_type="pod.created")
-        assert Principal.of("ann", ["events:publish:any"]).refusal(event) is not None
-        assert Principal.of("ann", ["events:publish:reserved"]).refusal(event) is None
+        assert Principal.of("ann", ["events:publish:any"]).refusal(attributes_of(event)) is not None
+        assert Principal.of("ann", ["events:publish:reserved"]).refusal(attributes_of(event)) is None
 
 
 class TestKeys:

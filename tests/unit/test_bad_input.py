@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from tests.bad_input import BAD, MAX_EVENTS, ODD, ODD_BATCH, Bad, Odd
 from tests.helpers import Raw
 from tests.strategies import NOW, read
-from twofold import cloudevents
-from twofold.cloudevents import Received, attributes_of, from_http, from_kafka_source, kafka_coordinates, to_http
+from twofold import strict_json
+from twofold.cloudevents import attributes_of, to_http
+from twofold.delivery import from_kafka_source, kafka_coordinates
 from twofold.errors import Invalid, Rejected
 from twofold.http import problem_details
+from twofold.receiving import Received, from_http
 
 pytestmark = pytest.mark.guarantee("G4", "R3")
 
@@ -190,7 +192,7 @@ def test_the_fast_parser_and_the_exact_one_agree(body: bytes, position: int, byt
     if position < len(body):
         body = body[:position] + bytes([byte]) + body[position + 1 :]
 
-    assert parsed(cloudevents._json, body) == parsed(cloudevents._json_in_detail, body)
+    assert parsed(strict_json.parse, body) == parsed(strict_json.parse_in_detail, body)
 
 
 @settings(max_examples=500, deadline=None)

@@ -28,8 +28,9 @@ from benchmarks.figures import (
 )
 from benchmarks.generator import generate
 from benchmarks.load import CONNECTIONS, LoadFailed, report
-from twofold.cloudevents import Received, from_http, from_kafka_source
+from twofold.delivery import from_kafka_source
 from twofold.event import Event
+from twofold.receiving import Received, from_http
 
 pytestmark = pytest.mark.dev
 

@@ -24,21 +24,13 @@ from dev.kafka_source_java import java_time
 from tests.helpers import Raw, an_event, delivered, with_headers_of
 from tests.helpers import structured as as_structured
 from tests.strategies import NOW, Attributes, attributes, binary, events, payloads, read, structured, texts
-from twofold import cloudevents, mongo
-from twofold.cloudevents import (
-    MAX_ATTRIBUTES_BYTES,
-    RESERVED,
-    Received,
-    Record,
-    attributes_of,
-    from_http,
-    from_kafka_source,
-    kafka_coordinates,
-    to_http,
-    to_kafka,
-)
+from twofold import delivery, mongo, receiving
+from twofold.attributes import event_from, in_headers, own_of, said_of
+from twofold.cloudevents import MAX_ATTRIBUTES_BYTES, RESERVED, Record, Written, attributes_of, to_http, to_kafka
+from twofold.delivery import from_kafka_source, kafka_coordinates
 from twofold.errors import DigestMismatch, Malformed, Rejected
 from twofold.event import Event, digest_of
+from twofold.receiving import Received, from_http
 
 pytestmark = pytest.mark.guarantee("R5", "R26")
 
@@ -381,14 +373,8 @@ _PLAIN_EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "t
 
 def vouched(attributes: Attributes, body: bytes) -> tuple[Raw, bytes]:
     """The request with the digest that `publish` would make of these, had it taken them."""
-    event_id, metadata = cloudevents._identity(attributes, assigned=False)
-    said = {
-        "event_type": attributes["type"],
-        "event_version": attributes.get("eventversion", "1.0"),
-        "aggregate_id": attributes.get("subject"),
-        "metadata": metadata,
-    }
-    digest = digest_of(str(event_id), said, body, attributes["time"]).hex()
+    _, id_text, said = said_of(attributes, assigned=False)
+    digest = digest_of(id_text, said, body, attributes["time"]).hex()
     headers = attributes | {"digest": digest}
     return [(f"ce-{name}".encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()], body
 
@@ -397,14 +383,35 @@ def test_what_publish_sends_is_not_checked_twice() -> None:
     """But for numbers that pydantic writes otherwise than Python."""
     for event in (_FULL, an_event(payload={"a": [1, -2.5, {"b": "\u2028é😀\n"}], "c": None}, aggregate_id="a  b")):
         headers, body = delivered(event)
-        attributes, content_type = cloudevents._attributes_of(headers, decode=cloudevents._raw_value)
-        own = cloudevents._own(attributes | {"datacontenttype": content_type})
+        attributes, content_type = in_headers(headers, decode=delivery._raw_value)
+        own = own_of(attributes | {"datacontenttype": content_type})
         del attributes["digest"]
         attributes["datacontenttype"] = content_type
-        document = cloudevents._vouched_document(attributes, own, body)
+        document = delivery._vouched_document(attributes, own, body)
         assert (document is None) == (event.aggregate_id == "a  b")
     exponent = an_event(payload={"a": 1e-05})
     assert same(from_kafka_source(*delivered(exponent)).event, exponent)
+
+
+@settings(max_examples=300, deadline=None)
+@given(attributes(), payloads)
+@example({**_PLAIN_EVENT, "time": "2026-07-01T00:00:00.1239+02:00", "eventversion": "1.0"}, {})
+@example({**_PLAIN_EVENT, "id": str(_FULL.event_id), "knativekafkaoffset": "7", "comexampleother": "1"}, {"a": 1e-7})
+@example({name: value for name, value in _PLAIN_EVENT.items() if name != "time"}, {"a": [1]})
+@example({**_PLAIN_EVENT, "datacontenttype": "application/vnd.order+json", "traceparent": "t"}, {"$id": None})
+def test_what_publish_writes_without_an_event_is_what_the_event_would_be_written_as(
+    said: Attributes, payload: dict[str, Any]
+) -> None:
+    """The way that nearly all events take beside the one that judges."""
+    written = receiving._soundly_written(dict(said), payload, NOW)
+
+    assume(written is not None)
+    assert written == Written.of(event_from(dict(said), payload, NOW))
+
+
+@pytest.mark.parametrize("more", [{}, {"time": "2026-07-01T02:00:00+02:00"}, {"id": "order-7", "subject": "a b"}])
+def test_what_publish_takes_is_not_checked_twice(more: dict[str, str]) -> None:
+    assert receiving._soundly_written(_PLAIN_EVENT | more, {"a": 1.5}, NOW) is not None
 
 
 @pytest.mark.guarantee("G4")

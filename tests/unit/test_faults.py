@@ -16,7 +16,7 @@ from dev.faults.poison import SHAPES, Sendings, altered, conflicting
 from dev.faults.producer import Item, Sent, new_event, other_content, request_of, sent_of
 from dev.faults.verdict import Evidence, Verdict, judge
 from dev.faults.watch import Change, Deleted, Inserted, change_of
-from twofold.cloudevents import from_kafka_source
+from twofold.delivery import from_kafka_source
 from twofold.errors import DigestMismatch, Rejected
 
 pytestmark = pytest.mark.dev

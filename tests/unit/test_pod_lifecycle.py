@@ -345,7 +345,7 @@ class TestIds:
 
     def test_no_other_producer_may_use_their_names(self) -> None:
         events = [event for name in names() for sent in life(name) for event in sent.events()]
-        assert all(map(is_reserved, events))
+        assert all(is_reserved(event.metadata.service_name, event.event_type) for event in events)
 
     def test_an_end_without_a_container_id_is_known_by_its_restart(self) -> None:
         lost, back = life("lost_container")[-2:]

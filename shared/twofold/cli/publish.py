@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 
 from twofold.cli.output import Json, progress, settings, show
-from twofold.cloudevents import Received, from_structured
 from twofold.errors import TwofoldError, Unavailable
 from twofold.publishing import Published, open_publisher
+from twofold.receiving import Received, from_structured
 from twofold.settings import Settings
 
 Counts = dict[str, int]
