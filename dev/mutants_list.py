@@ -247,7 +247,7 @@ MUTANTS = (
     Mutant(
         "publish compares ids without digests",
         _PUBLISHING,
-        "if result is not None and result != event.digest:",
+        "if result is not None and result != written.digest:",
         "if False:",
         (f"{_TEST_PUBLISHING}::TestLibrary::test_the_same_id_with_other_content_is_a_conflict",),
     ),
@@ -450,6 +450,23 @@ MUTANTS = (
         "            yield None\n",
         "            yield Lock(locks, ours, extended)\n",
         ("tests/contract/test_locks.py::test_only_one_holds_it",),
+    ),
+    *(
+        Mutant(
+            f"a record is called acknowledged {when}",
+            _KAFKA,
+            before,
+            after,
+            ("tests/contract/test_kafka.py::test_a_record_that_was_not_waited_for_is_not_called_acknowledged",),
+        )
+        for when, before, after in (
+            (
+                "when the time is over",
+                "        if await asyncio.to_thread(",
+                "        if True or await asyncio.to_thread(",
+            ),
+            ("when its sender was closed", " and self._producer is first:", ":"),
+        )
     ),
     Mutant(
         "offsets of a lost log are believed",

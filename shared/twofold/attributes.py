@@ -85,8 +85,7 @@ def vouched_event(attributes: dict[str, str], own: Own, data: object) -> Event:
 
 
 def event_from(attributes: dict[str, str], data: object, now: datetime | None, *, assigned: bool = False) -> Event:
-    """The event that `attributes` and `data` make. Raises `Rejected`."""
-    check_context(attributes)
+    """The event that `data` and attributes, which `check_context` passed, make. Raises `Rejected`."""
     if not isinstance(data, dict):
         raise Invalid("must be a JSON object", "data")
     time = attributes.get("time")

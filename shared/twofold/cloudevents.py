@@ -84,7 +84,7 @@ class Written(NamedTuple):
 
     @property
     def event(self) -> Event:
-        """The event itself."""
+        """The event itself, built and checked anew each time."""
         return Event.from_document(self.document)
 
     def within(self, traceparent: str | None) -> Self:
@@ -96,7 +96,11 @@ class Written(NamedTuple):
         return self._replace(document=self.document | {"metadata": metadata}, attributes=attributes)
 
     def record(self, traceparent: str | None = None) -> "Record":
-        """The record of the event: see `to_kafka`."""
+        """The record of the event (CloudEvents Kafka binding, binary mode), which KafkaSource can carry unchanged.
+
+        Its key is the aggregate's id, so that one aggregate stays in one partition. `traceparent` is the hop's, in
+        W3C's own header: KafkaSource's spans continue it.
+        """
         headers = [(f"ce_{name}", value.encode()) for name, value in self.attributes.items()]
         headers.append(("content-type", _content_type(self.document).encode()))
         if traceparent is not None:
@@ -106,7 +110,10 @@ class Written(NamedTuple):
 
 
 def attributes_of(event: Event) -> dict[str, str]:
-    """All attributes of `event`, Twofold's own included, but `datacontenttype`, which each binding puts elsewhere."""
+    """All attributes of `event`, Twofold's own included, but `datacontenttype`, which each binding puts elsewhere.
+
+    `receiving` makes the same of what is surely sound without an Event.
+    """
     metadata = event.metadata_fields
     attributes = {"specversion": "1.0", "id": event.given_id, "type": event.event_type, "time": event.time}
     if event.event_version != "1.0":
@@ -137,13 +144,9 @@ def _content_type(document: Mapping[str, Any]) -> str:
     return extensions.get("datacontenttype", "application/json")
 
 
-def to_kafka(event: Event, traceparent: str | None = None) -> Record:
-    """The record of `event` (CloudEvents Kafka binding, binary mode), which KafkaSource can carry unchanged.
-
-    Its key is the aggregate's id, so that one aggregate stays in one partition. `traceparent` is the hop's, in W3C's
-    own header: KafkaSource's spans continue it.
-    """
-    return Written.of(event).record(traceparent)
+def to_kafka(event: Event) -> Record:
+    """The record of `event`: see `Written.record`."""
+    return Written.of(event).record()
 
 
 def to_http(event: Event) -> tuple[dict[str, str], bytes]:

@@ -112,17 +112,22 @@ class Sender:
         return len(records)
 
     async def send(self, records: Sequence[Record]) -> list[Outcome]:
-        """Send `records` and wait for each one's outcome: None once Kafka has acknowledged it, or else the error."""
-        outcomes: list[Outcome] = [None] * len(records)
+        """Send `records` and wait for each one's outcome: None once Kafka has acknowledged it, or else the error.
 
-        def refused(position: int, error: "KafkaError | None", _: "Message") -> None:
+        On a sender that nobody else uses meanwhile: otherwise some may be called not acknowledged that are.
+        """
+        outcomes: list[Outcome] = [None] * len(records)  # only failures are reported, before the queue is empty
+
+        def not_delivered(position: int, error: "KafkaError | None", _: "Message") -> None:
             outcomes[position] = None if error is None else self._outcome(error)
 
+        self._serve()
+        first = self._producer
         for position, record in enumerate(records):
-            self._serve()
-            if (refusal := self._hand_over(record, partial(refused, position))) is not None:
+            if (refusal := self._hand_over(record, partial(not_delivered, position))) is not None:
                 outcomes[position] = refusal
-        if await asyncio.to_thread(self.flush, self._settings.send_timeout_s + 1):
+            first = first or self._producer
+        if await asyncio.to_thread(self.flush, self._settings.send_timeout_s + 1) and self._producer is first:
             return outcomes
         return [outcome or Unavailable("Kafka did not acknowledge in time") for outcome in outcomes]
 
@@ -139,18 +144,22 @@ class Sender:
             producer.purge()
 
     def _serve(self) -> None:
-        """Let those hear who wait for it what became of the records before, which make room by that."""
+        """Take in what became of the records before: failures are reported, and all make room."""
         if self._producer is not None:
             self._producer.poll(0)
 
-    def _hand_over(self, record: Record, refused: "Callable[[KafkaError | None, Message], None]") -> Outcome:
-        """Queue `record`, or say why not; `refused` hears if one that is queued is not sent."""
+    def _hand_over(self, record: Record, failed: "Callable[[KafkaError | None, Message], None]") -> Outcome:
+        """Queue `record`, or say why not; `failed` hears if one that is queued comes to nothing."""
         errors = _client().KafkaException
         try:
             if self._producer is None:
                 self._producer = new_producer(self._settings, self._failed)
             self._producer.produce(
-                self._settings.kafka_topic, record.value, record.key, headers=[*record.headers], on_delivery=refused
+                self._settings.kafka_topic,
+                record.value,
+                record.key,
+                headers=[*record.headers],
+                on_delivery=failed,
             )
         except BufferError:
             return Unavailable("too many records are waiting for Kafka")

@@ -151,8 +151,8 @@ class EventTracing(Tracing):
             return outcomes
 
     def _publish_span(self, item: Received) -> Span:
-        said = item.written.attributes
-        parent, links = _lineage(said.get("traceparent"), item.traceparent)
+        attributes = item.written.attributes
+        parent, links = _lineage(attributes.get("traceparent"), item.traceparent)
         return self._tracer.start_span(
             f"send {self._topic}",
             parent,
@@ -162,9 +162,9 @@ class EventTracing(Tracing):
                 "messaging.operation.name": "send",
                 "messaging.operation.type": "send",
                 "messaging.message.id": str(item.written.event_id),
-                "cloudevents.event_id": said["id"],
-                "cloudevents.event_source": said["source"],
-                "cloudevents.event_type": said["type"],
+                "cloudevents.event_id": attributes["id"],
+                "cloudevents.event_source": attributes["source"],
+                "cloudevents.event_type": attributes["type"],
             },
             links,
         )

@@ -161,7 +161,7 @@ class Publisher:
         """
         ids = [event.event_id for event in events]
         known = await self._event_store.known(ids) | await self._events.known(ids)
-        new = [Received.of(event) for event in events if event.event_id not in known]
+        new = (Received.of(event) for event in events if event.event_id not in known)
         outcomes = await self.publish(new)
         # A conflict is another's observation, made in between.
         refused = [error for error in outcomes if isinstance(error, TwofoldError) and not isinstance(error, Conflict)]
@@ -199,24 +199,24 @@ class Publisher:
         self._sender.offer([entry.record for entry, result in zip(entries, results, strict=True) if result is None])
         return results
 
-    async def _replayed(self, event: Written) -> Published | TwofoldError:
+    async def _replayed(self, written: Written) -> Published | TwofoldError:
         """Replay makes no new events: a known one is a duplicate, an unknown one is refused, and nothing is written."""
-        ids = [event.event_id]
+        ids = [written.event_id]
         known = await self._events.known(ids) or await self._event_store.known(ids)
-        if event.event_id not in known:
+        if written.event_id not in known:
             return self.refused(UnknownReplay("a replayed event must be known", "replayid"))
-        return self._outcome(event, known[event.event_id])
+        return self._outcome(written, known[written.event_id])
 
-    def _outcome(self, event: Written | _Entry, result: bytes | TwofoldError | None) -> Published | TwofoldError:
+    def _outcome(self, written: Written | _Entry, result: bytes | TwofoldError | None) -> Published | TwofoldError:
         if isinstance(result, TwofoldError):
             return result
-        if result is not None and result != event.digest:
+        if result is not None and result != written.digest:
             what = "this id belongs to another event already: same identity, other content"
             return self.refused(Conflict(what, "id"))
         if result is None:
-            return Published(event.event_id, event.given_id, "accepted")
+            return Published(written.event_id, written.given_id, "accepted")
         self._telemetry.record(DUPLICATES, 1, {"db.collection.name": "events"})
-        return Published(event.event_id, event.given_id, "duplicate")
+        return Published(written.event_id, written.given_id, "duplicate")
 
     async def close(self) -> None:
         """Finish what was taken; wait a few seconds for Kafka, and leave the rest to the relay."""

@@ -49,13 +49,13 @@ class Received(NamedTuple):
     """Of the hop that brings the event; what the event says of itself is in its metadata."""
 
     @classmethod
-    def of(cls, event: Event, replay_id: str | None = None, traceparent: str | None = None) -> Self:
+    def of(cls, event: Event, replay_id: str | None = None) -> Self:
         """The same of an event that is already built."""
-        return cls(Written.of(event), replay_id, traceparent)
+        return cls(Written.of(event), replay_id)
 
     @property
     def event(self) -> Event:
-        """The event itself."""
+        """The event itself, built and checked anew each time."""
         return self.written.event
 
 
@@ -194,7 +194,7 @@ _NOT_SENT = TRANSPORT | {"datacontenttype"}
 
 
 def _soundly_written(attributes: dict[str, str], data: object, now: datetime) -> Written | None:
-    """What `Written.of` makes of the event, in a third of the time, if all is surely sound; None means: look closer.
+    """What `Written.of` makes of the event, without making one, if all is surely sound; None means: look closer.
 
     Raises `Invalid` for what is wrong with the payload alone.
     """

@@ -87,6 +87,25 @@ async def test_without_kafka_each_record_is_given_up_in_time(no_kafka: Settings)
 
 
 @pytest.mark.guarantee("G7")
+async def test_a_record_that_was_not_waited_for_is_not_called_acknowledged(
+    no_kafka: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither when the time is over, nor when the sender was closed meanwhile and holds nothing any more."""
+    records = [to_kafka(event) for event in some_events(2)]
+    with sending(no_kafka) as sender:
+        monkeypatch.setattr(sender, "flush", lambda _: False)
+        assert [type(outcome) for outcome in await sender.send(records)] == [Unavailable] * 2
+
+        def close_first(timeout_s: float) -> bool:
+            monkeypatch.undo()
+            sender.close(0)
+            return sender.flush(timeout_s)
+
+        monkeypatch.setattr(sender, "flush", close_first)
+        assert [type(outcome) for outcome in await sender.send(records)] == [Unavailable] * 2
+
+
+@pytest.mark.guarantee("G7")
 def test_no_more_than_the_bytes_that_were_allowed_are_held(no_kafka: Settings) -> None:
     """A few large records must not take the memory that many small ones may."""
     record = to_kafka(an_event(payload={"text": "x" * 1000}))

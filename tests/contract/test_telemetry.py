@@ -174,7 +174,7 @@ async def test_where_nobody_traces_an_event_takes_on_the_trace_of_its_request(
     """One that has its own keeps it."""
     bare, own = an_event(), an_event(metadata={"service_name": "/shop", "traceparent": HOP.replace("b7", "c8")})
     async with open_publisher(settings) as publisher:
-        await publisher.publish([Received.of(event, traceparent=HOP) for event in (bare, own)])
+        await publisher.publish([Received.of(event)._replace(traceparent=HOP) for event in (bare, own)])
     stored = [await database["events"].find_one({"_id": event.event_id}) for event in (bare, own)]
     assert [document and document["metadata"]["traceparent"] for document in stored] == [HOP, own.metadata.traceparent]
     assert stored[0] is not None

@@ -8,7 +8,6 @@ from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 
 from tests.helpers import an_event, delivered
 from tests.told import Told
-from twofold.cloudevents import to_kafka
 from twofold.errors import Conflict, Malformed, TwofoldError, Unavailable
 from twofold.event import Event
 from twofold.receiving import Received
@@ -83,13 +82,13 @@ async def test_a_producers_own_trace_is_continued_and_never_replaced(told: Told,
     (taken,) = await published(tracing, [Received.of(an_event_of(OWN))])
     (span,) = told.spans
     assert parent(span) == OWN
-    headers = dict(to_kafka(taken.event, taken.traceparent).headers)
+    headers = dict(taken.written.record(taken.traceparent).headers)
     assert headers["ce_traceparent"].decode() == OWN
     assert headers["traceparent"].decode() == identity(span)
 
 
 async def test_an_event_without_a_trace_joins_its_requests(told: Told, tracing: Tracing) -> None:
-    (taken,) = await published(tracing, [Received.of(an_event_of(None), traceparent=HOP)])
+    (taken,) = await published(tracing, [Received.of(an_event_of(None))._replace(traceparent=HOP)])
     (span,) = told.spans
     assert parent(span) == HOP
     assert taken.event.metadata.traceparent == identity(span)
@@ -98,7 +97,7 @@ async def test_an_event_without_a_trace_joins_its_requests(told: Told, tracing: 
 async def test_where_event_and_request_differ_the_event_wins_and_the_request_is_linked(
     told: Told, tracing: Tracing
 ) -> None:
-    await published(tracing, [Received.of(an_event_of(OWN), traceparent=HOP)])
+    await published(tracing, [Received.of(an_event_of(OWN))._replace(traceparent=HOP)])
     (span,) = told.spans
     assert parent(span) == OWN
     assert links(span) == [HOP[36:52]]
