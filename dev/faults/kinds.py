@@ -130,7 +130,8 @@ def _lose_log(site: Site, rng: random.Random) -> datetime:
         time.sleep(rng.uniform(*site.pace.down_s))
         site.poisoner.log_lost()
         site.stack.broker.restart()
-    lost_at: datetime = site.database.client.admin.command("hello")["localTime"]
+    hello = site.database.client.admin.command("hello", codec_options=site.database.codec_options)
+    lost_at: datetime = hello["localTime"]
     _must(lambda: _is_set_up(site), "setup", every=0.5)
     return lost_at
 
@@ -154,7 +155,8 @@ def kill_relay_after_sending(site: Site, rng: random.Random) -> None:
     """The log is lost and nothing is delivered, so relay must send again; it dies before it can look.
 
     What comes into the log before it is lost must be older than all that comes behind it, by more than clocks may be
-    apart: what may still wait in the topic is not sent again.
+    apart: what may still wait in the topic is not sent again. So `publish` must publish meanwhile, and no second source
+    may deliver: else nothing is lost that relay would have to send.
     """
     site.source.kill()
     time.sleep(SOURCE_NOTICES_S)
@@ -330,7 +332,9 @@ KINDS = {
     "kill_primary": Kind(kill_primary, frozenset({"mongo"})),
     "kill_broker": Kind(kill("broker"), frozenset({"broker"}), broker="apache"),
     "broker_loses_log": Kind(broker_loses_log, frozenset({"broker", "source"})),
-    "kill_relay_after_sending": Kind(kill_relay_after_sending, frozenset({"broker", "source", "relay", "mongo"})),
+    "kill_relay_after_sending": Kind(
+        kill_relay_after_sending, frozenset({"publish", "broker", "source", "second_source", "relay", "mongo"})
+    ),
     "stop_publish": Kind(stop("publish"), frozenset({"publish"})),
     "stop_store": Kind(stop("store"), frozenset({"store"})),
     "stop_relay": Kind(stop("relay"), frozenset({"relay"})),

@@ -193,6 +193,13 @@ class TestPlan:
     def test_there_are_at_least_twelve_kinds(self, broker: str) -> None:
         assert len(kinds_for(broker)) >= 12
 
+    @pytest.mark.parametrize(
+        "name", ["kill_publish", "stop_publish", "stop_between_clock_and_insert", "delivered_twice"]
+    )
+    def test_relay_has_something_to_send_again_before_it_is_killed_for_that(self, name: str) -> None:
+        """Nothing is lost with the log if `publish` did not send, or if another source delivers: they never meet."""
+        assert KINDS["kill_relay_after_sending"].parts & KINDS[name].parts
+
 
 def arrived(headers: Any) -> list[tuple[bytes, bytes]]:
     """A CloudEvent's Kafka headers as KafkaSource delivers them."""
