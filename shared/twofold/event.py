@@ -395,21 +395,13 @@ def digest_of(event_id: str, said: Mapping[str, Any], payload_json: bytes, time:
     which differs from one attempt to the next, and the time if the producer gave none: a retry without `time` is the
     same event, whatever the clock says by then.
     """
-    metadata = {name: value for name, value in sorted(said["metadata"].items()) if name != "traceparent"}
-    if "extensions" in metadata:
-        metadata["extensions"] = dict(sorted(metadata["extensions"].items()))
-    head = {
-        "aggregate_id": said["aggregate_id"],
-        "event_id": event_id,
-        "event_type": said["event_type"],
-        "event_version": said["event_version"],
-        "metadata": metadata,
-    }
+    metadata = said["metadata"]
+    if "traceparent" in metadata:
+        metadata = {name: value for name, value in metadata.items() if name != "traceparent"}
+    # Of strings, orjson's JSON with its names in order is the canonical one.
+    head = orjson.dumps({**said, "event_id": event_id, "metadata": metadata}, option=orjson.OPT_SORT_KEYS)[:-1]
     timestamp = b"null" if "time_assigned" in metadata else b'"%b"' % time.encode()
-    # Of strings and with its names in order, orjson's JSON is the canonical one.
-    return hashlib.sha256(
-        b'%b,"payload":%b,"timestamp":%b}' % (orjson.dumps(head)[:-1], payload_json, timestamp)
-    ).digest()
+    return hashlib.sha256(b'%b,"payload":%b,"timestamp":%b}' % (head, payload_json, timestamp)).digest()
 
 
 _ATTRIBUTE_OF_FIELD = {

@@ -115,13 +115,15 @@ _SEQ = Timestamp(0, 0)
 
 def encode_event(document: Document, stored_at: datetime, **added: object) -> Encoded:
     """An event's document with what every collection adds, and `added`. Raises `Invalid` or `TooLarge`."""
-    plain = {
+    whole = {
+        **document,
         "_id": Binary(document["_id"].bytes, UUID_SUBTYPE),  # what bson makes of a UUID, by a detour
         "timestamp": _utc(document["timestamp"]),
         "stored_at": _utc(stored_at),
         "seq": _SEQ,
+        **added,
     }
-    return encode({**document, **plain, **added})
+    return encode(whole)
 
 
 def _utc(date: datetime) -> datetime:
