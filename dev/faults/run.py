@@ -47,7 +47,7 @@ class Form:
 
 
 FULL_FORM = Form(events=20_000, faults=25, pace=FULL, seconds_a_fault=5.0)
-SHORT_FORM = Form(events=2_000, faults=11, pace=SHORT, seconds_a_fault=2.0)
+SHORT_FORM = Form(events=2_000, faults=9, pace=SHORT, seconds_a_fault=2.0)
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def test_what_expired_before_it_was_read_counts_for_nothing(settings: Settings, 
     assert consumer_backlog(own) == Backlog(dict.fromkeys(range(4), 0), None)
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_is_told(settings: Settings) -> None:
     with pytest.raises(Unavailable, match="Kafka"):
         consumer_backlog(without_kafka(settings))

@@ -148,6 +148,7 @@ class TestTopic:
         ensure_topic(settings.model_copy(update={"setup_topic_partitions": 1}))
         assert partitions(settings) == 4
 
+    @pytest.mark.slow
     async def test_a_broker_that_is_away_is_told(self, settings: Settings) -> None:
         with pytest.raises(Unavailable, match="Kafka"):
             await set_up(without_kafka(settings), {})

@@ -68,6 +68,7 @@ class TestStatus:
         assert status["at"].endswith("Z")
         assert status["complete_up_to"] <= status["at"]
 
+    @pytest.mark.slow
     @pytest.mark.guarantee("G7")
     def test_without_kafka_it_says_all_but_the_lag(self, flow: View) -> None:
         """An outage is when one looks."""
@@ -100,6 +101,7 @@ class TestStatus:
         assert "collection events" in result.stdout
         assert f"topic {flow.stack.topic}" in result.stdout
 
+    @pytest.mark.slow
     @pytest.mark.guarantee("R9")
     def test_reconcile_says_what_it_did(self, twofold: Twofold, flow: View) -> None:
         event = an_event()

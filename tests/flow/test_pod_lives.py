@@ -34,6 +34,7 @@ def parts_of_lives(draw: st.DrawFn) -> tuple[str, list[int]]:
     return name, draw(st.permutations([*some, number - 1]))
 
 
+@pytest.mark.slow
 class TestAnyStates:
     def test_sent_one_after_the_other_they_are_as_the_first_observed_each(self, flow: View) -> None:
         """In both collections, to the digest: what was seen first of a fact is what is kept of it."""

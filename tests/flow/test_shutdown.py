@@ -54,7 +54,7 @@ def collection_of(name: str) -> str:
 
 
 @pytest.mark.guarantee("G1")
-@pytest.mark.parametrize("name", ["publish", "store"])
+@pytest.mark.parametrize("name", ["publish", pytest.param("store", marks=pytest.mark.slow)])
 async def test_sigterm_under_load_answers_all_that_is_written_and_writes_all_that_is_answered(
     flow: View, spawn: Spawner, name: str
 ) -> None:

@@ -273,6 +273,7 @@ class TestPoison:
         (letter,) = letters_at(flow, partition, offset)
         assert (letter["body"], letter["reason"], letter["state"]) == (body, "malformed", "dead")
 
+    @pytest.mark.slow
     def test_an_altered_record_is_a_letter_and_the_event_itself_still_arrives(self, flow: View) -> None:
         """The relay sends it again: what was altered is not what was published."""
         event = an_event()
@@ -334,6 +335,7 @@ class TestReplayed:
         assert flow.store(delivered(event, replayid="r-1")).status_code == 200
         assert flow.letters(event) == []
 
+    @pytest.mark.slow
     @pytest.mark.guarantee("G1", "R2", "R12")
     def test_a_replay_of_what_is_still_on_its_way_stops_nothing(self, flow: View) -> None:
         """Accepted, but not yet in the log: `store` refuses the replay, and the relay still brings the event there."""
