@@ -14,7 +14,7 @@ WITHIN_S = 300
 
 @pytest.mark.guarantee("G1", "G2", "G4", "G5", "G10", "R1", "R2", "R6", "R8", "R9")
 def test_nothing_is_lost_while_everything_breaks(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """2,000 events, and 11 faults of 11 kinds at random moments; what a failure prints has the seed.
+    """2,000 events, and 9 faults of 9 kinds at random moments; what a failure prints has the seed.
 
     In a process of its own: kafka-python leaves the socket of each refused connection to the garbage collector.
     """
@@ -29,4 +29,4 @@ def test_nothing_is_lost_while_everything_breaks(request: pytest.FixtureRequest,
     assert found["acknowledged"] >= 2000
     assert found["expired"] > 0, "the TTL monitor took what was in the log, beside what wasn't"
     assert found["poison_kept"] == found["poison_sent"] > 0
-    assert len(found["faults"]) == sum(found["faults"].values()) == 11
+    assert len(found["faults"]) == sum(found["faults"].values()) == 9
