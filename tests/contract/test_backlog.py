@@ -106,6 +106,7 @@ def test_what_expired_before_it_was_read_counts_for_nothing(settings: Settings, 
     own = settings.model_copy(update={"kafka_bootstrap_servers": apache.bootstrap})
     ensure_topic(own)
     put(own, [(0, datetime.now(UTC))] * 2)
+    commit(own, {0: 1})
     with closing(KafkaAdminClient(bootstrap_servers=apache.bootstrap)) as admin:
         admin.delete_records({TopicPartition(own.kafka_topic, 0): 2})
     assert consumer_backlog(own) == Backlog(dict.fromkeys(range(4), 0), None)
