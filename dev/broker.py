@@ -57,19 +57,13 @@ PROVIDERS = {
 }
 
 
-def unavailable(provider: str) -> str | None:
-    """Why this machine can't have that broker, in one line for a skipped test; None if it can."""
-    if provider not in PROVIDERS:
-        return f"there is no broker {provider!r}; there are {', '.join(PROVIDERS)}"
-    return PROVIDERS[provider].unavailable()
-
-
 def create(provider: str, directory: Path, logs: Path, port: int | None = None) -> Broker:
     """The broker of that provider, not started. Its data goes to `directory`, its log to `logs`.
 
     Raises `LookupError` with the reason if this machine can't have it.
     """
-    reason = unavailable(provider)
-    if reason is not None:
+    if provider not in PROVIDERS:
+        raise LookupError(f"there is no broker {provider!r}; there are {', '.join(PROVIDERS)}")
+    if reason := PROVIDERS[provider].unavailable():
         raise LookupError(f"no broker {provider!r} on this machine: {reason}")
     return PROVIDERS[provider].build(directory, logs, port)

@@ -31,7 +31,7 @@ def binary() -> Binary:
         try:
             return program(name, deadline).path
         except Unbuilt as reason:
-            pytest.skip(str(reason))
+            pytest.skip(str(reason))  # `make test-all` has said so before: python -m dev.kubernetes builds all
 
     return built
 

@@ -23,7 +23,7 @@ def schemas() -> Schemas:
     try:
         definitions = [definition["spec"] for definition in knative.definitions()]
     except Unbuilt as reason:
-        pytest.skip(str(reason))
+        pytest.skip(str(reason))  # `make test-all` has said so before: python -m dev.kubernetes brings them
     return {
         (f"{spec['group']}/{version['name']}", spec["names"]["kind"]): closed(version["schema"]["openAPIV3Schema"])
         for spec in definitions
