@@ -49,6 +49,8 @@ _OTEL = "shared/twofold/otel.py"
 _HTTP = "shared/twofold/http.py"
 _TEST_TRACING = "tests/unit/test_tracing.py"
 _TEST_CLOUDEVENTS = "tests/unit/test_cloudevents.py"
+_TEST_DELIVERY = "tests/unit/test_delivery.py"
+_TEST_RECEIVING = "tests/unit/test_receiving.py"
 _TEST_EVENT = "tests/unit/test_event.py"
 _TEST_GROUP_COMMIT = "tests/unit/test_group_commit.py"
 _TEST_SETTINGS = "tests/unit/test_settings.py"
@@ -206,7 +208,7 @@ MUTANTS = (
             _RECEIVING,
             before,
             after,
-            (f"{_TEST_CLOUDEVENTS}::test_what_publish_writes_without_an_event_is_what_the_event_would_be_written_as",),
+            (f"{_TEST_RECEIVING}::test_what_publish_writes_without_an_event_is_what_the_event_would_be_written_as",),
         )
         for what, before, after in (
             ("with what is about one hop", " if name not in _NOT_SENT}", "}"),
@@ -284,14 +286,14 @@ MUTANTS = (
         _DELIVERY,
         " or not surely_sound(said, attributes.values()):",
         ":",
-        (f"{_TEST_CLOUDEVENTS}::test_attributes_that_the_schema_forbids_are_refused_whoever_vouches",),
+        (f"{_TEST_DELIVERY}::test_attributes_that_the_schema_forbids_are_refused_whoever_vouches",),
     ),
     Mutant(
         "store takes a payload that can't be read back if its digest fits",
         _DELIVERY,
         "    if not is_canonical:",
         "    if False:",
-        (f"{_TEST_CLOUDEVENTS}::test_a_payload_that_the_schema_forbids_is_refused_whoever_vouches",),
+        (f"{_TEST_DELIVERY}::test_a_payload_that_the_schema_forbids_is_refused_whoever_vouches",),
     ),
     Mutant(
         "a replay makes new events",
@@ -460,11 +462,7 @@ MUTANTS = (
             ("tests/contract/test_kafka.py::test_a_record_that_was_not_waited_for_is_not_called_acknowledged",),
         )
         for when, before, after in (
-            (
-                "when the time is over",
-                "        if await asyncio.to_thread(",
-                "        if True or await asyncio.to_thread(",
-            ),
+            ("when the time is over", "if await asyncio.to_thread(", "if True or await asyncio.to_thread("),
             ("when its sender was closed", " and self._producer is first:", ":"),
         )
     ),
@@ -1353,7 +1351,7 @@ MUTANTS = (
         _RECEIVING,
         "    return received if traceparent is None else received._replace(traceparent=traceparent)\n",
         "    return received\n",
-        (f"{_TEST_CLOUDEVENTS}::test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode",),
+        (f"{_TEST_RECEIVING}::test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode",),
     ),
     Mutant(
         "opentelemetry is loaded by everybody",

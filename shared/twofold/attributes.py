@@ -89,7 +89,7 @@ def event_from(attributes: dict[str, str], data: object, now: datetime | None, *
     if not isinstance(data, dict):
         raise Invalid("must be a JSON object", "data")
     time = attributes.get("time")
-    event_id, metadata = identity(attributes, assigned=assigned or time is None)
+    event_id, metadata = _identity(attributes, assigned=assigned or time is None)
     return Event.of(
         event_id=event_id,
         timestamp=now if time is None else parse_time(time),
@@ -101,7 +101,7 @@ def event_from(attributes: dict[str, str], data: object, now: datetime | None, *
 
 def said_of(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UUID, str, dict[str, Any]]:
     """The event's identity, the same as text, and what `digest_of` takes for what is said of the event."""
-    event_id, metadata = identity(attributes, assigned=assigned)
+    event_id, metadata = _identity(attributes, assigned=assigned)
     id_text = str(event_id) if "source_event_id" in metadata else attributes["id"]
     return (
         event_id,
@@ -115,7 +115,7 @@ def said_of(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UUID, str
     )
 
 
-def identity(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UUID, dict[str, Any]]:
+def _identity(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UUID, dict[str, Any]]:
     """The event's identity and metadata."""
     metadata: dict[str, Any] = {
         field: attributes[name] for name, field in METADATA_OF_ATTRIBUTE.items() if name in attributes

@@ -82,11 +82,6 @@ class Written(NamedTuple):
         digest: bytes = self.document["digest"]
         return digest
 
-    @property
-    def event(self) -> Event:
-        """The event itself, built and checked anew each time."""
-        return Event.from_document(self.document)
-
     def within(self, traceparent: str | None) -> Self:
         """The same as a part of that trace, unless it says itself of which; its digest does not say."""
         if traceparent is None or "traceparent" in self.attributes:

@@ -155,11 +155,7 @@ class Sender:
             if self._producer is None:
                 self._producer = new_producer(self._settings, self._failed)
             self._producer.produce(
-                self._settings.kafka_topic,
-                record.value,
-                record.key,
-                headers=[*record.headers],
-                on_delivery=failed,
+                self._settings.kafka_topic, record.value, record.key, headers=[*record.headers], on_delivery=failed
             )
         except BufferError:
             return Unavailable("too many records are waiting for Kafka")

@@ -56,7 +56,7 @@ class Received(NamedTuple):
     @property
     def event(self) -> Event:
         """The event itself, built and checked anew each time."""
-        return self.written.event
+        return Event.from_document(self.written.document)
 
 
 def from_http(

@@ -1,0 +1,71 @@
+"""A producer's request: written as its event would be, and a part of its trace."""
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import assume, example, given, settings
+
+from tests.carried import raw
+from tests.helpers import an_event
+from tests.helpers import structured as as_structured
+from tests.strategies import NOW, Attributes, attributes, payloads
+from twofold import receiving
+from twofold.attributes import event_from
+from twofold.cloudevents import Written, to_http
+from twofold.receiving import Received, from_http
+
+pytestmark = pytest.mark.guarantee("R5", "R26")
+
+_PLAIN_EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "time": "2026-07-01T00:00:00.000Z"}
+
+
+@settings(max_examples=300, deadline=None)
+@given(attributes(), payloads)
+@example({**_PLAIN_EVENT, "time": "2026-07-01T00:00:00.1239+02:00", "eventversion": "1.0"}, {})
+@example({**_PLAIN_EVENT, "id": str(uuid4()), "knativekafkaoffset": "7", "comexampleother": "1"}, {"a": 1e-7})
+@example({name: value for name, value in _PLAIN_EVENT.items() if name != "time"}, {"a": [1]})
+@example({**_PLAIN_EVENT, "datacontenttype": "application/vnd.order+json", "traceparent": "t"}, {"$id": None})
+def test_what_publish_writes_without_an_event_is_what_the_event_would_be_written_as(
+    said: Attributes, payload: dict[str, Any]
+) -> None:
+    """The way that nearly all events take beside the one that judges."""
+    written = receiving._soundly_written(dict(said), payload, NOW)
+
+    assume(written is not None)
+    assert written == Written.of(event_from(dict(said), payload, NOW))
+
+
+@pytest.mark.parametrize("more", [{}, {"time": "2026-07-01T02:00:00+02:00"}, {"id": "order-7", "subject": "a b"}])
+def test_what_publish_takes_is_not_checked_twice(more: dict[str, str]) -> None:
+    assert receiving._soundly_written(_PLAIN_EVENT | more, {"a": 1.5}, NOW) is not None
+
+
+HOP = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def hops(content_type: str, body: object, *extra: tuple[str, str]) -> list[str | None]:
+    """The traceparent of each event's hop in a request that belongs to a trace."""
+    headers = [("content-type", content_type), ("traceparent", HOP), *extra]
+    request = [(name.encode(), value.encode()) for name, value in headers]
+    received = from_http(request, json.dumps(body).encode(), NOW, 10)
+    taken = [received] if isinstance(received, Received) else received
+    return [each.traceparent for each in taken if isinstance(each, Received)]
+
+
+def test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode() -> None:
+    event = an_event()
+    binary_headers = [(name, value) for name, value in to_http(event)[0].items() if name != "content-type"]
+    assert hops("application/json", {}, *binary_headers) == [HOP]
+    assert hops("application/cloudevents+json", as_structured(event)) == [HOP]
+    assert hops("application/cloudevents-batch+json", [as_structured(event)] * 2) == [HOP, HOP]
+
+
+@pytest.mark.parametrize("wrong", ["", "what", f"01{HOP[2:]}x", HOP.upper(), f"00-{'0' * 32}-b7ad6b7169203331-01"])
+def test_a_request_whose_trace_is_none_is_taken_as_ever(wrong: str) -> None:
+    """The header is the transport's: it is no fault of the event."""
+    headers, body = to_http(an_event())
+    received = from_http(raw(headers | {"traceparent": wrong}), body, NOW, 1)
+    assert isinstance(received, Received)
+    assert received.traceparent is None
