@@ -90,7 +90,7 @@ class Written(NamedTuple):
         attributes = self.attributes | {"traceparent": traceparent}
         return self._replace(document=self.document | {"metadata": metadata}, attributes=attributes)
 
-    def record(self, traceparent: str | None = None) -> "Record":
+    def record(self, traceparent: str | None = None) -> Record:
         """The record of the event (CloudEvents Kafka binding, binary mode), which KafkaSource can carry unchanged.
 
         Its key is the aggregate's id, so that one aggregate stays in one partition. `traceparent` is the hop's, in
