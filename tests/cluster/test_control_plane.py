@@ -1,5 +1,7 @@
 """The control plane itself: it is a real one, and knows Knative's kinds and who may do what."""
 
+from itertools import count
+
 import pytest
 
 from dev.kubernetes.api import Api, Refused
@@ -30,6 +32,17 @@ def test_it_takes_a_pod_and_its_life(cluster: ControlPlane, namespace: str) -> N
     kubelet.remove(pod)
     with pytest.raises(Refused, match="404"):
         cluster.api.get(pod)
+
+
+def test_what_a_report_says_has_one_moment(cluster: ControlPlane, namespace: str) -> None:
+    """Two looks at the clock may lie in two seconds: the container then has started before its pod is initialized."""
+    pod, minutes = a_pod(namespace, "work"), count()
+    kubelet = Kubelet(cluster.api, lambda: f"2026-01-01T00:{next(minutes):02}:00Z")
+    cluster.api.create(pod)
+    status = kubelet.run(pod)["status"]
+    said = [condition["lastTransitionTime"] for condition in status["conditions"]]
+    said += [status["startTime"], status["containerStatuses"][0]["state"]["running"]["startedAt"]]
+    assert said == ["2026-01-01T00:00:00Z"] * 5
 
 
 def test_it_refuses_a_pod_that_is_none(cluster: ControlPlane, namespace: str) -> None:
