@@ -16,7 +16,7 @@ from uuid import UUID
 
 from bson.timestamp import Timestamp
 
-from twofold.errors import Rejected, TwofoldError
+from twofold.errors import DigestMismatch, Rejected, TwofoldError
 from twofold.event import Event
 from twofold.filters import FIELDS
 from twofold.live import LiveEvents
@@ -173,10 +173,14 @@ class EventRepository:
 
 
 def _readable(document: Encoded) -> Event | Rejected:
+    """The event; or what is wrong with it, which is never sent: the digest of a changed one would vouch for it."""
     try:
-        return event_of(document)
+        event = event_of(document)
     except Rejected as refusal:
         return refusal
+    if event.digest != document["digest"]:
+        return DigestMismatch("somebody changed the document: the event is not the one that its digest was made for")
+    return event
 
 
 def _mark(document: Document) -> Mark:

@@ -274,6 +274,14 @@ class TestGivenUp:
         assert await ran(relay) == Run(unreadable=1, resent=1)
         assert (await document(database, broken))["outbox"]["state"] == "unreadable"
 
+    async def test_a_document_that_was_changed_never_reaches_the_log(self, relay: Relay, database: Database) -> None:
+        """A digest made anew would vouch for what nobody published."""
+        changed, event = some_events(2)
+        await publish(database, [changed, event])
+        await database["events"].update_one({"_id": changed.event_id}, {"$set": {"payload": {"total": 1_000_000}}})
+        assert await ran(relay) == Run(unreadable=1, resent=1)
+        assert (await document(database, changed))["outbox"]["state"] == "unreadable"
+
 
 @pytest.mark.guarantee("R2")
 class TestSentAgain:
@@ -524,7 +532,7 @@ class TestOneAtATime:
         async def locked() -> bool:
             return await database["locks"].find_one({"_id": "relay"}) is not None
 
-        slow = failing(database, name, failCommands=["find"], blockConnection=True, blockTimeMS=1000)
+        slow = failing(database, name, failCommands=["find"], blockConnection=True, blockTimeMS=3000)
         async with mongo.connect(settings, name) as own, slow:
             running = asyncio.create_task(ran(a_relay(own, sender, settings)))
             await eventually(locked)
