@@ -221,9 +221,19 @@ MUTANTS = (
     Mutant(
         "an application publishes what it made of an event behind the schema's back",
         _PUBLISHING,
-        "        check_payload(event.payload)  # the application may have changed it since\n",
-        "",
+        "        as_it_is = event.model_copy()",
+        "        as_it_is = event",
         (f"{_TEST_PUBLISHING}::TestLibrary::test_a_payload_that_was_changed_since_is_checked_again",),
+    ),
+    Mutant(
+        "a payload is published under the digest of what it was before",
+        _PUBLISHING,
+        "        as_it_is = event.model_copy()",
+        "        as_it_is = event if Event.from_document(event.document()) else event",
+        (
+            f"{_TEST_PUBLISHING}::TestLibrary"
+            "::test_a_payload_that_was_changed_since_its_digest_was_made_is_another_event",
+        ),
     ),
     Mutant(
         "publish holds the events of a batch until they are written",
@@ -317,6 +327,13 @@ MUTANTS = (
         'expires_at = {"$add": ["$$NOW", round(retention.total_seconds() * 1000)]}',
         "expires_at = datetime.now().astimezone() + retention",
         (f"{_TEST_RELAYING}::TestConfirmed::test_the_expiry_is_computed_by_the_server",),
+    ),
+    Mutant(
+        "what somebody made of an event in the database is sent to the log",
+        _EVENTS,
+        '    if event.digest != document["digest"]:\n',
+        "    if False:\n",
+        (f"{_TEST_RELAYING}::TestGivenUp::test_a_document_that_was_changed_never_reaches_the_log",),
     ),
     Mutant(
         "a marked event expires",

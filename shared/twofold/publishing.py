@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from twofold import mongo
 from twofold.cloudevents import Record, Written, check_size
 from twofold.errors import Conflict, Rejected, TooLarge, TwofoldError, UnknownReplay
-from twofold.event import Event, check_payload
+from twofold.event import Event
 from twofold.event_store import EventStore
 from twofold.events import EventRepository
 from twofold.group_commit import GroupCommit
@@ -91,6 +91,7 @@ class Publisher:
         source: str,
         event_id: UUID | None = None,
         aggregate_id: str | None = None,
+        extensions: dict[str, str] | None = None,
         **metadata: str,
     ) -> Published:
         """Publish a new event, made of its parts; `metadata` takes the other fields of `event.Metadata`.
@@ -104,15 +105,15 @@ class Publisher:
             event_type=event_type,
             timestamp=self.clock(),
             aggregate_id=aggregate_id,
-            metadata={"service_name": source, "time_assigned": True, **metadata},
+            metadata={"service_name": source, "time_assigned": True, "extensions": extensions or {}, **metadata},
             payload=payload,
         )
         return await self.publish_base_event(event)
 
     async def publish_base_event(self, event: Event) -> Published:
         """Publish an event that is already built. Returns and raises as `publish_event` does."""
-        check_payload(event.payload)  # the application may have changed it since
-        (outcome,) = await self.publish([Received.of(event)])
+        as_it_is = event.model_copy()  # the application may have changed the payload since its digest was made
+        (outcome,) = await self.publish([Received.of(as_it_is)])
         if isinstance(outcome, TwofoldError):
             raise outcome
         return outcome

@@ -85,17 +85,42 @@ class TestLibrary:
         assert [problem.where for problem in caught.value.problems] == ["data.things[0]"]
         assert await EventRepository(database).get(event.event_id) is None
 
+    @pytest.mark.guarantee("G1", "R5")
+    async def test_a_payload_that_was_changed_since_its_digest_was_made_is_another_event(
+        self, publisher: Publisher, database: Database
+    ) -> None:
+        """Under the old digest the log would come to hold the payload of before, and nobody would notice."""
+        event = an_event(payload={"things": []})
+        before = event.digest
+        event.payload["things"].append(2)
+        await publisher.publish_base_event(event)
+        stored = await EventRepository(database).get(event.event_id)
+        document = await database["events"].find_one({"_id": event.event_id})
+        assert stored is not None
+        assert document is not None
+        assert document["payload"] == {"things": [2]}
+        assert document["digest"] == stored.digest != before
+        event.payload["things"].append(3)
+        with pytest.raises(Conflict):
+            await publisher.publish_base_event(event)
+
     @pytest.mark.guarantee("G1", "R4")
     async def test_publish_event_stores_what_it_was_given(self, publisher: Publisher, database: Database) -> None:
         published = await publisher.publish_event(
-            "order.created", {"total": 3}, source="/shop", aggregate_id="order-7", correlation_id="c-1", user_id="u-1"
+            "order.created",
+            {"total": 3},
+            source="/shop",
+            aggregate_id="order-7",
+            correlation_id="c-1",
+            user_id="u-1",
+            extensions={"tenant": "t-1"},
         )
         assert published.status == "accepted"
         event = await EventRepository(database).get(published.event_id)
         assert event is not None
         assert (event.event_type, event.payload, event.aggregate_id) == ("order.created", {"total": 3}, "order-7")
         assert (event.metadata.service_name, event.metadata.correlation_id) == ("/shop", "c-1")
-        assert event.metadata.user_id == "u-1"
+        assert (event.metadata.user_id, event.metadata.extensions) == ("u-1", {"tenant": "t-1"})
 
     async def test_each_call_without_an_id_is_a_new_event(self, publisher: Publisher) -> None:
         first = await publisher.publish_event("order.created", {}, source="/shop")
