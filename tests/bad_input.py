@@ -454,6 +454,11 @@ ODD = [
         _binary(knativekafkapartition="1", knativekafkaoffset="2"),
         absent=["knativekafkapartition", "knativekafkaoffset"],
     ),
+    Odd(
+        "the dead letter of another source, with as much of an answer as Knative keeps",
+        _binary(knativeerrordest="http://sink/", knativeerrorcode="500", knativeerrordata="YWJj" * 342),
+        absent=["knativeerrordest", "knativeerrorcode", "knativeerrordata"],
+    ),
     Odd("text/json", _binary(content_type="text/json"), attributes={"datacontenttype": "text/json"}),
     Odd(
         "a +json type",

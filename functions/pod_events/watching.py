@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from twofold.attributes import RawHeaders
 from twofold.dead_letters import DeadLetter, DeadLetters
 from twofold.delivery import Delivered
 from twofold.errors import Invalid, Malformed, Rejected
@@ -21,8 +22,6 @@ from .lifecycle import lifecycle
 from .pod import Pod
 
 logger = logging.getLogger(__name__)
-
-RawHeaders = Sequence[tuple[bytes, bytes]]
 
 STATES = {
     "dev.knative.apiserver.resource.add": False,

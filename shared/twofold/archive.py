@@ -18,9 +18,8 @@ from pymongo.read_concern import ReadConcern
 
 from twofold.cursors import Position, cursor_of, not_given_out, place_of
 from twofold.errors import Missing, NotInLog
-from twofold.mongo import Database, Document, Encoded, Session, driver_errors, known, raw, server_time
+from twofold.mongo import DUPLICATE_KEY, Database, Document, Encoded, Session, driver_errors, known, raw, server_time
 
-_DUPLICATE_KEY = 11000
 _QUESTION = b"deletions"
 
 
@@ -150,7 +149,7 @@ class Archive:
                 await self._events.insert_many(documents.values(), ordered=False)
             except BulkWriteError as error:
                 failed = error.details["writeErrors"]
-                if error.details["writeConcernErrors"] or any(one["code"] != _DUPLICATE_KEY for one in failed):
+                if error.details["writeConcernErrors"] or any(one["code"] != DUPLICATE_KEY for one in failed):
                     raise
                 return len(documents) - len(failed)
         return len(documents)

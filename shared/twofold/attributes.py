@@ -1,17 +1,19 @@
 """An event's attributes on the way in: read from headers, checked, and made into an event with its data. Pure."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from twofold.cloudevents import FIELD_OF_ATTRIBUTE, METADATA_OF_ATTRIBUTE, TRANSPORT
+from twofold.cloudevents import FIELD_OF_ATTRIBUTE, METADATA_OF_ATTRIBUTE
 from twofold.errors import DigestMismatch, Invalid, Malformed, Problem
-from twofold.event import Event, canonical_id, derived_id, media_type
+from twofold.event import TRANSPORT, Event, canonical_id, derived_id, media_type
 
 Headers = Iterable[tuple[bytes, bytes]]
+RawHeaders = Sequence[tuple[bytes, bytes]]
+"""A request's, as ASGI has them: names in lower case, values as they came."""
 
 _NO_EXTENSION = (
     TRANSPORT

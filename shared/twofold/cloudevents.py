@@ -6,7 +6,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from twofold.errors import Invalid
-from twofold.event import MAX_ATTRIBUTE, Event
+from twofold.event import MAX_ATTRIBUTE, TRANSPORT, Event
 
 MAX_ATTRIBUTES_BYTES = 32 * 1024
 """All attributes of an event together, Twofold's own included: below what the HTTP servers on the way to `store` take.
@@ -28,8 +28,6 @@ METADATA_OF_ATTRIBUTE = {
     "traceparent": "traceparent",
 }
 FIELD_OF_ATTRIBUTE = {"type": "event_type", "eventversion": "event_version", "subject": "aggregate_id"}
-TRANSPORT = {"knativekafkapartition", "knativekafkaoffset", "redriveof"}
-"""About one hop: where a record lay, and whose redrive it is. No content, so neither stored nor part of the digest."""
 RESERVED = {"digest", "timeassigned", "replayid", "redriveof"}
 """Twofold's own: only its own events carry them."""
 

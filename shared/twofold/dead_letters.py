@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from twofold.cloudevents import TRANSPORT, Record, record_of_letter
+from twofold.attributes import RawHeaders
+from twofold.cloudevents import Record, record_of_letter
 from twofold.delivery import Delivered, letter_of
 from twofold.errors import Rejected, Undelivered, UnknownReplay
+from twofold.event import TRANSPORT
 from twofold.mongo import Database, Document, driver_errors
 from twofold.telemetry import LETTERS, SILENT, Telemetry
-
-RawHeaders = Sequence[tuple[bytes, bytes]]
 
 logger = logging.getLogger(__name__)
 

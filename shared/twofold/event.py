@@ -418,9 +418,21 @@ _ATTRIBUTE_OF_FIELD = {
 }
 
 
-_NO_EXTENSIONS = {"specversion", "digest", "replayid", "knativekafkapartition", "knativekafkaoffset"} | {
-    _ATTRIBUTE_OF_FIELD.get(field, field.replace("_", "")) for field in Event.model_fields | Metadata.model_fields
-}
+TRANSPORT = frozenset(
+    {
+        *("knativekafkapartition", "knativekafkaoffset"),
+        *("knativeerrordest", "knativeerrorcode", "knativeerrordata"),
+        "redriveof",
+    }
+)
+"""About one hop: where a record lay, why it was not delivered, and whose redrive it is. No content, so neither stored
+nor part of the digest."""
+
+_NO_EXTENSIONS = (
+    TRANSPORT
+    | {"specversion", "digest", "replayid"}
+    | {_ATTRIBUTE_OF_FIELD.get(field, field.replace("_", "")) for field in Event.model_fields | Metadata.model_fields}
+)
 """Attributes with a field of their own, Twofold's, and `data`: as extensions they would replace those on the way."""
 
 

@@ -40,7 +40,7 @@ CODEC: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentat
 _RAW: CodecOptions[Encoded] = CODEC.with_options(document_class=Encoded)
 MAX_DOCUMENT_BYTES = 16_000_000
 """Below the server's 16 MiB: an oversized document would fail the whole group that it is written with."""
-_DUPLICATE_KEY = 11000
+DUPLICATE_KEY = 11000
 
 
 @asynccontextmanager
@@ -147,7 +147,7 @@ async def insert_once(
                 await collection.insert_many(documents, ordered=False, session=session)
             except BulkWriteError as error:
                 failed = _failed(error)
-                taken = [ids[position] for position, code in failed.items() if code == _DUPLICATE_KEY]
+                taken = [ids[position] for position, code in failed.items() if code == DUPLICATE_KEY]
                 found = {
                     document["_id"]: document["digest"]
                     async for document in collection.find({"_id": {"$in": taken}}, {"digest": 1}, session=session)

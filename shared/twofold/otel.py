@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from twofold.attributes import RawHeaders
 from twofold.errors import TwofoldError
 from twofold.receiving import Received
 from twofold.telemetry import (
@@ -35,7 +36,6 @@ from twofold.telemetry import (
     Attributes,
     Metric,
     Outcome,
-    RawHeaders,
     Telemetry,
     Tracing,
 )

@@ -20,9 +20,10 @@ from twofold.attributes import (
     said_of,
     vouched_event,
 )
-from twofold.cloudevents import RESERVED, TRANSPORT, Written, check_size
+from twofold.cloudevents import RESERVED, Written, check_size
 from twofold.errors import Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType
 from twofold.event import (
+    TRANSPORT,
     Event,
     canonical,
     check_json_type,

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from twofold.attributes import RawHeaders
 from twofold.dead_letters import DeadLetter, DeadLetters, undelivered
 from twofold.delivery import Delivered, from_kafka_source, kafka_coordinates
 from twofold.errors import Conflict, Rejected, TwofoldError, UnknownReplay
@@ -14,8 +15,6 @@ from twofold.group_commit import GroupCommit
 from twofold.mongo import Database, Encoded
 from twofold.settings import Settings
 from twofold.telemetry import DUPLICATES, SILENT, STORED, Telemetry
-
-RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 class _Entry(NamedTuple):

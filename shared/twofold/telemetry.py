@@ -10,12 +10,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
+from twofold.attributes import RawHeaders
 from twofold.errors import TwofoldError
 from twofold.receiving import Received
 
 Attributes = Mapping[str, str | int]
 Outcome = TypeVar("Outcome")
-RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)

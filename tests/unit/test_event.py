@@ -271,6 +271,7 @@ def test_a_time_that_not_all_parts_can_hold_is_refused(time: datetime) -> None:
     [
         *("specversion", "id", "source", "type", "subject", "time", "data", "eventversion", "userid", "traceparent"),
         *("digest", "replayid", "timeassigned", "knativekafkapartition", "knativekafkaoffset", "correlationid"),
+        *("redriveof", "knativeerrordest", "knativeerrorcode", "knativeerrordata"),
     ],
 )
 def test_an_extension_can_not_take_the_name_of_an_attribute(name: str) -> None:

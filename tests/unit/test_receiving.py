@@ -25,6 +25,7 @@ _PLAIN_EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "t
 @given(attributes(), payloads)
 @example({**_PLAIN_EVENT, "time": "2026-07-01T00:00:00.1239+02:00", "eventversion": "1.0"}, {})
 @example({**_PLAIN_EVENT, "id": str(uuid4()), "knativekafkaoffset": "7", "comexampleother": "1"}, {"a": 1e-7})
+@example({**_PLAIN_EVENT, "knativeerrorcode": "500"}, {})
 @example({name: value for name, value in _PLAIN_EVENT.items() if name != "time"}, {"a": [1]})
 @example({**_PLAIN_EVENT, "datacontenttype": "application/vnd.order+json", "traceparent": "t"}, {"$id": None})
 def test_what_publish_writes_without_an_event_is_what_the_event_would_be_written_as(
