@@ -16,7 +16,7 @@ from twofold.http import Function, Json, allow, before_sigterm, read_body
 from twofold.logs import write_logs
 from twofold.publishing import open_publisher
 from twofold.seen_pods import SeenPods
-from twofold.settings import Settings
+from twofold.settings import SenderSettings
 from twofold.telemetry import Telemetry
 
 from .identity import Identity
@@ -25,7 +25,7 @@ from .watching import Watcher
 
 PING = "dev.knative.sources.ping"
 
-settings = Settings()
+settings = SenderSettings()
 write_logs(settings, "pod_events")
 
 

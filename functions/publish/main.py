@@ -18,12 +18,12 @@ from twofold.logs import write_logs
 from twofold.openapi import describe
 from twofold.publishing import Published, Publisher, open_publisher
 from twofold.receiving import Received, from_http
-from twofold.settings import Settings
+from twofold.settings import SenderSettings
 from twofold.telemetry import EVENT_ID, Telemetry
 
 from .operations import OPERATIONS
 
-settings = Settings()
+settings = SenderSettings()
 write_logs(settings, "publish")
 callers = authenticator(settings)
 

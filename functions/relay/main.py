@@ -15,10 +15,10 @@ from twofold.http import Function, Json, allow
 from twofold.kafka import Sender
 from twofold.logs import write_logs
 from twofold.relaying import Relay, open_relay
-from twofold.settings import Settings
+from twofold.settings import SenderSettings
 from twofold.telemetry import Telemetry
 
-settings = Settings()
+settings = SenderSettings()
 write_logs(settings, "relay")
 
 

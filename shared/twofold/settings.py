@@ -177,3 +177,9 @@ class Settings(BaseSettings):
                 "GROUP_COMMIT_CAPACITY must be at least MAX_BATCH_EVENTS: a larger batch would never be taken"
             )
         return self
+
+
+class SenderSettings(Settings):
+    """The same of who sends to Kafka: it does not start without a broker's address."""
+
+    kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]

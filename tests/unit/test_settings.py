@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from dev.functions import plain_environment
+from dev.paths import ROOT
 from twofold.settings import Settings
 
 pytestmark = pytest.mark.guarantee("R34")
@@ -40,6 +41,17 @@ def test_a_function_without_its_database_does_not_start_and_says_which_setting_i
 
     assert run.returncode != 0
     assert "mongodb_uri" in run.stderr
+
+
+@pytest.mark.parametrize("name", ["publish", "pod_events", "relay"])
+def test_who_sends_does_not_start_without_a_broker(name: str) -> None:
+    """It would answer all the same, and its events would wait for a relay that has no broker either."""
+    command = [sys.executable, "-c", f"import functions.{name}.main"]
+    environment = plain_environment() | {"MONGODB_URI": URI, "AUTH": "off", "KAFKA_BOOTSTRAP_SERVERS": ""}
+    run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert run.returncode != 0
+    assert "SenderSettings\nkafka_bootstrap_servers" in run.stderr
 
 
 def test_all_that_is_wrong_is_named_at_once_without_its_value() -> None:
