@@ -1,0 +1,54 @@
+"""`make demo`, as somebody who has just cloned it runs it, with `KEEP=1`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from pymongo import MongoClient
+
+from dev.paths import ROOT
+from tests.helpers import an_event
+from twofold.cloudevents import to_http
+from twofold.mongo import Document
+
+NOTHING_OFF = {"lost": 0, "doubled": 0, "differing": 0, "pending_marks": 0}
+OF_THE_STACK = {"mongodb_uri", "database", "kafka", "publish_url", "token", "stop"}
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("G1", "G2")
+def test_it_publishes_compares_and_leaves_a_stack_that_its_own_command_stops(broker_name: str, tmp_path: Path) -> None:
+    """The servers are asked once more, past the demo."""
+    figures_at = tmp_path / "figures.json"
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MONGODB_URI", "KAFKA_BOOTSTRAP_SERVERS")
+    }
+    command = [sys.executable, "-m", "dev", "demo", "--keep", "--broker", broker_name, "--json", str(figures_at)]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    figures = json.loads(figures_at.read_text())
+    try:
+        assert figures.items() >= NOTHING_OFF.items()
+        assert figures["sent"] == figures["accepted"] + figures["duplicates"] + figures["rejected"]
+        assert 1000 <= figures["accepted"] == figures["events"] == figures["event_store"]
+        assert (figures["duplicates"], figures["broker"]) == (50, broker_name)
+        assert 0 < figures["lag_ms_p50"] <= figures["lag_ms_p99"]
+        assert figures["rejected"] > 0
+        assert figures["start_s"] > 0
+        assert figures.keys() >= OF_THE_STACK
+        with MongoClient[Document](figures["mongodb_uri"]) as client:
+            database = client[figures["database"]]
+            for name in ("events", "event_store"):
+                assert database[name].count_documents({}) == figures[name] + figures["pod_events"]
+        headers, body = to_http(an_event())
+        owner = {"authorization": f"Bearer {figures['token']}"} if figures["token"] else {}
+        assert httpx.post(figures["publish_url"], headers=headers | owner, content=body).status_code == 202
+    finally:
+        stopped = subprocess.run(figures["stop"], shell=True, timeout=60, check=False)
+    assert stopped.returncode == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(figures["publish_url"])
