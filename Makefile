@@ -66,7 +66,7 @@ check: .venv/made ## lint, format, types, import direction, manifests, and a tes
 render: .venv/made ## the Kubernetes manifests of both overlays as one stream of YAML (OVERLAY=local|production); asks no cluster
 	@$(RUN) dev.manifests render $(OVERLAY)
 
-bench: .venv/made ## measure beside the naive way and the limit, in one run (JSON=FILE; needs wrk)
+bench: .venv/made ## measure beside the naive way and the limit, in one run (JSON=FILE; with wrk, where it is there)
 	@$(RUN) benchmarks $(if $(JSON),--json $(JSON))
 
 bench-full: .venv/made ## measure what takes minutes: queries of 1,000,000 events beside 10,000, in one run (JSON=FILE)

@@ -97,7 +97,7 @@ def faults(
     seed: Annotated[int | None, typer.Option(help="of an earlier run; else a new one, which is printed")] = None,
     events: Annotated[int | None, typer.Option(min=1, help="how many must be acknowledged, at least")] = None,
     count: Annotated[int | None, typer.Option("--faults", min=1, help="how many faults")] = None,
-    short: Annotated[bool, typer.Option(help="2,000 events and 11 short faults; else 20,000 and 25")] = False,
+    short: Annotated[bool, typer.Option(help="2,000 events and 9 short faults; else 20,000 and 25")] = False,
 ) -> None:
     """Publish under load, break everything at random moments, and prove that nothing was lost, doubled or changed."""
     seed = secrets.randbits(32) if seed is None else seed
