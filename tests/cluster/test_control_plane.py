@@ -1,5 +1,6 @@
 """The control plane itself: it is a real one, and knows Knative's kinds and who may do what."""
 
+from functools import partial
 from itertools import count
 
 import pytest
@@ -8,6 +9,7 @@ from dev.kubernetes.api import Api, Refused
 from dev.kubernetes.control_plane import ControlPlane
 from dev.kubernetes.golang import module_version
 from dev.kubernetes.pods import Kubelet, a_pod
+from dev.processes import wait_until
 from tests.cluster.objects import a_role_for, an_account
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
@@ -84,7 +86,8 @@ def test_a_service_account_may_do_what_a_role_gives_it_and_no_more(cluster: Cont
     rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
     cluster.api.apply_all([an_account(namespace, "reader"), *a_role_for("reader", namespace, rules)])
     user = f"system:serviceaccount:{namespace}:reader"
-    assert cluster.api.may(user, "list", resource="pods", namespace=namespace)
+    may_list = partial(cluster.api.may, user, "list", resource="pods", namespace=namespace)
+    assert wait_until(may_list, within=10.0)  # the server learns of a role as any other client does
     assert not cluster.api.may(user, "delete", resource="pods", namespace=namespace)
     assert not cluster.api.may(user, "list", resource="pods", namespace="kube-system")
     with Api(cluster.url, cluster.token(namespace, "reader"), cluster.ca_file) as reader:

@@ -124,7 +124,7 @@ class TestTime:
     async def test_one_that_lost_its_lock_stops(self, lister: Lister, api: ApiServer) -> None:
         """It took so long that another was let in."""
         some_pods(api, 3 * PAGE)
-        api.delay_s = 0.5
+        api.delay_s = 30.0
         running = asyncio.create_task(lister.run())
 
         async def begun() -> bool:
@@ -132,6 +132,7 @@ class TestTime:
 
         await eventually(begun)
         await lister.database["locks"].update_one({}, {"$set": {"holder": uuid4()}})
+        api.delay_s = 0.0
         with pytest.raises(Unavailable, match="another's"):
             await running
         assert len(api.asked) == 1

@@ -62,10 +62,10 @@ async def test_it_is_free_after_a_block_that_failed(database: Database) -> None:
 
 async def test_a_holder_that_died_holds_it_until_its_expiry(database: Database) -> None:
     """Nothing runs behind the death of a process: only the time that it asked for ends its hold."""
-    dead = locked(database, "work", timedelta(seconds=1))
+    dead = locked(database, "work", timedelta(seconds=3))
     assert await dead.__aenter__()
     assert not await taken(database)
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(3.1)
     assert await taken(database)
     await dead.__aexit__(None, None, None)
 
@@ -81,10 +81,10 @@ async def test_a_late_release_does_not_free_the_successors_lock(database: Databa
 
 
 async def test_one_that_is_renewed_is_held_beyond_its_time(database: Database) -> None:
-    async with locked(database, "work", timedelta(seconds=1)) as mine:
+    async with locked(database, "work", timedelta(seconds=3)) as mine:
         assert mine
         for _ in range(3):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.2)
             await mine.renew()
         assert not await taken(database)
 

@@ -14,6 +14,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from dev.broker import Broker
+from dev.processes import wait_until
 from dev.stack import Stack
 from tests.helpers import View, an_event, eventually, failing, settings_of, without_kafka
 from twofold import mongo
@@ -142,7 +143,7 @@ LIMITS = {"max.message.bytes", "min.insync.replicas", "retention.ms"}
 class TestTopic:
     def test_it_has_the_partitions_of_the_settings(self, settings: Settings) -> None:
         ensure_topic(named := with_topic(settings, setup_topic_partitions=3))
-        assert partitions(named) == 3
+        assert wait_until(lambda: partitions(named) == 3, within=10.0)  # Apache Kafka's brokers learn of it later
 
     def test_partitions_are_never_taken_away(self, settings: Settings) -> None:
         ensure_topic(settings.model_copy(update={"setup_topic_partitions": 1}))
@@ -159,7 +160,7 @@ class TestTopic:
         """Tansu, which takes these settings and forgets them, can't show it."""
         first = with_topic(settings, kafka_bootstrap_servers=apache.bootstrap)
         ensure_topic(first)
-        assert partitions(first) == 4
+        assert wait_until(lambda: partitions(first) == 4, within=10.0)
         assert limits(first) == {
             "max.message.bytes": "1065536",
             "min.insync.replicas": "1",
@@ -173,12 +174,8 @@ class TestTopic:
         }
         changed = first.model_copy(update=changes)
         ensure_topic(changed)
-        assert partitions(changed) == 6
-        assert limits(changed) == {
-            "max.message.bytes": "2065536",
-            "min.insync.replicas": "2",
-            "retention.ms": "172800000",
-        }
+        limits_then = {"max.message.bytes": "2065536", "min.insync.replicas": "2", "retention.ms": "172800000"}
+        assert wait_until(lambda: (partitions(changed), limits(changed)) == (6, limits_then), within=10.0)
 
     @pytest.mark.apache
     @pytest.mark.java

@@ -71,7 +71,7 @@ class TestCompleteUpTo:
         before = await mongo.server_time(database)
         stated = await statements.find_out()
         assert stated.complete_up_to is not None
-        assert before - timedelta(seconds=8) < stated.complete_up_to < before - LONGEST_INSERT
+        assert before - timedelta(seconds=8) < stated.complete_up_to < stated.at - LONGEST_INSERT
         assert before <= stated.at <= await mongo.server_time(database)
         assert stated.oldest_pending is None
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import shlex
 import signal
 import subprocess
@@ -50,14 +51,15 @@ def printed(tmp_path: Path) -> Iterator[list[str]]:
 
 
 def _until(last: str, terminal: int) -> list[str]:
-    text, deadline = "", time.monotonic() + WITHIN_S
-    while last not in text:
-        assert time.monotonic() < deadline, text
+    said, deadline = b"", time.monotonic() + WITHIN_S
+    while last.encode() not in said:
+        ready, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
+        assert ready, said.decode(errors="replace")
         try:
-            text += os.read(terminal, 65536).decode()
+            said += os.read(terminal, 65536)
         except OSError:  # it has ended
-            pytest.fail(text)
-    return text.replace("\r", "").splitlines()
+            pytest.fail(said.decode(errors="replace"))
+    return said.decode().replace("\r", "").splitlines()
 
 
 @pytest.mark.slow

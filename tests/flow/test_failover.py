@@ -142,8 +142,7 @@ async def test_without_a_majority_nothing_new_is_stated(three: View, members: Re
         statements = Statements(database, timedelta(seconds=2))
         before = await statements.record()
         alone = database["events"].with_options(write_concern=WriteConcern(1))
-        for index in others:
-            await asyncio.to_thread(members.pause, index)
+        await asyncio.gather(*(asyncio.to_thread(members.pause, index) for index in others))
         try:
             await alone.insert_one(EventRepository.encode(event.document(), datetime.now(UTC)))
             with pytest.raises(Unavailable):

@@ -179,7 +179,7 @@ class TestAnswers:
         alone = spawn("pod_events")
         async with callers(8) as sending, mongo.connect(settings_of(flow.stack), "tests") as database:
             await sending.post(alone.url, new_life("no_status")[0].request())  # it opens its connections
-            block = {"blockConnection": True, "blockTimeMS": 2000}
+            block = {"blockConnection": True, "blockTimeMS": 3000}
             async with failing(database, "pod_events", **block):
                 waiting = asyncio.create_task(sending.post(alone.url, slow.request()))
                 await asyncio.sleep(0.5)

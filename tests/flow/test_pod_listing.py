@@ -88,6 +88,7 @@ class TestFound:
             "/api/v1/pods?continue=100&limit=50",
         ]
 
+    @pytest.mark.slow
     def test_a_token_that_expired_is_no_end(self, flow: View, lister: FunctionProcess, api: ApiServer) -> None:
         for number in range(120):
             sent = new_life("no_status")[0]
@@ -96,11 +97,13 @@ class TestFound:
         api.expired = {"50", "100"}
         assert listed(flow, lister)["listed"] == 120
 
+    @pytest.mark.slow
     def test_only_the_chosen_pods_are_asked_for(self, flow: View, spawn: Spawner, api: ApiServer) -> None:
         chosen = {"PODS_NAMESPACE": "work", "PODS_SELECTOR": "app=web,tier!=test"}
         listed(flow, spawn("pod_events", KUBERNETES_API_SERVER=api.url, PODS_CLUSTER=f"test-{uuid4()}", **chosen))
         assert api.asked == ["/api/v1/namespaces/work/pods?labelSelector=app%3Dweb%2Ctier%21%3Dtest&limit=250"]
 
+    @pytest.mark.slow
     def test_an_ignored_pod_is_passed_over_and_no_pod_is_kept(
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
@@ -130,6 +133,7 @@ class TestGone:
         assert deleted["timestamp"] > max(document["timestamp"] for document in events_of(flow, sent)[:-1])
         assert listed(flow, lister)["gone"] == 0
 
+    @pytest.mark.slow
     def test_another_pod_of_its_name_is_not_it(self, flow: View, lister: FunctionProcess, api: ApiServer) -> None:
         before, after = (new_life("node_lost")[3] for _ in range(2))
         send(flow, before, lister.url)
@@ -138,6 +142,7 @@ class TestGone:
         assert "pod.deleted" in types_of(flow, before)
         assert "pod.deleted" not in types_of(flow, after)
 
+    @pytest.mark.slow
     def test_the_deletion_that_comes_late_changes_nothing(
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
@@ -159,6 +164,7 @@ class TestGone:
         assert api.asked == ["/api/v1/pods?limit=50"]
 
 
+@pytest.mark.slow
 class TestNoFalseDeletion:
     @pytest.fixture
     def sent(self, flow: View, lister: FunctionProcess) -> Sent:
@@ -235,6 +241,7 @@ class TestNoFalseDeletion:
         assert "pod.deleted" not in types_of(flow, sent)
 
 
+@pytest.mark.slow
 class TestTrouble:
     def test_without_an_api_server_the_fix_is_named(self, flow: View) -> None:
         answer = flow.http.post(flow.stack.pod_events_url, headers=PING, content=b"{}")

@@ -18,6 +18,7 @@ from tests.helpers import (
     an_event,
     callers,
     delivered,
+    failing,
     ids,
     plain_record,
     settings_of,
@@ -249,7 +250,12 @@ class TestRefused:
         requests[100:100] = [to_http(there), to_http(altered(conflicting)), (headers, b"no json")]
         requests.insert(300, (headers, b'{"a":"\\ud800"}'))
         before = writes(flow)
-        async with callers(500) as sending:
+        hold = {"blockConnection": True, "blockTimeMS": 1000}  # while all are sent, however slowly
+        async with (
+            callers(500) as sending,
+            mongo.connect(settings_of(flow.stack), "tests") as database,
+            failing(database, "publish", times=2, **hold),
+        ):
             answers = await sending.post_all(flow.stack.publish_url, requests)
         statuses = [answer.status for answer in answers]
         assert statuses[100:103] == [202, 422, 400]
