@@ -195,7 +195,8 @@ def _small_print(runs: Mapping[str, Sequence[Run]], generator: Generator, second
         f"{generator.name}, {CONNECTIONS} connections, payloads of {PAYLOAD_BYTES} bytes, batches of {BATCH}, "
         f"one worker, {broker}, {os.cpu_count()} CPUs; medians of {ROUNDS} runs of {seconds:g} s.\n"
         f"All {acknowledged:,} acknowledged events were found in the database afterwards. Of {taken:,} published ones, "
-        f"{sent:,} were in the topic when publish had ended; the others carry their mark, and relay sends them."
+        f"and of those under way at a run's end, {sent:,} were in the topic when publish had ended; the others "
+        "carry their mark, and relay sends them."
     )
 
 
