@@ -221,15 +221,15 @@ MUTANTS = (
     Mutant(
         "an application publishes what it made of an event behind the schema's back",
         _PUBLISHING,
-        "        as_it_is = event.model_copy()",
-        "        as_it_is = event",
+        "(event.model_copy())",
+        "(event)",
         (f"{_TEST_PUBLISHING}::TestLibrary::test_a_payload_that_was_changed_since_is_checked_again",),
     ),
     Mutant(
         "a payload is published under the digest of what it was before",
         _PUBLISHING,
-        "        as_it_is = event.model_copy()",
-        "        as_it_is = event if Event.from_document(event.document()) else event",
+        "(event.model_copy())",
+        "(event if Event.from_document(event.document()) else event)",
         (
             f"{_TEST_PUBLISHING}::TestLibrary"
             "::test_a_payload_that_was_changed_since_its_digest_was_made_is_another_event",

@@ -108,12 +108,15 @@ class Publisher:
             metadata={"service_name": source, "time_assigned": True, "extensions": extensions or {}, **metadata},
             payload=payload,
         )
-        return await self.publish_base_event(event)
+        return await self._publish_one(event)
 
     async def publish_base_event(self, event: Event) -> Published:
         """Publish an event that is already built. Returns and raises as `publish_event` does."""
-        as_it_is = event.model_copy()  # the application may have changed the payload since its digest was made
-        (outcome,) = await self.publish([Received.of(as_it_is)])
+        # The application may have changed the payload since its digest was made.
+        return await self._publish_one(event.model_copy())
+
+    async def _publish_one(self, event: Event) -> Published:
+        (outcome,) = await self.publish([Received.of(event)])
         if isinstance(outcome, TwofoldError):
             raise outcome
         return outcome

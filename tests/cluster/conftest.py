@@ -11,7 +11,7 @@ import pytest
 from dev.kubernetes import knative
 from dev.kubernetes.api import Manifest
 from dev.kubernetes.control_plane import ControlPlane, Programs
-from dev.kubernetes.golang import Unbuilt, budget, program
+from dev.kubernetes.golang import budget, program
 from dev.manifests.rendering import Rendered, render
 from tests.cluster.objects import an_account
 from tests.cluster.sink import Sink, recording
@@ -24,16 +24,12 @@ Binary = Callable[[str], Path]
 
 @pytest.fixture(scope="session")
 def binary() -> Binary:
-    """A program that Go builds, by its name, from the cache or built now; without Go, the test is skipped."""
+    """A program that Go builds, by its name, from the cache or built now.
+
+    Its tests are marked `go`: where that is missing, `make` leaves them out; who asks for them is told the reason.
+    """
     deadline = time.monotonic() + budget()
-
-    def built(name: str) -> Path:
-        try:
-            return program(name, deadline).path
-        except Unbuilt as reason:
-            pytest.skip(str(reason))  # `make test-all` has said so before: python -m dev.kubernetes builds all
-
-    return built
+    return lambda name: program(name, deadline).path
 
 
 @pytest.fixture(scope="session")
