@@ -158,7 +158,7 @@ questions: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 @pytest.mark.guarantee("R24", "R23")
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("collection", ["events", "event_store"])
+@pytest.mark.parametrize("collection", ["events", pytest.param("event_store", marks=pytest.mark.slow)])
 @hypothesis_settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=questions)
 async def test_every_combination_gives_what_a_plain_filter_gives(

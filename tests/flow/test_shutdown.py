@@ -176,6 +176,7 @@ async def test_sigterm_waits_for_a_write_that_is_under_way(flow: View, spawn: Sp
     assert len(flow.held(collection_of(name), events)) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1", "R1")
 @pytest.mark.parametrize("name", ["publish", "store"])
 async def test_kill_9_under_load_loses_nothing_that_was_answered(flow: View, spawn: Spawner, name: str) -> None:

@@ -194,6 +194,7 @@ def test_kafka_away_changes_nothing_for_producers_and_the_log_is_completed_later
     assert len(broken.held("event_store", [*first, *many, *singles])) == len(first) + len(many) + len(singles)
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1", "G7", "R2", "R9")
 def test_a_kafka_that_died_and_forgot_everything_is_used_again_without_a_restart(broken: View) -> None:
     """Its log may be gone, and with it the producer's state; `events` still has every mark."""
@@ -229,6 +230,7 @@ def test_a_publish_that_dies_between_the_insert_and_the_send_loses_nothing(flow:
     assert flow.relayed(events)
 
 
+@pytest.mark.slow
 @pytest.mark.guarantee("G1", "R6")
 def test_an_event_waits_in_kafka_while_store_is_away(broken: View) -> None:
     """However long: here longer than the source's first retries, and its offset is not committed meanwhile."""

@@ -38,6 +38,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
+@pytest.mark.slow
 @given(listed=st.lists(events, max_size=4))
 async def test_json_and_ndjson_hold_every_event_as_it_is_shown(listed: list[Event]) -> None:
     expected = [json.loads(shown(event).model_dump_json()) for event in listed]
@@ -48,6 +49,7 @@ async def test_json_and_ndjson_hold_every_event_as_it_is_shown(listed: list[Even
     assert lines[-1] == ""
 
 
+@pytest.mark.slow
 @given(listed=st.lists(events, max_size=4))
 async def test_csv_gives_every_value_back(listed: list[Event]) -> None:
     """Or what was made harmless of it."""
@@ -64,6 +66,7 @@ async def test_csv_gives_every_value_back(listed: list[Event]) -> None:
                 assert cells[name] == safe(value)
 
 
+@pytest.mark.slow
 @given(listed=st.lists(events, max_size=3))
 async def test_no_cell_of_the_csv_begins_a_formula(listed: list[Event]) -> None:
     for row in csv.reader(io.StringIO(await exported([shown(event) for event in listed], "csv"), newline="")):
