@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 from dev.issuer import token
-from twofold.cloudevents import to_http, to_kafka
-from twofold.event import Event
+from twofold.cloudevents.encode import encode_http, encode_kafka
+from twofold.event.model import Event
 
 PAYLOAD_BYTES = 512
 BATCH = 100
@@ -90,7 +90,7 @@ def _compact(value: object) -> bytes:
 
 def delivery(event: Event, offset: int) -> bytes:
     """The request in which KafkaSource delivers `event` to `store`, digest and coordinates included."""
-    record = to_kafka(event)
+    record = encode_kafka(event)
     headers = [(name.replace("ce_", "ce-"), value.decode("latin-1")) for name, value in record.headers]
     headers.append(("ce-knativekafkapartition", str(offset % _PARTITIONS)))
     headers.append(("ce-knativekafkaoffset", str(offset // _PARTITIONS)))
@@ -99,7 +99,7 @@ def delivery(event: Event, offset: int) -> bytes:
 
 def single(event: Event) -> bytes:
     """The request in which a producer publishes `event`: HTTP binary mode."""
-    headers, body = to_http(event)
+    headers, body = encode_http(event)
     return _post([_bearer(), *headers.items()], body)
 
 
@@ -114,7 +114,7 @@ def _bearer() -> tuple[str, str]:
 
 
 def _structured(event: Event) -> bytes:
-    headers, body = to_http(event)
+    headers, body = encode_http(event)
     attributes = {name.removeprefix("ce-"): value for name, value in headers.items() if name.startswith("ce-")}
     return b'%b,"data":%b}' % (_compact(attributes)[:-1], body)
 

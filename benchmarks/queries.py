@@ -25,7 +25,7 @@ from dev.issuer import token
 from dev.processes import free_port
 from dev.stack import Stack
 from twofold.settings import Settings
-from twofold.setup import set_up
+from twofold.setup.run import set_up
 
 SMALL, LARGE = 10_000, 1_000_000
 ASKED = 240

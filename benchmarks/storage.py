@@ -14,14 +14,13 @@ from rich.table import Table
 
 from benchmarks.events import PAYLOAD_BYTES, events
 from dev.stack import Options, Stack
-from twofold import mongo
-from twofold.cloudevents import to_kafka
-from twofold.delivery import Delivered
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.mongo import Database
+from twofold.cloudevents.decode_kafka import DeliveredEvent
+from twofold.cloudevents.encode import encode_kafka
+from twofold.event.model import Event
+from twofold.mongo.client import Database, open_database
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
 
 GROUP = 500
 COLLECTIONS = ("event_store", "events")
@@ -47,22 +46,22 @@ def storage(
 async def _fill(settings: Settings, count: int) -> int:
     """Into both collections, the clocks of `events` started; returns the bytes of the records in Kafka."""
     in_kafka = 0
-    async with mongo.connect(settings, "storage") as database:
+    async with open_database(settings, "storage") as database:
         log, repository = EventStore(database), EventRepository(database)
         now = datetime.now(UTC)
         for number, group in enumerate(_groups(count)):
             ids = [event.event_id for event in group]
-            delivered = [Delivered(event.document(), partition=number % 4, offset=number) for event in group]
+            delivered = [DeliveredEvent(event.document(), partition=number % 4, offset=number) for event in group]
             await log.append([EventStore.encode(each, now) for each in delivered], ids)
             await repository.insert([EventRepository.encode(event.document(), now) for event in group], ids)
             await repository.confirm(ids, timedelta(days=settings.retention_days))
-            in_kafka += sum(to_kafka(event).size for event in group)
+            in_kafka += sum(encode_kafka(event).size for event in group)
         await database.client.admin.command("fsync")  # what isn't written yet would not be counted
     return in_kafka
 
 
 async def _taken(settings: Settings) -> dict[str, dict[str, Any]]:
-    async with mongo.connect(settings, "storage") as database:
+    async with open_database(settings, "storage") as database:
         return {name: await _statistics(database, name) for name in COLLECTIONS}
 
 

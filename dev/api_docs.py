@@ -9,12 +9,17 @@ from functions.admin.operations import OPERATIONS as ADMIN
 from functions.audit.operations import OPERATIONS as AUDIT
 from functions.publish.operations import OPERATIONS as PUBLISH
 from functions.query.operations import OPERATIONS as QUERY
-from twofold.api import Described, Example
-from twofold.openapi import describe
+from twofold.web.api import Example, OperationDescription
+from twofold.web.openapi import describe
 
 FILE = ROOT / "docs" / "api.md"
 
-APIS: Mapping[str, Sequence[Described]] = {"publish": PUBLISH, "query": QUERY, "audit": AUDIT, "admin": ADMIN}
+APIS: Mapping[str, Sequence[OperationDescription]] = {
+    "publish": PUBLISH,
+    "query": QUERY,
+    "audit": AUDIT,
+    "admin": ADMIN,
+}
 """What people call, by function, in the order in which the examples work."""
 
 EVENT_ID = "0198a5b0-3a1c-7d52-9a52-0d3f6a1f2b11"
@@ -50,12 +55,12 @@ def commands(function: str) -> list[str]:
     return [_curl(function, operation, example) for operation in APIS[function] for example in operation.examples]
 
 
-def _of_function(name: str, operations: Sequence[Described]) -> str:
+def _of_function(name: str, operations: Sequence[OperationDescription]) -> str:
     description = describe(name, operations)
     return f"\n## {name}\n" + "".join(_of_operation(name, operation, description) for operation in operations)
 
 
-def _of_operation(function: str, operation: Described, description: Mapping[str, Any]) -> str:
+def _of_operation(function: str, operation: OperationDescription, description: Mapping[str, Any]) -> str:
     said = description["paths"][operation.path][operation.method.lower()]
     parts = [f"\n### {operation.method} {operation.path}\n\n{said['summary']}"]
     if "description" in said:
@@ -125,7 +130,7 @@ def _shape(schema: Mapping[str, Any], description: Mapping[str, Any], depth: int
     return "{" + ", ".join(f"{name}: {shape}" if shape else name for name, shape in members) + "}"
 
 
-def _examples(function: str, operation: Described) -> str:
+def _examples(function: str, operation: OperationDescription) -> str:
     lines = []
     for example in operation.examples:
         lines += [f"# {example.what}"] if example.what else []
@@ -133,7 +138,7 @@ def _examples(function: str, operation: Described) -> str:
     return "\n".join(["```sh", *lines, "```"])
 
 
-def _curl(function: str, operation: Described, example: Example) -> str:
+def _curl(function: str, operation: OperationDescription, example: Example) -> str:
     """It ends with a status other than 0 for an answer that is a refusal."""
     method = "" if operation.method == "GET" or "-d " in example.options else f" -X {operation.method}"
     options = re.sub(r" (?=-[Hd] )", " \\\n  ", f" {example.options}") if example.options else ""

@@ -5,7 +5,7 @@ from typing import Any
 
 from dev.api_server_source import LIVES as FOLDER
 from dev.api_server_source import requests_of, send
-from twofold.reserved import POD_SOURCE
+from twofold.event.reserved import POD_SOURCE
 
 Document = dict[str, Any]
 

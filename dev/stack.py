@@ -21,7 +21,7 @@ from dev.paths import ROOT
 from dev.processes import Child, StartFailed, free_port, terminate_all
 from dev.remote_kafka import ExternalBroker
 from dev.signals import signals_ignored, sigterm_exits
-from twofold.setup import ROLES
+from twofold.setup.roles import ROLES
 
 SETUP_WITHIN_S = 90.0
 

@@ -9,8 +9,8 @@ from httptools import HttpRequestParser
 from dev.kafka_source_event import SourceName, to_event
 from dev.kafka_source_http import Destination
 from tests.helpers import Raw
-from twofold.cloudevents import Record
-from twofold.event import Event
+from twofold.cloudevents.encode import KafkaRecord
+from twofold.event.model import Event
 
 SINK = Destination("http://store.local/", "local", 1.0)
 
@@ -47,7 +47,7 @@ class Request:
         self.complete = True
 
 
-def through_kafka_source(record: Record) -> tuple[Raw, bytes]:
+def through_kafka_source(record: KafkaRecord) -> tuple[Raw, bytes]:
     """The request that reaches `store`, by the rules of the real source."""
     consumed = FakeRecord(record.key, record.value, [*record.headers])
     request = Request(SINK.request(to_event(consumed, SourceName("local", "store"))))

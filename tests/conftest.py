@@ -11,11 +11,10 @@ from dev.functions import FunctionProcess
 from dev.processes import free_port
 from dev.stack import Options, Stack
 from tests.helpers import View, settings_of, view
-from twofold import mongo
-from twofold.kafka import Sender
-from twofold.mongo import Database
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database, open_database
 from twofold.settings import Settings
-from twofold.setup import set_up
+from twofold.setup.run import set_up
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -103,14 +102,14 @@ async def settings(stack: Stack) -> AsyncIterator[Settings]:
     own = settings_of(stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}")
     await set_up(own, {})
     yield own
-    async with mongo.connect(own, "tests") as database:
+    async with open_database(own, "tests") as database:
         await database.client.drop_database(database.name)
 
 
 @pytest.fixture
 async def database(settings: Settings) -> AsyncIterator[Database]:
     """The test's own database."""
-    async with mongo.connect(settings, "tests") as own:
+    async with open_database(settings, "tests") as own:
         yield own
 
 

@@ -19,12 +19,11 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from dev.issuer import token
 from dev.processes import free_port, wait_until
 from dev.stack import Stack
-from twofold import mongo
-from twofold.cloudevents import to_http, to_kafka
-from twofold.event import Event
-from twofold.events import EventRepository
-from twofold.mongo import Database, Document
+from twofold.cloudevents.encode import encode_http, encode_kafka
+from twofold.event.model import Event
+from twofold.mongo.client import CODEC, Database, Document, database_of
 from twofold.settings import Settings
+from twofold.storage.events import EventRepository
 
 Raw = list[tuple[bytes, bytes]]
 
@@ -62,20 +61,20 @@ def with_headers_of(size: int) -> Event:
         extensions = {f"x{number:02}": "x" * 1015 for number in range(31)} | {"last": last}
         return an_event(aggregate_id="order-7", metadata={"service_name": "/shop", "extensions": extensions})
 
-    shortest = sum(len(name) + len(value) for name, value in to_kafka(of("x")).headers)
+    shortest = sum(len(name) + len(value) for name, value in encode_kafka(of("x")).headers)
     return of("x" * (1 + size - shortest))
 
 
 def structured(event: Event) -> dict[str, Any]:
     """The event in CloudEvents' JSON format, as a producer writes it."""
-    headers, body = to_http(event)
+    headers, body = encode_http(event)
     attributes = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
     return attributes | {"data": json.loads(body)}
 
 
 def delivered(event: Event, partition: int = 0, offset: int = 0, **attributes: str) -> tuple[Raw, bytes]:
     """Headers and body of the request that KafkaSource makes of the event's record."""
-    record = to_kafka(event)
+    record = encode_kafka(event)
     carried = {name.replace("ce_", "ce-"): value.decode() for name, value in record.headers}
     carried |= {"ce-knativekafkapartition": str(partition), "ce-knativekafkaoffset": str(offset)}
     carried |= {f"ce-{name}": value for name, value in attributes.items()}
@@ -142,7 +141,7 @@ async def listened(settings: Settings) -> AsyncIterator[tuple[Database, Commands
         settings.mongodb_uri.get_secret_value(), event_listeners=[commands]
     )
     async with client:
-        yield mongo.database(client, settings), commands
+        yield database_of(client, settings), commands
 
 
 @asynccontextmanager
@@ -168,7 +167,7 @@ class View:
 
     def publish(self, event: Event, url: str = "", **headers: str) -> httpx.Response:
         """Post one event, in binary mode."""
-        own, body = to_http(event)
+        own, body = encode_http(event)
         return self.http.post(url or self.stack.publish_url, headers=own | headers, content=body)
 
     def publish_all(self, events: Sequence[Event], url: str = "", **headers: str) -> httpx.Response:
@@ -343,7 +342,7 @@ class Load:
 
 
 @asynccontextmanager
-async def load(url: str, request: Callable[[Event], Request] = to_http, number: int = 32) -> AsyncIterator[Load]:
+async def load(url: str, request: Callable[[Event], Request] = encode_http, number: int = 32) -> AsyncIterator[Load]:
     """Load on `url` while the block lasts; behind it, the answers to all that was sent are there."""
     made = Load()
     async with callers(number) as sending:
@@ -373,7 +372,7 @@ async def explained(database: Database, sent: CommandStartedEvent) -> Document:
     command = {name: value for name, value in sent.command.items() if not name.startswith(("$", "lsid", "txn"))}
     command.pop("readConcern", None)
     command.pop("maxTimeMS", None)
-    return await database.command("explain", command, verbosity="executionStats", codec_options=mongo.CODEC)
+    return await database.command("explain", command, verbosity="executionStats", codec_options=CODEC)
 
 
 def looked_at(explanation: Document, what: str) -> int:

@@ -15,12 +15,12 @@ from uuid import UUID, uuid4
 from functions.pod_events.identity import Identity
 from functions.pod_events.lifecycle import lifecycle
 from functions.pod_events.pod import Pod
+from functions.pod_events.pod_state import PodStates
 from functions.pod_events.watching import Watcher
-from twofold.dead_letters import DeadLetters
-from twofold.event import Event
-from twofold.mongo import Database
-from twofold.publishing import Publisher
-from twofold.seen_pods import SeenPods
+from twofold.event.model import Event
+from twofold.mongo.client import Database
+from twofold.storage.dead_letters import DeadLetters
+from twofold.write.publisher import Publisher
 
 LIVES = Path(__file__).parent / "fixtures" / "pods"
 
@@ -72,7 +72,7 @@ class Sent:
 
 def watcher(publisher: Publisher, database: Database) -> Watcher:
     """What watches pods in every namespace, on that database."""
-    seen, letters = SeenPods(database), DeadLetters(database)
+    seen, letters = PodStates(database), DeadLetters(database)
     return Watcher(publisher, seen, letters, IDENTITY, ignored_namespaces=(), clock=lambda: datetime.now(UTC))
 
 

@@ -9,8 +9,8 @@ from urllib.parse import quote
 from hypothesis import strategies as st
 
 from tests.helpers import Raw
-from twofold.event import Event
-from twofold.receiving import Received, from_http
+from twofold.cloudevents.decode_http import IncomingEvent, decode_http
+from twofold.event.model import Event
 
 Json = Any
 Attributes = dict[str, str]
@@ -158,8 +158,8 @@ def structured(attributes: Mapping[str, str], payload: Json) -> tuple[Raw, bytes
 
 def read(request: tuple[Raw, bytes], now: datetime = NOW) -> Event:
     """The event that a producer's request holds."""
-    received = from_http(*request, now, 1000)
-    assert isinstance(received, Received)
+    received = decode_http(*request, now, 1000)
+    assert isinstance(received, IncomingEvent)
     return received.event
 
 

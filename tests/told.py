@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from twofold.otel import OpenTelemetry
-from twofold.telemetry import Metric
+from twofold.observability.metrics import Metric
+from twofold.observability.otel import OpenTelemetry
 
 
 @dataclass

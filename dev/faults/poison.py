@@ -11,7 +11,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from dev.faults.producer import Sent, new_event, received_of, sent_of
-from twofold.cloudevents import Record, to_kafka
+from twofold.cloudevents.encode import KafkaRecord, encode_kafka
 
 PLAIN_HEADER = "marker"
 ATTRIBUTE_HEADER = "ce_marker"
@@ -41,9 +41,9 @@ class Sendings:
     """In the topic when the broker lost its log, and not known to be kept: nobody may ever have seen it."""
 
 
-def record_of(sent: Sent) -> Record:
+def record_of(sent: Sent) -> KafkaRecord:
     """The record that `publish` makes of an event."""
-    return to_kafka(received_of(sent.event).event)
+    return encode_kafka(received_of(sent.event).event)
 
 
 def conflicting(sent: Sent, marker: str) -> Poison:

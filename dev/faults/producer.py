@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from twofold.receiving import Received, from_http
+from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 
 CloudEvent = dict[str, Any]
 """An event in CloudEvents' JSON format."""
@@ -47,10 +47,10 @@ class Request:
     body: bytes
 
 
-def received_of(event: CloudEvent) -> Received:
+def received_of(event: CloudEvent) -> IncomingEvent:
     """What `publish` reads from a request with `event`."""
-    received = from_http([(b"content-type", STRUCTURED_TYPE.encode())], json.dumps(event).encode(), _START, 1)
-    if not isinstance(received, Received):
+    received = decode_http([(b"content-type", STRUCTURED_TYPE.encode())], json.dumps(event).encode(), _START, 1)
+    if not isinstance(received, IncomingEvent):
         raise TypeError("one event, not a batch")
     return received
 

@@ -11,7 +11,7 @@ import grimp
 import yaml
 
 from dev.paths import ROOT
-from twofold.setup import ROLES
+from twofold.setup.roles import ROLES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pydantic import SecretStr, ValidationError
 
 from dev.manifests.project import Project
 from dev.manifests.rendering import Object, Rendered, called, function_of, without_hash
-from twofold.feed import MAX_WAIT_S
+from twofold.read.feed import MAX_WAIT_S
 from twofold.settings import Settings
 
 FRAMEWORK = re.compile(r"FUNCTION_|OTEL_|PYTHON|(HOST|PORT|WORKERS|GUNICORN_LOG_LEVEL)$")

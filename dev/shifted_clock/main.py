@@ -17,7 +17,7 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from twofold.telemetry import Telemetry
+from twofold.observability.telemetry import Telemetry
 
 SHIFT_S = float(os.environ["CLOCK_SHIFT_S"])
 _MAIN = Path(__file__).resolve().parents[2] / "functions" / "publish" / "main.py"

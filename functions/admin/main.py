@@ -8,17 +8,17 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from twofold import mongo
-from twofold.admin_events import AdminEventsRepository
-from twofold.admin_statistics import AdminStatistics
-from twofold.api import Api
-from twofold.archive import Archive
-from twofold.auth import authenticator
-from twofold.http import Function
-from twofold.logs import write_logs
-from twofold.openapi import describe
+from twofold.mongo.client import open_database
+from twofold.observability.logs import write_logs
+from twofold.observability.telemetry import Telemetry
+from twofold.read.admin_events import AdminEventsRepository
+from twofold.read.admin_statistics import AdminStatistics
 from twofold.settings import Settings
-from twofold.telemetry import Telemetry
+from twofold.storage.archive import Archive
+from twofold.web.api import Api
+from twofold.web.auth import authenticator
+from twofold.web.function import Function
+from twofold.web.openapi import describe
 
 from .operations import OPERATIONS, Admin
 
@@ -30,7 +30,7 @@ api = Api(OPERATIONS, authenticator(settings), partial(describe, "admin", OPERAT
 @asynccontextmanager
 async def open_service(_: Telemetry) -> AsyncIterator[Admin]:
     """What one worker process works with."""
-    async with mongo.connect(settings, "admin") as database:
+    async with open_database(settings, "admin") as database:
         yield Admin(AdminEventsRepository(database, settings), AdminStatistics(database, settings), Archive(database))
 
 

@@ -8,17 +8,18 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from twofold.admin_events import AdminEventsRepository, Browse, Detail
-from twofold.admin_statistics import AdminStatistics, Statistics, UserOverview
-from twofold.api import Call, Example, Operation
-from twofold.archive import Archive, Deletion, Deletions
-from twofold.auth import Right
-from twofold.errors import Missing, NotInLog
-from twofold.exporting import MEDIA_TYPES, Format, export
-from twofold.filters import MAX_LIMIT, Filter, Order, Selection
-from twofold.http import LiveResponse
-from twofold.parameters import Id, Text, Value, Whole, not_blank
-from twofold.reading import Page
+from twofold.errors import NotFound, NotInLog
+from twofold.query.filters import Filter, Order, Selection
+from twofold.query.limits import MAX_LIMIT
+from twofold.query.parameters import AttributeValue, EventId, SearchText, WholeNumber, not_blank
+from twofold.read.admin_events import AdminEventsRepository, Browse, EventDetail
+from twofold.read.admin_statistics import AdminStatistics, RecentStatistics, UserOverview
+from twofold.read.export import MEDIA_TYPES, Format, encode_export
+from twofold.read.models import EventPage
+from twofold.storage.archive import Archive, Deletion, Deletions
+from twofold.web.api import Call, Example, Operation
+from twofold.web.permissions import Permission
+from twofold.web.streaming import LiveResponse
 
 MAX_HOURS = 31 * 24
 
@@ -39,14 +40,14 @@ class _Strict(BaseModel):
 class OneEvent(_Strict):
     """Which event."""
 
-    event_id: Id
+    event_id: EventId
 
 
 class ToDelete(OneEvent):
     """Which event, and why."""
 
     reason: Annotated[
-        Text,
+        SearchText,
         AfterValidator(not_blank),
         Field(description="why, not blank; it is kept with the event and the name of who asked"),
     ]
@@ -64,36 +65,36 @@ class Export(Selection):
 class Hours(_Strict):
     """How far back."""
 
-    hours: Annotated[Whole, Field(ge=1, le=MAX_HOURS, description="how many hours, up to now")] = 24
+    hours: Annotated[WholeNumber, Field(ge=1, le=MAX_HOURS, description="how many hours, up to now")] = 24
 
 
 class HoursOfUser(Hours):
     """Whose, and how far back."""
 
-    user: Annotated[Value, Field(description="the user")]
+    user: Annotated[AttributeValue, Field(description="the user")]
 
 
 class DeletionsFrom(_Strict):
     """A page of deletions."""
 
-    limit: Annotated[Whole, Field(ge=1, le=MAX_LIMIT, description="how many at most")] = 100
-    cursor: Annotated[Value | None, Field(description="`next` of the page before")] = None
+    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="how many at most")] = 100
+    cursor: Annotated[AttributeValue | None, Field(description="`next` of the page before")] = None
 
 
-async def browse(call: Call[Admin]) -> Page:
+async def browse(call: Call[Admin]) -> EventPage:
     """Some events."""
     return await call.service.events.browse(call.parameters)
 
 
-async def detail(call: Call[Admin]) -> Detail:
+async def detail(call: Call[Admin]) -> EventDetail:
     """One event and its kin."""
     found = await call.service.events.detail(call.parameters.event_id)
     if found is None:
-        raise Missing("there is no such event in `events`", "event_id")
+        raise NotFound("there is no such event in `events`", "event_id")
     return found
 
 
-async def statistics(call: Call[Admin]) -> Statistics:
+async def statistics(call: Call[Admin]) -> RecentStatistics:
     """The last hours."""
     return await call.service.statistics.last_hours(call.parameters.hours)
 
@@ -107,7 +108,7 @@ async def export_events(call: Call[Admin]) -> Response:
     """All that is selected, as a file."""
     asked: Export = call.parameters
     wanted = Filter.model_validate(asked.model_dump(exclude={"form"}))
-    pieces = export(call.service.events.export(wanted), asked.form)
+    pieces = encode_export(call.service.events.export(wanted), asked.form)
     response = await LiveResponse.of(_begun(pieces), bytes, MEDIA_TYPES[asked.form])
     response.headers["content-disposition"] = f'attachment; filename="events.{asked.form}"'
     return response
@@ -155,8 +156,8 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         ),
         handle=browse,
         parameters=Browse,
-        answer=Page,
-        right=Right.ADMIN,
+        answer=EventPage,
+        right=Permission.ADMIN,
     ),
     Operation(
         name="getEventDetail",
@@ -166,9 +167,9 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         examples=(Example("/events/$EVENT_ID"),),
         handle=detail,
         parameters=OneEvent,
-        answer=Detail,
-        right=Right.ADMIN,
-        refusals=(Missing,),
+        answer=EventDetail,
+        right=Permission.ADMIN,
+        refusals=(NotFound,),
     ),
     Operation(
         name="deleteEvent",
@@ -180,8 +181,8 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         handle=delete,
         parameters=ToDelete,
         answer=Deletion,
-        right=Right.ADMIN,
-        refusals=(Missing, NotInLog),
+        right=Permission.ADMIN,
+        refusals=(NotFound, NotInLog),
     ),
     Operation(
         name="listDeletions",
@@ -192,7 +193,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         handle=deletions,
         parameters=DeletionsFrom,
         answer=Deletions,
-        right=Right.ADMIN,
+        right=Permission.ADMIN,
     ),
     Operation(
         name="exportEvents",
@@ -207,7 +208,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         examples=(Example("/export?format=csv&type=order.paid"),),
         handle=export_events,
         parameters=Export,
-        right=Right.ADMIN,
+        right=Permission.ADMIN,
         media_types=tuple(MEDIA_TYPES.values()),
     ),
     Operation(
@@ -218,8 +219,8 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         examples=(Example("/statistics?hours=24"),),
         handle=statistics,
         parameters=Hours,
-        answer=Statistics,
-        right=Right.ADMIN,
+        answer=RecentStatistics,
+        right=Permission.ADMIN,
     ),
     Operation(
         name="getUserOverview",
@@ -230,6 +231,6 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         handle=user,
         parameters=HoursOfUser,
         answer=UserOverview,
-        right=Right.ADMIN,
+        right=Permission.ADMIN,
     ),
 )

@@ -9,16 +9,16 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from twofold import mongo
-from twofold.api import Api
-from twofold.auth import authenticator
-from twofold.event_store import EventStore
-from twofold.feed import Feed
-from twofold.http import Function
-from twofold.logs import write_logs
-from twofold.openapi import describe
+from twofold.mongo.client import open_database
+from twofold.observability.logs import write_logs
+from twofold.observability.telemetry import Telemetry
+from twofold.read.feed import Feed
 from twofold.settings import Settings
-from twofold.telemetry import Telemetry
+from twofold.storage.event_store import EventStore
+from twofold.web.api import Api
+from twofold.web.auth import authenticator
+from twofold.web.function import Function
+from twofold.web.openapi import describe
 
 from .operations import OPERATIONS, Audit
 
@@ -30,7 +30,7 @@ api = Api(OPERATIONS, authenticator(settings), partial(describe, "audit", OPERAT
 @asynccontextmanager
 async def open_service(_: Telemetry) -> AsyncIterator[Audit]:
     """What one worker process works with."""
-    async with mongo.connect(settings, "audit") as database:
+    async with open_database(settings, "audit") as database:
         event_store = EventStore(database)
         yield Audit(
             event_store,

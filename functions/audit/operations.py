@@ -6,14 +6,17 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from twofold.api import Call, Example, Operation
-from twofold.auth import Right
-from twofold.errors import Malformed, Missing
-from twofold.event_store import EventStore, LogHealth, TypePage
-from twofold.feed import MAX_WAIT_S, Feed, FeedPage, Place
-from twofold.filters import MAX_LIMIT, Filter, Order, Range
-from twofold.parameters import Id, Time, Value, Whole
-from twofold.reading import EventOut, EventReader, Page
+from twofold.errors import Malformed, NotFound
+from twofold.query.filters import Filter, Order, Range
+from twofold.query.limits import MAX_LIMIT
+from twofold.query.parameters import AttributeValue, EventId, QueryTime, WholeNumber
+from twofold.read.feed import MAX_WAIT_S, Feed, FeedCursor, FeedPage
+from twofold.read.log_summary import LogHealth, TypePage
+from twofold.read.models import EventOut, EventPage
+from twofold.read.pages import EventReader
+from twofold.storage.event_store import EventStore
+from twofold.web.api import Call, Example, Operation
+from twofold.web.permissions import Permission
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class OneEvent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    event_id: Id
+    event_id: EventId
 
 
 class LogFilter(Filter):
@@ -45,17 +48,19 @@ class LogFilter(Filter):
 class SecurityEvents(Range):
     """A page of the security events."""
 
-    user: Annotated[Value | None, Field(description="of this user")] = None
+    user: Annotated[AttributeValue | None, Field(description="of this user")] = None
     order: Annotated[Order, Field(description="by time, and by id where the time is equal")] = "newest"
-    limit: Annotated[Whole, Field(ge=1, le=MAX_LIMIT, description="how many events at most")] = 100
-    cursor: Annotated[Value | None, Field(description="`next` of the page before, with the same parameters")] = None
+    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="how many events at most")] = 100
+    cursor: Annotated[
+        AttributeValue | None, Field(description="`next` of the page before, with the same parameters")
+    ] = None
 
 
 class TypesOf(Range):
     """A page of the types."""
 
-    after: Annotated[Value | None, Field(description="`next` of the page before")] = None
-    limit: Annotated[Whole, Field(ge=1, le=MAX_LIMIT, description="how many types at most")] = 100
+    after: Annotated[AttributeValue | None, Field(description="`next` of the page before")] = None
+    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="how many types at most")] = 100
 
 
 class FeedFrom(BaseModel):
@@ -63,13 +68,15 @@ class FeedFrom(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cursor: Annotated[Value | None, Field(description="that of the answer before; without it, from the start")] = None
-    since: Annotated[
-        Time | None, Field(description="from what came into the log at this time on, in place of a cursor")
+    cursor: Annotated[
+        AttributeValue | None, Field(description="that of the answer before; without it, from the start")
     ] = None
-    limit: Annotated[Whole, Field(ge=1, le=MAX_LIMIT, description="how many events at most")] = 100
+    since: Annotated[
+        QueryTime | None, Field(description="from what came into the log at this time on, in place of a cursor")
+    ] = None
+    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="how many events at most")] = 100
     wait_s: Annotated[
-        Whole, Field(ge=0, le=MAX_WAIT_S, description="how many seconds to wait if there is nothing yet")
+        WholeNumber, Field(ge=0, le=MAX_WAIT_S, description="how many seconds to wait if there is nothing yet")
     ] = 0
 
     @model_validator(mode="after")
@@ -79,14 +86,14 @@ class FeedFrom(BaseModel):
         return self
 
     @property
-    def place(self) -> Place:
+    def place(self) -> FeedCursor:
         """Where to begin. Raises `Malformed` for a cursor that is none."""
         if self.cursor is not None:
-            return Place.of_cursor(self.cursor)
-        return Place.start() if self.since is None else Place.at(self.since)
+            return FeedCursor.of_cursor(self.cursor)
+        return FeedCursor.start() if self.since is None else FeedCursor.at(self.since)
 
 
-async def page(call: Call[Audit]) -> Page:
+async def page(call: Call[Audit]) -> EventPage:
     """Some events of the log."""
     return await call.service.reader.page(call.parameters)
 
@@ -95,11 +102,11 @@ async def one(call: Call[Audit]) -> EventOut:
     """One event."""
     event = await call.service.reader.get(call.parameters.event_id)
     if event is None:
-        raise Missing("the log has no such event", "event_id")
+        raise NotFound("the log has no such event", "event_id")
     return event
 
 
-async def security(call: Call[Audit]) -> Page:
+async def security(call: Call[Audit]) -> EventPage:
     """Some security events."""
     asked = call.parameters.model_dump()
     return await call.service.reader.page(Filter(types=call.service.security_types, **asked))
@@ -137,8 +144,8 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         examples=(Example("/events?aggregate=order-7&order=oldest"),),
         handle=page,
         parameters=LogFilter,
-        answer=Page,
-        right=Right.AUDIT,
+        answer=EventPage,
+        right=Permission.AUDIT,
     ),
     Operation(
         name="getLogEvent",
@@ -149,8 +156,8 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         handle=one,
         parameters=OneEvent,
         answer=EventOut,
-        right=Right.AUDIT,
-        refusals=(Missing,),
+        right=Permission.AUDIT,
+        refusals=(NotFound,),
     ),
     Operation(
         name="listSecurityEvents",
@@ -160,8 +167,8 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         examples=(Example("/security?limit=20"),),
         handle=security,
         parameters=SecurityEvents,
-        answer=Page,
-        right=Right.AUDIT,
+        answer=EventPage,
+        right=Permission.AUDIT,
     ),
     Operation(
         name="listLogTypes",
@@ -173,7 +180,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         handle=types,
         parameters=TypesOf,
         answer=TypePage,
-        right=Right.AUDIT,
+        right=Permission.AUDIT,
     ),
     Operation(
         name="readFeed",
@@ -188,7 +195,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         handle=feed,
         parameters=FeedFrom,
         answer=FeedPage,
-        right=Right.AUDIT,
+        right=Permission.AUDIT,
     ),
     Operation(
         name="getLogHealth",
@@ -198,6 +205,6 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         examples=(Example("/health"),),
         handle=health,
         answer=LogHealth,
-        right=Right.AUDIT,
+        right=Permission.AUDIT,
     ),
 )

@@ -7,13 +7,14 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from twofold import mongo
-from twofold.dead_letters import DeadLetters
-from twofold.http import Function, allow, read_body
-from twofold.logs import write_logs
+from twofold.mongo.client import open_database
+from twofold.observability.logs import write_logs
+from twofold.observability.telemetry import Telemetry
 from twofold.settings import Settings
-from twofold.storing import keep_undelivered
-from twofold.telemetry import Telemetry
+from twofold.storage.dead_letters import DeadLetters
+from twofold.web.bodies import read_body, require_method
+from twofold.web.function import Function
+from twofold.write.store import keep_undelivered
 
 settings = Settings()
 write_logs(settings, "dead_letters")
@@ -22,13 +23,13 @@ write_logs(settings, "dead_letters")
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[DeadLetters]:
     """What one worker process works with."""
-    async with mongo.connect(settings, "dead_letters") as database:
+    async with open_database(settings, "dead_letters") as database:
         yield DeadLetters(database, telemetry)
 
 
 async def handle(letters: DeadLetters, request: Request) -> Response:
     """Answer 200 once the letter is durable. Raises `Unavailable`."""
-    allow(request, "POST")
+    require_method(request, "POST")
     await keep_undelivered(letters, request.headers.raw, await read_body(request, settings.max_letter_bytes))
     return Response(status_code=200)
 

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
-from twofold.event import Attribute, derived_id
-from twofold.reserved import POD_SOURCE
+from twofold.event.attribute import Attribute
+from twofold.event.identity import derived_id
+from twofold.event.reserved import POD_SOURCE
 
 from .pod import Pod
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from twofold.event import Event
-from twofold.reserved import POD_SOURCE
+from twofold.event.model import Event
+from twofold.event.reserved import POD_SOURCE
 
 from . import facts
 from .causes import CRASH_LOOP, ORDINARY_WAITS, container_cause, failure_of, signal_of, waiting_cause

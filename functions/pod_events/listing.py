@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
+from functions.pod_events.pod_state import LastPodState, PodStates
 from twofold.errors import Rejected, Unavailable
-from twofold.locks import Lock, locked
-from twofold.mongo import Database, server_time
-from twofold.publishing import Publisher
-from twofold.seen_pods import SeenPod, SeenPods
+from twofold.mongo.client import Database
+from twofold.mongo.lock import Lock, hold_lock
+from twofold.mongo.safe_time import server_time
+from twofold.write.publisher import Publisher
 
 from .lifecycle import gone
 from .watching import Ignored, PodState, Watcher
@@ -107,7 +108,7 @@ class Listing:
         seconds: Callable[[], float],
     ) -> None:
         self._database = database
-        self._seen = SeenPods(database)
+        self._seen = PodStates(database)
         self._publisher = publisher
         self._watcher = watcher
         self._cluster = cluster
@@ -122,7 +123,7 @@ class Listing:
         Raises `Unavailable` when MongoDB or the API server is away, with what was listed so far published. A run begins
         at the first pod; those whose facts are known already take a read for each page.
         """
-        async with locked(self._database, f"pods of {self._cluster}", HOLD) as lock:
+        async with hold_lock(self._database, f"pods of {self._cluster}", HOLD) as lock:
             if lock is None:
                 return None
             turn, run = _Turn(lock, self._seconds, self._seconds() + self._budget_s), Run()
@@ -194,7 +195,7 @@ class Listing:
                     return
                 await self._look_for(pods, pod, run)
 
-    async def _look_for(self, pods: Pods, pod: SeenPod, run: Run) -> None:
+    async def _look_for(self, pods: Pods, pod: LastPodState, run: Run) -> None:
         try:
             found = await asyncio.to_thread(pods.get, pod.namespace, pod.name)
         except NotAllowed as error:  # nobody knows, so it counts as there

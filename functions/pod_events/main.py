@@ -10,14 +10,16 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from twofold import mongo
-from twofold.dead_letters import DeadLetters
-from twofold.http import Function, Json, allow, before_sigterm, read_body
-from twofold.logs import write_logs
-from twofold.publishing import open_publisher
-from twofold.seen_pods import SeenPods
+from functions.pod_events.pod_state import PodStates
+from twofold.mongo.client import open_database
+from twofold.observability.logs import write_logs
+from twofold.observability.telemetry import Telemetry
 from twofold.settings import SenderSettings
-from twofold.telemetry import Telemetry
+from twofold.storage.dead_letters import DeadLetters
+from twofold.web.bodies import JsonResponse, read_body, require_method
+from twofold.web.function import Function
+from twofold.web.shutdown import before_sigterm
+from twofold.write.publisher import open_publisher
 
 from .identity import Identity
 from .listing import Listing, Pods
@@ -53,13 +55,13 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Service]:
         settings.pods_user_keys,
     )
     async with (
-        mongo.connect(settings, "pod_events") as database,
+        open_database(settings, "pod_events") as database,
         open_publisher(settings, "pod_events", telemetry) as publisher,
     ):
         before_sigterm(publisher.flush)
         watcher = Watcher(
             publisher,
-            SeenPods(database),
+            PodStates(database),
             DeadLetters(database, telemetry),
             identity,
             ignored_namespaces=settings.pods_ignored_namespaces,
@@ -82,10 +84,10 @@ async def handle(service: Service, request: Request) -> Response:
 
     Raises `Unavailable`, and `ReferenceMode` with the fix.
     """
-    allow(request, "POST")
+    require_method(request, "POST")
     if request.headers.get("ce-type") == PING:
         run = await service.listing.run()
-        return Json(run or {"busy": "another listing is at it"})
+        return JsonResponse(run or {"busy": "another listing is at it"})
     await service.watcher.take(request.headers.raw, await read_body(request, settings.max_letter_bytes))
     return Response(status_code=200)
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from twofold.attributes import RawHeaders
-from twofold.dead_letters import DeadLetter, DeadLetters
-from twofold.delivery import Delivered
+from functions.pod_events.pod_state import LastPodState, PodStates
+from twofold.cloudevents.attributes import RawHeaders
+from twofold.cloudevents.decode_http import IncomingEvent, decode_http
+from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Invalid, Malformed, Rejected
-from twofold.event import Event
-from twofold.publishing import Publisher
-from twofold.receiving import Received, from_http
-from twofold.seen_pods import SeenPod, SeenPods
+from twofold.event.model import Event
+from twofold.storage.dead_letters import DeadLetter, DeadLetters
+from twofold.write.publisher import Publisher
 
 from .identity import Identity
 from .lifecycle import lifecycle
@@ -61,10 +61,10 @@ class PodState:
         ids = sorted(event.event_id.bytes for event in self.events)
         return hashlib.sha256(b"".join(ids)).digest()
 
-    def seen(self) -> SeenPod:
+    def seen(self) -> LastPodState:
         """What is remembered of it."""
         meta, cluster = self.pod.metadata, self.deletion.payload["cluster"]
-        return SeenPod(cluster, meta.uid, meta.namespace, meta.name, self.facts, self.deletion, self.deleted)
+        return LastPodState(cluster, meta.uid, meta.namespace, meta.name, self.facts, self.deletion, self.deleted)
 
 
 class Ignored(NamedTuple):
@@ -79,7 +79,7 @@ class Watcher:
     def __init__(
         self,
         publisher: Publisher,
-        seen: SeenPods,
+        seen: PodStates,
         letters: DeadLetters,
         identity: Identity,
         *,
@@ -98,9 +98,9 @@ class Watcher:
 
         Raises `Unavailable` when it is not known to be durable: deliver it again. Raises `ReferenceMode`.
         """
-        received: Received | None = None
+        received: IncomingEvent | None = None
         try:
-            received = _one(from_http(headers, body, self._clock(), max_events=1))
+            received = _one(decode_http(headers, body, self._clock(), max_events=1))
             state = self._state_in(received.event)
             if isinstance(state, Ignored):
                 await self.forget([state])
@@ -112,9 +112,11 @@ class Watcher:
         except Rejected as reason:
             await self.keep(headers, body, reason, received)
 
-    async def keep(self, headers: RawHeaders, body: bytes, reason: Rejected, received: Received | None = None) -> None:
+    async def keep(
+        self, headers: RawHeaders, body: bytes, reason: Rejected, received: IncomingEvent | None = None
+    ) -> None:
         """Make what is no pod a dead letter: one for each object, which comes with a new id each time, or is listed."""
-        delivered = Delivered(received.written.document) if received else None
+        delivered = DeliveredEvent(received.written.document) if received else None
         type_ = next((value.decode("latin-1") for name, value in headers if name == b"ce-type"), None)
         content = _as_said(body) if type_ is None or type_ in STATES else None
         letter = DeadLetter(headers, body, reason, None, None, delivered, sink="pod_events", content=content)
@@ -167,8 +169,8 @@ class Watcher:
         return self.state_of(event.payload, deleted=STATES[event.event_type])
 
 
-def _one(received: Received | Iterator[Received | Rejected]) -> Received:
-    if not isinstance(received, Received):
+def _one(received: IncomingEvent | Iterator[IncomingEvent | Rejected]) -> IncomingEvent:
+    if not isinstance(received, IncomingEvent):
         raise Malformed("an ApiServerSource sends no batches")
     return received
 

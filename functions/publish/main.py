@@ -9,17 +9,22 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from twofold import parameters
-from twofold.api import Nothing
-from twofold.auth import Principal, Right, authenticator
+from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.errors import Rejected, TwofoldError
-from twofold.http import Function, Json, allow, before_sigterm, problem_details, read_body
-from twofold.logs import write_logs
-from twofold.openapi import describe
-from twofold.publishing import Published, Publisher, open_publisher
-from twofold.receiving import Received, from_http
+from twofold.observability.context import EVENT_ID
+from twofold.observability.logs import write_logs
+from twofold.observability.telemetry import Telemetry
+from twofold.query.parameters import parse_query
 from twofold.settings import SenderSettings
-from twofold.telemetry import EVENT_ID, Telemetry
+from twofold.web.api import NoParameters
+from twofold.web.auth import authenticator
+from twofold.web.bodies import JsonResponse, read_body, require_method
+from twofold.web.function import Function
+from twofold.web.openapi import describe
+from twofold.web.permissions import Permission, Principal
+from twofold.web.problems import problem_details
+from twofold.web.shutdown import before_sigterm
+from twofold.write.publisher import Published, Publisher, open_publisher
 
 from .operations import OPERATIONS
 
@@ -31,7 +36,7 @@ callers = authenticator(settings)
 @cache
 def description() -> Response:
     """What `/openapi.json` answers."""
-    return Json(describe("publish", OPERATIONS))
+    return JsonResponse(describe("publish", OPERATIONS))
 
 
 @asynccontextmanager
@@ -46,18 +51,18 @@ async def handle(publisher: Publisher, request: Request) -> Response:
     """Publish the event, or the batch, that `request` holds. Raises `TwofoldError`."""
     if request.method == "GET" and request.scope["path"] == "/openapi.json":
         return description()
-    allow(request, "POST")
+    require_method(request, "POST")
     caller = await callers.principal(request.headers.raw)
-    caller.require(Right.PUBLISH)
+    caller.require(Permission.PUBLISH)
     try:
         if request.scope["query_string"]:
-            parameters.read(request.scope["query_string"], Nothing)
+            parse_query(request.scope["query_string"], NoParameters)
         body = await read_body(request, settings.max_body_bytes)
         await publisher.turn()
-        received = from_http(request.scope["headers"], body, publisher.clock(), settings.max_batch_events)
+        received = decode_http(request.scope["headers"], body, publisher.clock(), settings.max_batch_events)
     except Rejected as unreadable:
         raise publisher.refused(unreadable) from None
-    if not isinstance(received, Received):
+    if not isinstance(received, IncomingEvent):
         return _batch_answer(request, await publisher.publish(_permitted(caller, each) for each in received))
     EVENT_ID.set(received.written.given_id)
     if refusal := caller.refusal(received.written.attributes):
@@ -73,7 +78,7 @@ def _all_taken(request: Request, what: object) -> Response:
     for line in request.headers.getlist("prefer"):
         if any(preference.partition(";")[0].strip().lower() == "reply" for preference in line.split(",")):
             return Response(status_code=202)
-    return Json(what, status_code=202)
+    return JsonResponse(what, status_code=202)
 
 
 def _batch_answer(request: Request, outcomes: Sequence[Published | TwofoldError]) -> Response:
@@ -83,13 +88,15 @@ def _batch_answer(request: Request, outcomes: Sequence[Published | TwofoldError]
         for outcome in outcomes
     ]
     if any(isinstance(outcome, TwofoldError) for outcome in outcomes):
-        return Json({"results": results}, status_code=207)
+        return JsonResponse({"results": results}, status_code=207)
     return _all_taken(request, {"results": results})
 
 
-def _permitted(caller: Principal, received: Received | Rejected) -> Received | Rejected:
+def _permitted(caller: Principal, received: IncomingEvent | Rejected) -> IncomingEvent | Rejected:
     """The same, or why the caller may not publish it."""
-    return (caller.refusal(received.written.attributes) or received) if isinstance(received, Received) else received
+    return (
+        (caller.refusal(received.written.attributes) or received) if isinstance(received, IncomingEvent) else received
+    )
 
 
 def _taken(published: Published) -> dict[str, str | UUID]:

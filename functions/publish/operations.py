@@ -5,13 +5,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from twofold.api import Described, Example
-from twofold.auth import Right
 from twofold.errors import Invalid
-from twofold.event import MAX_ATTRIBUTE
-from twofold.openapi import ProblemDetails
+from twofold.event.attribute import MAX_ATTRIBUTE_CHARS
+from twofold.web.api import Example, OperationDescription
+from twofold.web.openapi import ProblemDetails
+from twofold.web.permissions import Permission
 
-Attribute = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTE)]
+Attribute = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTE_CHARS)]
 
 
 class CloudEvent(BaseModel):
@@ -77,7 +77,7 @@ _BATCH = (
 )
 
 OPERATIONS = (
-    Described(
+    OperationDescription(
         name="publish",
         method="POST",
         path="/",
@@ -88,7 +88,7 @@ OPERATIONS = (
             "name. Without the right `events:publish:any`, `userid` can only be one's own. 422 `identity-conflict` "
             "says that the id belongs to another event already."
         ),
-        right=Right.PUBLISH,
+        right=Permission.PUBLISH,
         headers={
             "ce-specversion": "binary mode: `1.0`",
             "ce-id": "binary mode: the id",

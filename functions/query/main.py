@@ -8,15 +8,16 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from twofold import mongo
-from twofold.api import Api
-from twofold.auth import authenticator
-from twofold.events import EventRepository
-from twofold.http import Function, before_sigterm
-from twofold.logs import write_logs
-from twofold.openapi import describe
+from twofold.mongo.client import open_database
+from twofold.observability.logs import write_logs
+from twofold.observability.telemetry import Telemetry
 from twofold.settings import Settings
-from twofold.telemetry import Telemetry
+from twofold.storage.events import EventRepository
+from twofold.web.api import Api
+from twofold.web.auth import authenticator
+from twofold.web.function import Function
+from twofold.web.openapi import describe
+from twofold.web.shutdown import before_sigterm
 
 from .operations import OPERATIONS, Query
 
@@ -28,7 +29,7 @@ api = Api(OPERATIONS, authenticator(settings), partial(describe, "query", OPERAT
 @asynccontextmanager
 async def open_service(_: Telemetry) -> AsyncIterator[Query]:
     """What one worker process works with."""
-    async with mongo.connect(settings, "query") as database:
+    async with open_database(settings, "query") as database:
         events = EventRepository(database)
         service = Query(events.reader(settings), events.statistics(settings), events.live(settings))
         before_sigterm(service.live.close)

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
-from twofold.api import Call, Example, Operation
-from twofold.errors import Gone, Malformed, Missing
-from twofold.filters import Conditions, Filter, Ranged
-from twofold.http import LiveResponse
-from twofold.live import LiveEvents, Moment
-from twofold.parameters import Id
-from twofold.reading import EventOut, EventReader, Page
-from twofold.statistics import EventStatistics, Statistics, Types
+from twofold.errors import Gone, Malformed, NotFound
+from twofold.query.filters import Conditions, Filter, Ranged
+from twofold.query.parameters import EventId
+from twofold.read.live import LiveEvents, StreamItem
+from twofold.read.models import EventOut, EventPage
+from twofold.read.pages import EventReader
+from twofold.read.statistics import EventCounts, EventStatistics, TypeNames
+from twofold.web.api import Call, Example, Operation
+from twofold.web.streaming import LiveResponse
 
 RECONNECT_MS = 2000
 """How long the reader of a stream that ended waits before it connects again."""
@@ -33,10 +34,10 @@ class OneEvent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    event_id: Id
+    event_id: EventId
 
 
-async def page(call: Call[Query]) -> Page:
+async def page(call: Call[Query]) -> EventPage:
     """Some events."""
     return await call.service.reader.page(call.parameters, call.caller.scope)
 
@@ -45,16 +46,16 @@ async def one(call: Call[Query]) -> EventOut:
     """One event; another user's is no more there than one that never was."""
     event = await call.service.reader.get(call.parameters.event_id, call.caller.scope)
     if event is None:
-        raise Missing("there is no such event", "event_id")
+        raise NotFound("there is no such event", "event_id")
     return event
 
 
-async def statistics(call: Call[Query]) -> Statistics:
+async def statistics(call: Call[Query]) -> EventCounts:
     """Counts."""
     return await call.service.statistics.count(call.parameters, call.caller.scope)
 
 
-async def types(call: Call[Query]) -> Types:
+async def types(call: Call[Query]) -> TypeNames:
     """The types."""
     return await call.service.statistics.types(call.parameters, call.caller.scope)
 
@@ -69,7 +70,7 @@ async def stream(call: Call[Query]) -> Response:
     return await LiveResponse.of(following, _as_sse, "text/event-stream")
 
 
-def _as_sse(moment: Moment) -> bytes:
+def _as_sse(moment: StreamItem) -> bytes:
     """Server-sent events (HTML, 9.2): a heart-beat has no data, and moves the reader's place on all the same."""
     if moment.event is None:
         return f": here\nretry: {RECONNECT_MS}\nid: {moment.place}\n\n".encode()
@@ -93,7 +94,7 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         ),
         handle=page,
         parameters=Filter,
-        answer=Page,
+        answer=EventPage,
         of_user=True,
     ),
     Operation(
@@ -105,7 +106,7 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         handle=one,
         parameters=OneEvent,
         answer=EventOut,
-        refusals=(Missing,),
+        refusals=(NotFound,),
     ),
     Operation(
         name="getStatistics",
@@ -119,7 +120,7 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         examples=(Example("/statistics?type=order.created"),),
         handle=statistics,
         parameters=Ranged,
-        answer=Statistics,
+        answer=EventCounts,
         of_user=True,
     ),
     Operation(
@@ -130,7 +131,7 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         examples=(Example("/types"),),
         handle=types,
         parameters=Conditions,
-        answer=Types,
+        answer=TypeNames,
         of_user=True,
     ),
     Operation(

@@ -10,13 +10,14 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from twofold import mongo
-from twofold.http import Function, Json, allow
-from twofold.kafka import Sender
-from twofold.logs import write_logs
-from twofold.relaying import Relay, open_relay
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import open_database
+from twofold.observability.logs import write_logs
+from twofold.observability.telemetry import Telemetry
 from twofold.settings import SenderSettings
-from twofold.telemetry import Telemetry
+from twofold.web.bodies import JsonResponse, require_method
+from twofold.web.function import Function
+from twofold.write.relay import Relay, open_relay
 
 settings = SenderSettings()
 write_logs(settings, "relay")
@@ -25,17 +26,17 @@ write_logs(settings, "relay")
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[Relay]:
     """What one worker process works with."""
-    async with mongo.connect(settings, "relay") as database:
+    async with open_database(settings, "relay") as database:
         yield open_relay(database, Sender(settings), settings, telemetry)
 
 
 async def handle(service: Relay, request: Request) -> Response:
     """Run once, and answer what the run did; or answer the last statement. Raises `Unavailable`."""
-    allow(request, "GET", "POST")
+    require_method(request, "GET", "POST")
     if request.method == "GET":
-        return Json(await service.last_statement())
+        return JsonResponse(await service.last_statement())
     run = await service.run()
-    return Json(run or {"busy": "another relay is at it"})
+    return JsonResponse(run or {"busy": "another relay is at it"})
 
 
 function = Function("relay", settings, open_service, handle)

@@ -8,12 +8,13 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from twofold import mongo
-from twofold.http import Function, allow, read_body
-from twofold.logs import write_logs
+from twofold.mongo.client import open_database
+from twofold.observability.logs import write_logs
+from twofold.observability.telemetry import Telemetry
 from twofold.settings import Settings
-from twofold.storing import Store
-from twofold.telemetry import Telemetry
+from twofold.web.bodies import read_body, require_method
+from twofold.web.function import Function
+from twofold.write.store import Store
 
 settings = Settings()
 write_logs(settings, "store")
@@ -23,13 +24,13 @@ DURABLE = Response(status_code=200)
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[Store]:
     """What one worker process works with."""
-    async with mongo.connect(settings, "store") as database:
+    async with open_database(settings, "store") as database:
         yield Store(database, settings, lambda: datetime.now(UTC), telemetry=telemetry)
 
 
 async def handle(service: Store, request: Request) -> Response:
     """Answer 200 once the delivery is durable somewhere. Raises `Unavailable`."""
-    allow(request, "POST")
+    require_method(request, "POST")
     await service.take(request.scope["headers"], await read_body(request, settings.max_letter_bytes))
     return DURABLE
 

@@ -108,7 +108,7 @@ class Refused(Rejected):
     """What people ask for can't be had. No sink answers it: to Knative, its status would mean something else."""
 
 
-class Missing(Refused):
+class NotFound(Refused):
     """What the request names isn't there, or isn't for the caller to see: the answer is the same."""
 
     status = 404

@@ -6,9 +6,14 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Count = Annotated[int, Field(ge=1)]
+
+
 Seconds = Annotated[float, Field(gt=0)]
 
+
 _Word = TypeVar("_Word")
+
+
 Words = Annotated[
     tuple[_Word, ...], NoDecode, BeforeValidator(lambda given: given.split() if isinstance(given, str) else given)
 ]

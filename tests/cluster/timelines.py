@@ -2,7 +2,7 @@
 
 from dev.processes import wait_until
 from tests.helpers import ARRIVES_WITHIN_S, View
-from twofold.mongo import Document
+from twofold.mongo.client import Document
 
 SHOWN = ("container", "restart", "cause", "exit_code", "observed")
 

@@ -16,17 +16,16 @@ from hypothesis import strategies as st
 from dev.stack import Stack
 from tests.contract.test_reading import EVENTS, both, matches, questions
 from tests.helpers import an_event, explained, listened, looked_at, settings_of, some_events, stages
-from twofold import mongo
-from twofold.admin_events import KIN, AdminEventsRepository, Browse, Sort
 from twofold.errors import Malformed
-from twofold.event import Event
-from twofold.events import EventRepository
-from twofold.exporting import export
-from twofold.filters import Filter
-from twofold.mongo import Database
-from twofold.reading import EventOut, Unread
+from twofold.event.model import Event
+from twofold.mongo.client import Database, open_database
+from twofold.query.filters import Filter
+from twofold.read.admin_events import MAX_RELATED, AdminEventsRepository, Browse, Sort
+from twofold.read.export import encode_export
+from twofold.read.models import EventOut, UnreadableEvent
 from twofold.settings import Settings
-from twofold.setup import set_up
+from twofold.setup.run import set_up
+from twofold.storage.events import EventRepository
 
 pytestmark = pytest.mark.guarantee("R23", "R24")
 
@@ -40,7 +39,7 @@ async def filled(stack: Stack) -> AsyncIterator[AdminEventsRepository]:
         stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}", search_s=1.5, search_keys=3
     )
     await set_up(own, {})
-    async with mongo.connect(own, "tests") as database:
+    async with open_database(own, "tests") as database:
         await both(database, own, EVENTS)
         yield AdminEventsRepository(database, own)
         await database.client.drop_database(database.name)
@@ -175,7 +174,8 @@ class TestDetail:
     ) -> None:
         """Never as a whole: what lies next to the event, and that there is more."""
         events = [
-            an_event(aggregate_id="large", timestamp=MONDAY + timedelta(seconds=second)) for second in range(3 * KIN)
+            an_event(aggregate_id="large", timestamp=MONDAY + timedelta(seconds=second))
+            for second in range(3 * MAX_RELATED)
         ]
         await accept(database, events)
         detail = await AdminEventsRepository(database, settings).detail(events[75].event_id)
@@ -231,7 +231,7 @@ class TestExport:
         await database["events"].update_one({"_id": events[1].event_id}, {"$set": {"payload": "none"}})
         repository = AdminEventsRepository(database, settings)
         found = [item async for item in repository.export(Filter())]
-        assert [item.event_id for item in found if isinstance(item, Unread)] == [str(events[1].event_id)]
-        text = b"".join([piece async for piece in export(repository.export(Filter()), "json")])
+        assert [item.event_id for item in found if isinstance(item, UnreadableEvent)] == [str(events[1].event_id)]
+        text = b"".join([piece async for piece in encode_export(repository.export(Filter()), "json")])
         assert len(json.loads(text)) == 3
         assert Counter("unreadable" in item for item in json.loads(text)) == {True: 1, False: 2}

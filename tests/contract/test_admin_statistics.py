@@ -10,14 +10,14 @@ import pytest
 
 from tests.contract.test_reading import both
 from tests.helpers import an_event, explained, listened, looked_at, some_events, stages
-from twofold import mongo
-from twofold.admin_statistics import TOP, AdminStatistics
 from twofold.errors import Unavailable
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.filters import Range
-from twofold.mongo import Database
+from twofold.event.model import Event
+from twofold.mongo.client import Database
+from twofold.mongo.safe_time import server_time
+from twofold.query.filters import Range
+from twofold.read.admin_statistics import TOP, AdminStatistics
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
 
 pytestmark = pytest.mark.guarantee("R24", "R25")
 
@@ -27,7 +27,7 @@ HOUR = timedelta(hours=1)
 
 async def a_week(database: Database, settings: Settings, number: int = 300) -> list[Event]:
     """Events of the last week and of the coming hour, of few types and users."""
-    rng, now = random.Random(3), await mongo.server_time(database)
+    rng, now = random.Random(3), await server_time(database)
     events = []
     for _ in range(number):
         metadata: dict[str, Any] = {"service_name": "/shop"}
@@ -80,7 +80,7 @@ class TestLastHours:
         self, database: Database, settings: Settings
     ) -> None:
         """Also if it began long before the hours that are looked at; one that is its own first event is none."""
-        now = await mongo.server_time(database)
+        now = await server_time(database)
 
         def at(minutes: float, event_type: str, aggregate: str | None) -> Event:
             return an_event(
@@ -104,7 +104,7 @@ class TestLastHours:
         own = settings.model_copy(
             update={"error_words": ("paid",), "finishing_words": ("sent",), "statistics_sample": 2}
         )
-        now = await mongo.server_time(database)
+        now = await server_time(database)
         events = [
             an_event(event_type=f"order.{word}", aggregate_id=aggregate, timestamp=now - timedelta(minutes=age))
             for aggregate in ("a", "b", "c")
@@ -128,7 +128,7 @@ class TestLastHours:
 
     async def test_it_reads_the_hours_alone_and_by_an_index(self, database: Database, settings: Settings) -> None:
         """Whatever else `events` holds: 5 times as much, here. The counts by type and hour look at no document."""
-        now = await mongo.server_time(database)
+        now = await server_time(database)
         recent = [
             an_event(event_type="order.completed", timestamp=now - timedelta(minutes=5), aggregate_id=f"order-{n}")
             for n in range(20)

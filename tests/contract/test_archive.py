@@ -11,17 +11,18 @@ from pymongo.errors import OperationFailure
 
 from dev.stack import Stack
 from tests.helpers import altered, an_event, settings_of, some_events
-from twofold import mongo
-from twofold.archive import Archive, Deletion
-from twofold.delivery import Delivered
-from twofold.errors import Malformed, Missing, NotInLog, Unavailable
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.mongo import Database, Document
-from twofold.relaying import reconcile
+from twofold.cloudevents.decode_kafka import DeliveredEvent
+from twofold.errors import Malformed, NotFound, NotInLog, Unavailable
+from twofold.event.model import Event
+from twofold.mongo.client import Database, Document, open_database
+from twofold.mongo.documents import undecoded
+from twofold.mongo.safe_time import server_time
 from twofold.settings import Settings
-from twofold.statements import Statements
+from twofold.storage.archive import Archive, Deletion
+from twofold.storage.checkpoints import Checkpoints
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.reconcile import reconcile
 
 pytestmark = pytest.mark.guarantee("G1", "G5")
 
@@ -39,7 +40,7 @@ async def accept(database: Database, events: Sequence[Event]) -> None:
 
 
 async def log(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in events]
+    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in events]
     await EventStore(database).append(documents, [event.event_id for event in events])
 
 
@@ -66,14 +67,14 @@ class TestDeleted:
         payload = {"by": {"$ref": "c", "$id": 1, "$db": None}, "list": [{"$ref": "c", "$id": 2}], "n": 3}
         (event,) = await confirmed(database, payload=payload)
         before = await in_events(database, event.event_id)
-        earliest = await mongo.server_time(database)
+        earliest = await server_time(database)
         deletion = await archive.delete(event.event_id, "Ada", "published by mistake")
         (kept,) = await archived(database)
         assert await in_events(database, event.event_id) is None
         assert kept["event"] == before
         assert (kept["event_id"], kept["event_type"]) == (event.event_id, event.event_type)
         assert (kept["deleted_by"], kept["reason"]) == ("Ada", "published by mistake")
-        assert earliest <= kept["deleted_at"] <= await mongo.server_time(database)
+        assert earliest <= kept["deleted_at"] <= await server_time(database)
         assert await EventStore(database).get(event.event_id) == event
         assert (await archive.deletions(10)).deletions == [deletion]
 
@@ -82,7 +83,7 @@ class TestDeleted:
         (event,) = await confirmed(database)
         await archive.delete(event.event_id, "Ada", "once")
         for event_id in (event.event_id, uuid4()):
-            with pytest.raises(Missing):
+            with pytest.raises(NotFound):
                 await archive.delete(event_id, "Ada", "again")
         assert len(await archived(database)) == 1
 
@@ -93,7 +94,7 @@ class TestDeleted:
             return_exceptions=True,
         )
         assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
-        assert all(isinstance(outcome, Missing | NotInLog) for outcome in outcomes if isinstance(outcome, Exception))
+        assert all(isinstance(outcome, NotFound | NotInLog) for outcome in outcomes if isinstance(outcome, Exception))
         assert len(await archived(database)) == 1
 
     async def test_they_are_listed_the_newest_first_in_pages(self, database: Database, archive: Archive) -> None:
@@ -155,7 +156,7 @@ class TestRefused:
     async def test_one_that_is_marked_meanwhile_stays(self, database: Database, archive: Archive) -> None:
         """`reconcile` marks it between the look and the removal: the removal is conditional."""
         (event,) = await confirmed(database)
-        document = await mongo.raw(database["events"]).find_one({"_id": event.event_id})
+        document = await undecoded(database["events"]).find_one({"_id": event.event_id})
         assert document is not None
         await EventRepository(database).mark([event.event_id])
         deletion = archive_entry(event)
@@ -206,7 +207,7 @@ class TestSetBack:
         assert "expires_at" not in document
         assert await EventRepository(database).get(lost.event_id) == lost
         assert await in_events(database, kept.event_id) is None
-        stated = await Statements(database, timedelta(seconds=4)).find_out()
+        stated = await Checkpoints(database, timedelta(seconds=4)).find_out()
         assert stated.pending == 1
         assert stated.complete_up_to is not None
         assert stated.complete_up_to <= accepted.as_datetime()
@@ -240,9 +241,9 @@ class TestRights:
 
     async def test_it_may_delete_and_archive(self, stack: Stack) -> None:
         own = settings_of(stack, mongodb_uri=stack.function_environment("admin")["MONGODB_URI"])
-        async with mongo.connect(settings_of(stack), "tests") as everything:
+        async with open_database(settings_of(stack), "tests") as everything:
             (event,) = await confirmed(everything)
-        async with mongo.connect(own, "tests") as database:
+        async with open_database(own, "tests") as database:
             await Archive(database).delete(event.event_id, "Ada", "a test of rights")
             assert (await Archive(database).deletions(1)).deletions[0].event_id == event.event_id
 

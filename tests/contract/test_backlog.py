@@ -11,14 +11,16 @@ from kafka.structs import OffsetAndMetadata
 
 from dev.broker import Broker
 from tests.helpers import an_event, without_kafka
-from twofold.cloudevents import Record, to_kafka
+from twofold.cloudevents.encode import KafkaRecord, encode_kafka
 from twofold.errors import Unavailable
-from twofold.event import Event
-from twofold.events import EventRepository
-from twofold.kafka import Backlog, Sender, consumer_backlog, ensure_topic
-from twofold.mongo import Database
-from twofold.relaying import Relay, open_relay
+from twofold.event.model import Event
+from twofold.kafka.lag import Backlog, read_backlog
+from twofold.kafka.sender import Sender
+from twofold.kafka.topic import ensure_topic
+from twofold.mongo.client import Database
 from twofold.settings import Settings
+from twofold.storage.events import EventRepository
+from twofold.write.relay import Relay, open_relay
 
 pytestmark = pytest.mark.guarantee("R9")
 
@@ -39,7 +41,7 @@ async def relay(database: Database, settings: Settings) -> AsyncIterator[Relay]:
     await asyncio.to_thread(sender.close, 0.0)
 
 
-def put(settings: Settings, records: list[tuple[int, datetime]], record: Record | None = None) -> None:
+def put(settings: Settings, records: list[tuple[int, datetime]], record: KafkaRecord | None = None) -> None:
     """Records into those partitions, with those times."""
     value, key, headers = (record.value, record.key, list(record.headers)) if record else (b"{}", b"", [])
     with KafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers) as producer:
@@ -59,14 +61,14 @@ def commit(settings: Settings, offsets: dict[int, int]) -> None:
 
 
 def test_an_empty_topic_has_no_lag(settings: Settings) -> None:
-    assert consumer_backlog(settings) == Backlog(dict.fromkeys(range(4), 0), None)
+    assert read_backlog(settings) == Backlog(dict.fromkeys(range(4), 0), None)
 
 
 def test_lag_is_what_is_not_committed_by_partition(settings: Settings) -> None:
     now = datetime.now(UTC)
     put(settings, [(0, now), (0, now), (0, now), (2, now)])
     commit(settings, {0: 1})
-    backlog = consumer_backlog(settings)
+    backlog = read_backlog(settings)
     assert backlog.lag == {0: 2, 1: 0, 2: 1, 3: 0}
 
 
@@ -74,7 +76,7 @@ def test_a_group_that_has_read_everything_holds_nothing(settings: Settings) -> N
     now = datetime.now(UTC)
     put(settings, [(0, now), (1, now)])
     commit(settings, {0: 1, 1: 1})
-    backlog = consumer_backlog(settings)
+    backlog = read_backlog(settings)
     assert (sum(backlog.lag.values()), backlog.waiting_since) == (0, None)
     assert not backlog.may_hold(now)
 
@@ -84,7 +86,7 @@ def test_a_group_that_is_behind_may_hold_what_was_sent_after_the_oldest_that_wai
     now = datetime.now(UTC).replace(microsecond=0)
     put(settings, [(0, now - 3 * MINUTE), (0, now - 2 * MINUTE), (0, now - MINUTE), (1, now)])
     commit(settings, {0: 1})
-    backlog = consumer_backlog(settings)
+    backlog = read_backlog(settings)
     assert backlog.waiting_since == now - 2 * MINUTE
     assert backlog.may_hold(now)
     assert backlog.may_hold(now - 2 * MINUTE)
@@ -96,7 +98,7 @@ def test_what_was_committed_of_a_log_that_was_lost_counts_for_nothing(settings: 
     now = datetime.now(UTC)
     put(settings, [(0, now), (0, now)])
     commit(settings, {0: 100})
-    assert consumer_backlog(settings).lag[0] == 2
+    assert read_backlog(settings).lag[0] == 2
 
 
 @pytest.mark.apache
@@ -109,13 +111,13 @@ def test_what_expired_before_it_was_read_counts_for_nothing(settings: Settings, 
     commit(own, {0: 1})
     with closing(KafkaAdminClient(bootstrap_servers=apache.bootstrap)) as admin:
         admin.delete_records({TopicPartition(own.kafka_topic, 0): 2})
-    assert consumer_backlog(own) == Backlog(dict.fromkeys(range(4), 0), None)
+    assert read_backlog(own) == Backlog(dict.fromkeys(range(4), 0), None)
 
 
 @pytest.mark.slow
 def test_a_broker_that_is_away_is_told(settings: Settings) -> None:
     with pytest.raises(Unavailable, match="Kafka"):
-        consumer_backlog(without_kafka(settings))
+        read_backlog(without_kafka(settings))
 
 
 async def accept(database: Database, event: Event) -> None:
@@ -130,7 +132,7 @@ async def test_the_relay_holds_what_waits_in_the_topic_until_the_group_has_passe
     """While `store` is behind, sending again would only make it more."""
     event = an_event()
     await accept(database, event)
-    await asyncio.to_thread(put, settings, [(0, datetime.now(UTC) - 2 * MINUTE)], to_kafka(event))
+    await asyncio.to_thread(put, settings, [(0, datetime.now(UTC) - 2 * MINUTE)], encode_kafka(event))
     run = await relay.run()
     assert run is not None
     assert (run.held, run.resent) == (1, 0)

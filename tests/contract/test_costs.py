@@ -10,14 +10,15 @@ import pytest
 from bson.timestamp import Timestamp
 
 from tests.helpers import an_event, some_events
-from twofold.delivery import Delivered
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Backlog, Sender
-from twofold.mongo import Database, Document
-from twofold.relaying import Relay
+from twofold.cloudevents.decode_kafka import DeliveredEvent
+from twofold.event.model import Event
+from twofold.kafka.lag import Backlog
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database, Document
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.relay import Relay
 
 pytestmark = pytest.mark.guarantee("G5", "G10")
 
@@ -70,7 +71,7 @@ async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, setti
     await relay.run()  # its statement counts what is stored; the next one counts from there
     events = some_events(DUE)
     await accept(database, [*events[5:], *events[:5]])
-    there = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in events[:5]]
+    there = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in events[:5]]
     await EventStore(database).append(there, [event.event_id for event in events[:5]])
     async with profiled(database) as operations:
         run = await relay.run()

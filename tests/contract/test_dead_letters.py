@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from tests.helpers import Raw, altered, an_event, delivered, plain_record
-from twofold.dead_letters import DeadLetter, DeadLetters
-from twofold.delivery import Delivered
+from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Conflict, Malformed, Rejected, UnknownReplay
-from twofold.event import Event
-from twofold.mongo import Database
+from twofold.event.model import Event
+from twofold.mongo.client import Database
+from twofold.storage.dead_letters import DeadLetter, DeadLetters
 
 pytestmark = pytest.mark.guarantee("G4", "R10")
 
@@ -23,7 +23,7 @@ def letter(
     offset: int | None = 2,
 ) -> DeadLetter:
     headers, body = request
-    received = Delivered(event.document()) if event else None
+    received = DeliveredEvent(event.document()) if event else None
     return DeadLetter(headers, body, reason or Malformed("no JSON"), partition, offset, received)
 
 
@@ -106,7 +106,7 @@ async def test_two_events_under_one_id_are_two_letters(database: Database) -> No
 async def test_a_replay_has_a_letter_of_its_own(database: Database) -> None:
     """Its headers say `replayid`: redriven, the event's own letter must not."""
     letters, event = DeadLetters(database), an_event()
-    replayed = Delivered(event.document(), replay_id="r-1")
+    replayed = DeliveredEvent(event.document(), replay_id="r-1")
     headers, body = delivered(event, replayid="r-1")
     await letters.keep(DeadLetter(headers, body, UnknownReplay("a replayed event must be known"), 1, 2, replayed))
     await letters.keep(letter(delivered(event, 1, 3), Conflict("other content"), event, offset=3))

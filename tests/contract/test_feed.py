@@ -10,14 +10,14 @@ from uuid import UUID
 import pytest
 
 from tests.helpers import an_event, listened, some_events
-from twofold import mongo
-from twofold.delivery import Delivered
+from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Malformed
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.feed import Feed, Place
-from twofold.mongo import Database
+from twofold.event.model import Event
+from twofold.mongo.client import Database
+from twofold.mongo.safe_time import server_time
+from twofold.read.feed import Feed, FeedCursor
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
 
 LONGEST_INSERT = timedelta(seconds=1)
 MUCH = 16_000_000
@@ -33,22 +33,22 @@ def feed(database: Database) -> Feed:
 
 
 async def log(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in events]
+    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in events]
     await EventStore(database).append(documents, [event.event_id for event in events])
 
 
 @asynccontextmanager
 async def committing_late(database: Database, events: Sequence[Event]) -> AsyncIterator[None]:
     """Insert the events, with their `seq`, and let nobody see them before the end of the block."""
-    documents = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in events]
+    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in events]
     async with database.client.start_session() as session, await session.start_transaction():
         await database["event_store"].insert_many(documents, session=session)
         yield
 
 
-async def follow(feed: Feed, number: int, limit: int = 1000, after: Place | None = None) -> list[UUID]:
+async def follow(feed: Feed, number: int, limit: int = 1000, after: FeedCursor | None = None) -> list[UUID]:
     """What a reader gets from the feed until it has that many; and then what still comes."""
-    place, got = after or Place.start(), list[UUID]()
+    place, got = after or FeedCursor.start(), list[UUID]()
     while len(got) < number:
         stretch = await feed.wait(place, limit, MUCH, timedelta(seconds=20))
         if not stretch.documents:
@@ -68,7 +68,7 @@ async def test_an_event_that_commits_late_is_never_skipped(database: Database, f
     late, early = an_event(), an_event()
     async with committing_late(database, [late]):
         await log(database, [early])
-        first = await feed.read(Place.start(), 10, MUCH)
+        first = await feed.read(FeedCursor.start(), 10, MUCH)
     got = [document["_id"] for document in first.documents]
     got += await follow(feed, 2 - len(got), after=first.place)
     assert got == [late.event_id, early.event_id]
@@ -102,16 +102,16 @@ async def test_pages_are_bounded_by_number_and_by_bytes(database: Database, feed
     """The event with which the bytes are reached is the last; one that is larger alone still comes."""
     await log(database, some_events(10, payload={"text": "x" * 1000}))
     assert len(await follow(feed, 10)) == 10
-    assert len((await feed.read(Place.start(), 3, MUCH)).documents) == 3
-    assert len((await feed.read(Place.start(), 10, 3000)).documents) == 3
-    assert len((await feed.read(Place.start(), 10, 1)).documents) == 1
+    assert len((await feed.read(FeedCursor.start(), 3, MUCH)).documents) == 3
+    assert len((await feed.read(FeedCursor.start(), 10, 3000)).documents) == 3
+    assert len((await feed.read(FeedCursor.start(), 10, 1)).documents) == 1
     assert len(await follow(feed, 10, limit=1)) == 10
 
 
 async def test_who_waits_gets_what_comes_or_an_empty_stretch(database: Database, feed: Feed) -> None:
     """And its place is kept."""
-    nothing = await feed.wait(Place.start(), 10, MUCH, timedelta(seconds=0.1))
-    assert (list(nothing.documents), nothing.place) == ([], Place.start())
+    nothing = await feed.wait(FeedCursor.start(), 10, MUCH, timedelta(seconds=0.1))
+    assert (list(nothing.documents), nothing.place) == ([], FeedCursor.start())
     event = an_event()
     waiting = asyncio.create_task(feed.wait(nothing.place, 10, MUCH, timedelta(seconds=30)))
     await log(database, [event])
@@ -119,9 +119,9 @@ async def test_who_waits_gets_what_comes_or_an_empty_stretch(database: Database,
 
 
 async def test_it_says_up_to_when_nothing_more_can_appear(database: Database, feed: Feed) -> None:
-    before = await mongo.server_time(database)
-    stretch = await feed.read(Place.start(), 10, MUCH)
-    assert stretch.up_to < await mongo.server_time(database) - LONGEST_INSERT
+    before = await server_time(database)
+    stretch = await feed.read(FeedCursor.start(), 10, MUCH)
+    assert stretch.up_to < await server_time(database) - LONGEST_INSERT
     assert stretch.up_to > before - LONGEST_INSERT - timedelta(seconds=3)
 
 
@@ -129,10 +129,10 @@ async def test_a_reader_can_begin_at_a_time(database: Database, feed: Feed) -> N
     """The server's time at which events came into the log, whatever the producers said."""
     await log(database, some_events(2))
     await asyncio.sleep(1.1)
-    since = (await mongo.server_time(database)).replace(microsecond=0)
+    since = (await server_time(database)).replace(microsecond=0)
     later = an_event(timestamp=datetime(2020, 1, 1, tzinfo=UTC))
     await log(database, [later])
-    assert await follow(feed, 1, after=Place.at(since)) == [later.event_id]
+    assert await follow(feed, 1, after=FeedCursor.at(since)) == [later.event_id]
 
 
 async def test_it_is_a_scan_of_its_index_from_the_place_on(database: Database, settings: Settings) -> None:
@@ -140,7 +140,7 @@ async def test_it_is_a_scan_of_its_index_from_the_place_on(database: Database, s
     await log(database, some_events(50))
     feed = Feed(database, LONGEST_INSERT)
     await follow(feed, 50)
-    middle = (await feed.read(Place.start(), 30, MUCH)).place
+    middle = (await feed.read(FeedCursor.start(), 30, MUCH)).place
     async with listened(settings) as (heard, commands):
         await Feed(heard, LONGEST_INSERT).read(middle, 10, MUCH)
         find = next(event.command for event in commands.sent if event.command_name == "find")
@@ -153,8 +153,8 @@ async def test_it_is_a_scan_of_its_index_from_the_place_on(database: Database, s
 
 class TestCursor:
     def test_it_brings_back_its_place(self) -> None:
-        for place in (Place.start(), Place(1, 2), Place(2**32 - 1, 2**32 - 1)):
-            assert Place.of_cursor(place.cursor) == place
+        for place in (FeedCursor.start(), FeedCursor(1, 2), FeedCursor(2**32 - 1, 2**32 - 1)):
+            assert FeedCursor.of_cursor(place.cursor) == place
 
     async def test_a_time_beyond_those_that_the_log_can_have_is_behind_all_of_it(
         self, database: Database, feed: Feed
@@ -166,12 +166,12 @@ class TestCursor:
             datetime(2106, 2, 7, 6, 28, 16, tzinfo=UTC),
             datetime.max.replace(tzinfo=UTC),
         ):
-            assert not (await feed.read(Place.at(moment), 10, MUCH)).documents
-            assert Place.of_cursor(Place.at(moment).cursor) == Place.at(moment)
+            assert not (await feed.read(FeedCursor.at(moment), 10, MUCH)).documents
+            assert FeedCursor.of_cursor(FeedCursor.at(moment).cursor) == FeedCursor.at(moment)
 
     @pytest.mark.parametrize(
         "cursor", ["", "x", "ZgAAAAAAAAA", "ZwAAAAAAAAAA", "Zg AAAAAAAAAA", "é", '{"$gt":0}', "A" * 12]
     )
     def test_what_is_none_is_refused(self, cursor: str) -> None:
         with pytest.raises(Malformed, match="none that was given out"):
-            Place.of_cursor(cursor)
+            FeedCursor.of_cursor(cursor)

@@ -9,9 +9,9 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from tests.helpers import an_event, some_events, without_kafka
-from twofold.cloudevents import to_kafka
+from twofold.cloudevents.encode import encode_kafka
 from twofold.errors import TooLarge, Unavailable
-from twofold.kafka import Sender
+from twofold.kafka.sender import Sender
 from twofold.settings import Settings
 
 
@@ -47,7 +47,7 @@ def no_kafka(settings: Settings) -> Settings:
 @pytest.mark.guarantee("R5")
 async def test_what_is_sent_is_in_the_topic_to_the_byte(settings: Settings) -> None:
     event = an_event()
-    record = to_kafka(event)
+    record = encode_kafka(event)
     with sending(settings) as sender:
         assert await sender.send([record]) == [None]
     ((_, key, value, headers),) = records_in(settings, 1)
@@ -59,7 +59,7 @@ async def test_an_aggregate_stays_in_one_partition_and_in_order(settings: Settin
     """Its id is the key of all its records, in the one topic that there is."""
     events = [an_event(aggregate_id=f"order-{number % 5}", payload={"number": number}) for number in range(50)]
     with sending(settings) as sender:
-        assert set(await sender.send([to_kafka(event) for event in events])) == {None}
+        assert set(await sender.send([encode_kafka(event) for event in events])) == {None}
     records = records_in(settings, 50)
     for aggregate in range(5):
         mine = [(partition, value) for partition, key, value, _ in records if key == f"order-{aggregate}".encode()]
@@ -72,17 +72,17 @@ async def test_an_aggregate_stays_in_one_partition_and_in_order(settings: Settin
 def test_without_kafka_no_more_than_the_capacity_is_held(no_kafka: Settings) -> None:
     """What does not fit is left at once, and what was held is given up: nothing waits for a broker for ever."""
     with sending(no_kafka) as sender:
-        assert sender.offer([to_kafka(event) for event in some_events(15)]) == 10
-        assert sender.offer([to_kafka(an_event())]) == 0
+        assert sender.offer([encode_kafka(event) for event in some_events(15)]) == 10
+        assert sender.offer([encode_kafka(an_event())]) == 0
         assert sender.flush(15.0)
-        assert sender.offer([to_kafka(an_event())]) == 1
+        assert sender.offer([encode_kafka(an_event())]) == 1
 
 
 @pytest.mark.guarantee("G7")
 async def test_without_kafka_each_record_is_given_up_in_time(no_kafka: Settings) -> None:
     """Also those for which there is no room."""
     with sending(no_kafka) as sender:
-        outcomes = await sender.send([to_kafka(event) for event in some_events(12)])
+        outcomes = await sender.send([encode_kafka(event) for event in some_events(12)])
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 12
 
 
@@ -91,7 +91,7 @@ async def test_a_record_that_was_not_waited_for_is_not_called_acknowledged(
     no_kafka: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither when the time is over, nor when the sender was closed meanwhile and holds nothing any more."""
-    records = [to_kafka(event) for event in some_events(2)]
+    records = [encode_kafka(event) for event in some_events(2)]
     with sending(no_kafka) as sender:
         monkeypatch.setattr(sender, "flush", lambda _: False)
         assert [type(outcome) for outcome in await sender.send(records)] == [Unavailable] * 2
@@ -108,7 +108,7 @@ async def test_a_record_that_was_not_waited_for_is_not_called_acknowledged(
 @pytest.mark.guarantee("G7")
 def test_no_more_than_the_bytes_that_were_allowed_are_held(no_kafka: Settings) -> None:
     """A few large records must not take the memory that many small ones may."""
-    record = to_kafka(an_event(payload={"text": "x" * 1000}))
+    record = encode_kafka(an_event(payload={"text": "x" * 1000}))
     with sending(no_kafka.model_copy(update={"send_capacity_bytes": 4096})) as sender:
         assert 0 < sender.offer([record] * 5) < 5
 
@@ -118,14 +118,14 @@ def test_an_offer_never_waits_for_kafka(no_kafka: Settings) -> None:
     """The reply comes from the event loop that offers."""
     with sending(no_kafka) as sender:
         start = time.monotonic()
-        sender.offer([to_kafka(an_event())])
+        sender.offer([encode_kafka(an_event())])
         assert time.monotonic() - start < 1.0
 
 
 @pytest.mark.guarantee("G7")
 def test_closing_without_kafka_comes_to_an_end(no_kafka: Settings) -> None:
     sender = Sender(no_kafka)
-    sender.offer([to_kafka(an_event())])
+    sender.offer([encode_kafka(an_event())])
     start = time.monotonic()
     sender.close(1.0)
     assert time.monotonic() - start < 10.0
@@ -134,9 +134,9 @@ def test_closing_without_kafka_comes_to_an_end(no_kafka: Settings) -> None:
 @pytest.mark.guarantee("R7")
 async def test_a_record_that_kafka_refuses_harms_no_other(settings: Settings) -> None:
     """One over the producer's own limit is told so; the ones beside it are sent, by the same producer."""
-    large = to_kafka(an_event(payload={"text": "x" * (settings.max_record_bytes + 10_000)}))
+    large = encode_kafka(an_event(payload={"text": "x" * (settings.max_record_bytes + 10_000)}))
     with sending(settings) as sender:
-        outcomes = await sender.send([to_kafka(an_event()), large, to_kafka(an_event())])
+        outcomes = await sender.send([encode_kafka(an_event()), large, encode_kafka(an_event())])
     assert outcomes[0] is None
     assert isinstance(outcomes[1], TooLarge)
     assert outcomes[2] is None
@@ -148,14 +148,14 @@ async def test_no_more_threads_send_however_much_there_is_to_send(settings: Sett
         return len(list(Path("/proc/self/task").iterdir()))
 
     with sending(settings) as sender:
-        await sender.send([to_kafka(an_event())])
+        await sender.send([encode_kafka(an_event())])
         before = threads()
-        await sender.send([to_kafka(event) for event in some_events(500)])
+        await sender.send([encode_kafka(event) for event in some_events(500)])
         assert threads() <= before
 
 
 async def test_nothing_is_held_once_kafka_has_acknowledged(settings: Settings) -> None:
     with sending(settings) as sender:
-        sender.offer([to_kafka(event) for event in some_events(100)])
+        sender.offer([encode_kafka(event) for event in some_events(100)])
         assert sender.flush(20.0)
     assert len(records_in(settings, 100)) == 100

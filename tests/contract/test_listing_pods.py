@@ -17,12 +17,12 @@ from tests.api_server import ApiServer, api_server
 from tests.helpers import Commands, eventually, listened
 from tests.pods import IDENTITY, Sent, new_life, watcher
 from twofold.errors import Unavailable
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Sender
-from twofold.mongo import Database
-from twofold.publishing import Publisher
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.publisher import Publisher
 
 pytestmark = pytest.mark.guarantee("G6")
 

@@ -6,14 +6,15 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from tests.helpers import an_event, failing
-from twofold.cursors import cursor_of
 from twofold.errors import Gone, Malformed, Unavailable
-from twofold.event import Event
-from twofold.events import EventRepository
-from twofold.filters import Conditions
-from twofold.live import LiveEvents, Moment
-from twofold.mongo import Database, server_time
+from twofold.event.model import Event
+from twofold.mongo.client import Database
+from twofold.mongo.safe_time import server_time
+from twofold.query.cursors import encode_cursor
+from twofold.query.filters import Conditions
+from twofold.read.live import LiveEvents, StreamItem
 from twofold.settings import Settings
+from twofold.storage.events import EventRepository
 
 ALL = Conditions()
 
@@ -29,7 +30,7 @@ async def accept(database: Database, event: Event) -> None:
     await EventRepository(database).insert([document], [event.event_id])
 
 
-async def next_event(moments: AsyncGenerator[Moment]) -> Moment:
+async def next_event(moments: AsyncGenerator[StreamItem]) -> StreamItem:
     """The next moment that has an event."""
     return await anext(moment async for moment in moments if moment.event is not None)
 
@@ -75,7 +76,7 @@ async def test_an_altered_place_never_reaches_the_server(database: Database, liv
     """Each character is vouched for; so is what the place is for."""
     place = await place_behind_one(database, live)
     altered = [place[:at] + ("A" if place[at] != "A" else "B") + place[at + 1 :] for at in range(0, len(place), 7)]
-    for one in (*altered, place[:-1], place + "A", cursor_of(b"\x82", b"feed")):
+    for one in (*altered, place[:-1], place + "A", encode_cursor(b"\x82", b"feed")):
         with pytest.raises(Malformed):
             async with live.follow(ALL, one, "ann"):
                 pass

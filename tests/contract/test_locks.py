@@ -6,19 +6,19 @@ from datetime import timedelta
 import pytest
 
 from twofold.errors import Unavailable
-from twofold.locks import locked
-from twofold.mongo import Database
+from twofold.mongo.client import Database
+from twofold.mongo.lock import hold_lock
 
 MINUTE = timedelta(minutes=1)
 
 
 async def taken(database: Database, longest: timedelta = MINUTE) -> bool:
-    async with locked(database, "work", longest) as mine:
+    async with hold_lock(database, "work", longest) as mine:
         return mine is not None
 
 
 async def test_only_one_holds_it(database: Database) -> None:
-    async with locked(database, "work", MINUTE) as mine:
+    async with hold_lock(database, "work", MINUTE) as mine:
         assert mine
         assert not await taken(database)
 
@@ -28,7 +28,7 @@ async def test_of_many_at_once_only_one_gets_it(database: Database) -> None:
 
     async def ask() -> None:
         nonlocal held
-        async with locked(database, "work", MINUTE) as mine:
+        async with hold_lock(database, "work", MINUTE) as mine:
             held += mine is not None
             if mine:
                 await all_asked.wait()
@@ -43,7 +43,7 @@ async def test_of_many_at_once_only_one_gets_it(database: Database) -> None:
 
 
 async def test_another_lock_is_another_matter(database: Database) -> None:
-    async with locked(database, "other", MINUTE):
+    async with hold_lock(database, "other", MINUTE):
         assert await taken(database)
 
 
@@ -55,14 +55,14 @@ async def test_it_is_free_again_at_once_after_its_block(database: Database) -> N
 
 async def test_it_is_free_after_a_block_that_failed(database: Database) -> None:
     with pytest.raises(LookupError):
-        async with locked(database, "work", MINUTE):
+        async with hold_lock(database, "work", MINUTE):
             raise LookupError
     assert await taken(database)
 
 
 async def test_a_holder_that_died_holds_it_until_its_expiry(database: Database) -> None:
     """Nothing runs behind the death of a process: only the time that it asked for ends its hold."""
-    dead = locked(database, "work", timedelta(seconds=3))
+    dead = hold_lock(database, "work", timedelta(seconds=3))
     assert await dead.__aenter__()
     assert not await taken(database)
     await asyncio.sleep(3.1)
@@ -71,17 +71,17 @@ async def test_a_holder_that_died_holds_it_until_its_expiry(database: Database) 
 
 
 async def test_a_late_release_does_not_free_the_successors_lock(database: Database) -> None:
-    late = locked(database, "work", timedelta(seconds=0))
+    late = hold_lock(database, "work", timedelta(seconds=0))
     assert await late.__aenter__()
     await asyncio.sleep(0.05)
-    async with locked(database, "work", MINUTE) as mine:
+    async with hold_lock(database, "work", MINUTE) as mine:
         assert mine
         await late.__aexit__(None, None, None)
         assert not await taken(database)
 
 
 async def test_one_that_is_renewed_is_held_beyond_its_time(database: Database) -> None:
-    async with locked(database, "work", timedelta(seconds=3)) as mine:
+    async with hold_lock(database, "work", timedelta(seconds=3)) as mine:
         assert mine
         for _ in range(3):
             await asyncio.sleep(1.2)
@@ -91,10 +91,10 @@ async def test_one_that_is_renewed_is_held_beyond_its_time(database: Database) -
 
 async def test_one_that_another_took_is_not_renewed(database: Database) -> None:
     """Its holder learns that it works beside another, and stops."""
-    async with locked(database, "work", timedelta(seconds=0)) as late:
+    async with hold_lock(database, "work", timedelta(seconds=0)) as late:
         assert late
         await asyncio.sleep(0.05)
-        async with locked(database, "work", MINUTE):
+        async with hold_lock(database, "work", MINUTE):
             with pytest.raises(Unavailable, match="another's"):
                 await late.renew()
             assert not await taken(database)

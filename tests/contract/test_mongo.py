@@ -9,19 +9,21 @@ from pymongo import ReadPreference
 
 from dev.processes import free_port
 from tests.helpers import Commands, an_event, failing, listened, some_events
-from twofold import mongo
-from twofold.delivery import Delivered
+from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Invalid, Unavailable
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.mongo import Database, Encoded, encode, insert_once
+from twofold.event.model import Event
+from twofold.mongo.client import Database, RawDocument, open_database
+from twofold.mongo.documents import encode_document
+from twofold.mongo.insert import insert_once
+from twofold.mongo.safe_time import server_time
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
 
 pytestmark = pytest.mark.guarantee("G2")
 
 
-def document(event: Event) -> Encoded:
-    return encode(event.document())
+def document(event: Event) -> RawDocument:
+    return encode_document(event.document())
 
 
 async def insert(database: Database, *events: Event) -> list[object]:
@@ -41,7 +43,7 @@ async def seen(settings: Settings) -> AsyncIterator[tuple[Database, Commands]]:
 async def test_the_uri_cannot_weaken_the_concerns(settings: Settings) -> None:
     """Write concern, read concern and read preference are set in code, whatever the URI says."""
     weak = settings.mongodb_uri.get_secret_value() + "&w=1&readConcernLevel=local&readPreference=secondary"
-    async with mongo.connect(settings.model_copy(update={"mongodb_uri": SecretStr(weak)}), "tests") as database:
+    async with open_database(settings.model_copy(update={"mongodb_uri": SecretStr(weak)}), "tests") as database:
         assert database.write_concern.document == {"w": "majority"}
         assert database.read_concern.level == "majority"
         assert database.read_preference == ReadPreference.PRIMARY
@@ -91,7 +93,7 @@ async def test_a_write_concern_error_acknowledges_nobody(
     there, new = some_events(2)
     await insert(database, there)
     name = settings.mongodb_database
-    async with mongo.connect(settings, name) as failing_for:
+    async with open_database(settings, name) as failing_for:
         timed_out = {"code": 64, "errmsg": "waiting for replication timed out"}
         async with failing(database, name, writeConcernError=timed_out):
             with pytest.raises(Unavailable, match="durable"):
@@ -102,25 +104,25 @@ async def test_a_write_concern_error_acknowledges_nobody(
 async def test_a_connection_that_breaks_costs_no_event_and_doubles_none(settings: Settings, database: Database) -> None:
     """The driver's own retry is the same write."""
     name = settings.mongodb_database
-    async with mongo.connect(settings, name) as once, failing(database, name, closeConnection=True):
+    async with open_database(settings, name) as once, failing(database, name, closeConnection=True):
         assert await insert(once, *some_events(3)) == [None] * 3
     assert await database["event_store"].count_documents({}) == 3
 
 
 async def test_a_server_that_is_not_there_is_unavailable(settings: Settings) -> None:
     away = {"mongodb_uri": SecretStr(f"mongodb://127.0.0.1:{free_port()}/"), "mongodb_timeout_s": 0.3}
-    async with mongo.connect(settings.model_copy(update=away), "tests") as database:
+    async with open_database(settings.model_copy(update=away), "tests") as database:
         with pytest.raises(Unavailable, match="MongoDB"):
             await insert(database, an_event())
         with pytest.raises(Unavailable, match="MongoDB"):
-            await mongo.server_time(database)
+            await server_time(database)
 
 
 @pytest.mark.guarantee("R7")
 @pytest.mark.parametrize("value", ["\ud800", 2**64, object()])
 def test_what_cannot_be_encoded_is_found_before_it_joins_others(value: object) -> None:
     with pytest.raises(Invalid, match="stored"):
-        encode({"payload": {"value": value}})
+        encode_document({"payload": {"value": value}})
 
 
 @pytest.mark.guarantee("R26")
@@ -148,7 +150,7 @@ async def test_the_server_numbers_the_log_in_the_order_of_inserts(database: Data
     store = EventStore(database)
 
     async def append(events: list[Event]) -> None:
-        documents = [EventStore.encode(Delivered(event.document()), event.timestamp) for event in events]
+        documents = [EventStore.encode(DeliveredEvent(event.document()), event.timestamp) for event in events]
         await store.append(documents, [event.event_id for event in events])
 
     await asyncio.gather(*(append(some_events(20)) for _ in range(10)))

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.helpers import altered, an_event
-from twofold.delivery import Delivered
+from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import TooLarge
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Sender
-from twofold.mongo import Database
-from twofold.publishing import Publisher
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.publisher import Publisher
 
 pytestmark = pytest.mark.guarantee("G2", "G6")
 
@@ -52,7 +52,7 @@ async def test_two_observations_at_once_are_one_fact(publisher: Publisher, datab
 
 async def test_what_is_in_the_log_alone_is_not_announced_again(publisher: Publisher, database: Database) -> None:
     event = an_event()
-    document = EventStore.encode(Delivered(event.document()), datetime.now(UTC))
+    document = EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC))
     await EventStore(database).append([document], [event.event_id])
     assert await publisher.publish_observed([altered(event)]) == 0
     assert await EventRepository(database).get(event.event_id) is None

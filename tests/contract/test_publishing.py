@@ -25,17 +25,16 @@ from tests.helpers import (
     with_headers_of,
     without_kafka,
 )
-from twofold import mongo
-from twofold.cloudevents import MAX_ATTRIBUTES_BYTES, Written
+from twofold.cloudevents.decode_http import IncomingEvent
+from twofold.cloudevents.encode import MAX_ATTRIBUTES_BYTES, EncodedEvent
 from twofold.errors import Conflict, Invalid, Malformed, TooLarge, TwofoldError, Unavailable, UnknownReplay
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Sender
-from twofold.mongo import Database
-from twofold.publishing import Published, Publisher, open_publisher
-from twofold.receiving import Received
+from twofold.event.model import Event
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database, open_database
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.publisher import Published, Publisher, open_publisher
 
 
 @pytest.fixture
@@ -173,7 +172,7 @@ class TestLibrary:
         with pytest.raises(Invalid, match="32769 bytes: at most 32768"):
             await publisher.publish_base_event(with_headers_of(MAX_ATTRIBUTES_BYTES + 1))
         hop = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-        (refused,) = await publisher.publish([Received.of(largest)._replace(traceparent=hop)])
+        (refused,) = await publisher.publish([IncomingEvent.of(largest)._replace(traceparent=hop)])
         assert isinstance(refused, Invalid)
         assert await number_of(database) == 0
         assert (await publisher.publish_base_event(largest)).status == "accepted"
@@ -224,12 +223,12 @@ class TestGroupCommit:
         """However large the batch: what waits for MongoDB are documents and records."""
         made: list[weakref.ref[Held]] = []
 
-        def batch() -> Iterator[Received]:
+        def batch() -> Iterator[IncomingEvent]:
             for _ in range(10):
-                written = Written.of(an_event())
+                written = EncodedEvent.of(an_event())
                 document = Held(written.document)
                 made.append(weakref.ref(document))
-                yield Received(written._replace(document=document))
+                yield IncomingEvent(written._replace(document=document))
                 assert sum(ref() is not None for ref in made) == 1
 
         outcomes = await publisher.publish(batch())
@@ -269,14 +268,16 @@ class TestGroupCommit:
         there, new, last = some_events(3)
         await publisher.publish_base_event(there)
         refused = Malformed("no event at all")
-        outcomes = await publisher.publish([Received.of(new), refused, Received.of(there), Received.of(last)])
+        outcomes = await publisher.publish(
+            [IncomingEvent.of(new), refused, IncomingEvent.of(there), IncomingEvent.of(last)]
+        )
         assert [getattr(outcome, "status", None) for outcome in outcomes] == ["accepted", 400, "duplicate", "accepted"]
         assert outcomes[1] is refused
         assert await number_of(database) == 3
 
     async def test_one_event_twice_in_a_batch_is_stored_once(self, publisher: Publisher, database: Database) -> None:
         event = an_event()
-        outcomes = await publisher.publish([Received.of(event), Received.of(event)])
+        outcomes = await publisher.publish([IncomingEvent.of(event), IncomingEvent.of(event)])
         assert sorted(outcome.status for outcome in outcomes if isinstance(outcome, Published)) == [
             "accepted",
             "duplicate",
@@ -332,7 +333,7 @@ class TestGroupCommit:
         small = settings.model_copy(update={"group_commit_capacity": 5})
         async with open_publisher(small) as publishing:
             with pytest.raises(Unavailable):
-                await publishing.publish([Received.of(event) for event in some_events(6)])
+                await publishing.publish([IncomingEvent.of(event) for event in some_events(6)])
         assert await number_of(database) == 0
 
 
@@ -365,7 +366,7 @@ class TestMarks:
         """The log never knows an event that `events` does not."""
         uri = SecretStr(f"mongodb://127.0.0.1:{free_port()}")
         away = settings.model_copy(update={"mongodb_uri": uri, "mongodb_timeout_s": 0.5})
-        async with mongo.connect(away, "tests") as database:
+        async with open_database(away, "tests") as database:
             sender = Sender(away)
             publishing = Publisher(EventRepository(database), EventStore(database), sender, away)
             with pytest.raises(Unavailable):
@@ -382,20 +383,20 @@ class TestReplay:
     ) -> None:
         event = an_event()
         await database[known_in].insert_one(event.document())
-        (outcome,) = await publisher.publish([Received.of(event, replay_id="r-1")])
+        (outcome,) = await publisher.publish([IncomingEvent.of(event, replay_id="r-1")])
         assert isinstance(outcome, Published)
         assert outcome.status == "duplicate"
         assert await number_of(database) + await number_of(database, "event_store") == 1
 
     async def test_an_unknown_event_is_refused(self, publisher: Publisher, database: Database) -> None:
-        (outcome,) = await publisher.publish([Received.of(an_event(), replay_id="r-1")])
+        (outcome,) = await publisher.publish([IncomingEvent.of(an_event(), replay_id="r-1")])
         assert isinstance(outcome, UnknownReplay)
         assert await number_of(database) == 0
 
     async def test_other_content_under_a_known_id_is_a_conflict(self, publisher: Publisher, database: Database) -> None:
         event = an_event()
         await publisher.publish_base_event(event)
-        (outcome,) = await publisher.publish([Received.of(altered(event), replay_id="r-1")])
+        (outcome,) = await publisher.publish([IncomingEvent.of(altered(event), replay_id="r-1")])
         assert isinstance(outcome, Conflict)
 
 

@@ -18,20 +18,20 @@ from dev.stack import Stack
 from functions.query import operations
 from functions.query.operations import Query
 from tests.helpers import an_event, explained, failing, listened, looked_at, settings_of, some_events, stages
-from twofold import mongo
-from twofold.api import Call
-from twofold.auth import Principal
-from twofold.cursors import Position
-from twofold.delivery import Delivered
+from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Unavailable
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.filters import FIELDS, Conditions, Filter, Ranged
-from twofold.mongo import Database
-from twofold.reading import EventOut, EventReader
+from twofold.event.model import Event
+from twofold.mongo.client import Database, open_database
+from twofold.query.cursors import PageCursor
+from twofold.query.filters import FIELDS, Conditions, Filter, Ranged
+from twofold.read.models import EventOut
+from twofold.read.pages import EventReader
 from twofold.settings import Settings
-from twofold.setup import set_up
+from twofold.setup.run import set_up
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.web.api import Call
+from twofold.web.permissions import Principal
 
 MONDAY = datetime(2026, 7, 6, tzinfo=UTC)
 TYPES = ("order.created", "order.paid", "Order.Paid", "order", "$ne", "order.creat.d")
@@ -75,7 +75,7 @@ async def filled(stack: Stack) -> AsyncIterator[dict[str, EventReader]]:
         stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}", search_s=1.5, search_keys=3
     )
     await set_up(own, {})
-    async with mongo.connect(own, "tests") as database:
+    async with open_database(own, "tests") as database:
         yield await both(database, own, EVENTS)
         await database.client.drop_database(database.name)
 
@@ -85,7 +85,7 @@ async def both(database: Database, settings: Settings, events: list[Event]) -> d
     repository, log, now = EventRepository(database), EventStore(database), datetime.now(UTC)
     ids = [event.event_id for event in events]
     await repository.insert([repository.encode(event.document(), now) for event in events], ids)
-    await log.append([log.encode(Delivered(event.document()), now) for event in events], ids)
+    await log.append([log.encode(DeliveredEvent(event.document()), now) for event in events], ids)
     return {"events": repository.reader(settings), "event_store": log.reader(settings)}
 
 
@@ -283,7 +283,7 @@ async def test_every_query_is_an_ordered_index_scan(settings: Settings, collecti
     """All that a page sends: none reads the whole collection, and none sorts, for the index has the order of pages."""
     async with listened(settings) as (database, commands):
         reader = (await both(database, settings, EVENTS))[collection]
-        place = Position(MONDAY + timedelta(minutes=30), EVENTS[0].event_id)
+        place = PageCursor(MONDAY + timedelta(minutes=30), EVENTS[0].event_id)
         for asked in QUESTIONS.values():
             for order in ("newest", "oldest"):
                 wanted = Filter.model_validate(asked | {"order": order})

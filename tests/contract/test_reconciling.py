@@ -8,15 +8,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.helpers import altered, some_events
-from twofold.delivery import Delivered
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Backlog, Sender
-from twofold.mongo import Database, server_time
-from twofold.relaying import Reconciled, Relay, reconcile
+from twofold.cloudevents.decode_kafka import DeliveredEvent
+from twofold.event.model import Event
+from twofold.kafka.lag import Backlog
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database
+from twofold.mongo.safe_time import server_time
 from twofold.settings import Settings
-from twofold.statements import Statements
+from twofold.storage.checkpoints import Checkpoints
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.reconcile import Reconciliation, reconcile
+from twofold.write.relay import Relay
 
 pytestmark = pytest.mark.guarantee("G1", "G5", "R9")
 
@@ -30,7 +33,7 @@ def settings(settings: Settings) -> Settings:
 
 
 async def log(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in events]
+    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in events]
     await EventStore(database).append(documents, [event.event_id for event in events])
 
 
@@ -58,7 +61,7 @@ async def test_what_the_log_lacks_is_marked_and_expires_no_more(database: Databa
     events = await confirmed(database, 20)
     await lose(database, events[15:])
     since = datetime.now(UTC) - DAY
-    assert await reconcile(database, settings, since) == Reconciled(looked_at=20, marked=5)
+    assert await reconcile(database, settings, since) == Reconciliation(looked_at=20, marked=5)
     assert await marked(database) == 5
     assert await database["events"].count_documents({"expires_at": {"$exists": True}}) == 15
     (line,) = [found async for found in database["statements"].find()]
@@ -77,14 +80,14 @@ async def test_what_was_accepted_before_the_backup_and_logged_after_it_is_marked
     await log(database, events)
     await repository.confirm(ids, timedelta(days=settings.retention_days))
     await lose(database, events)
-    assert await reconcile(database, settings, backup) == Reconciled(looked_at=3, marked=3)
+    assert await reconcile(database, settings, backup) == Reconciliation(looked_at=3, marked=3)
 
 
 async def test_what_was_in_the_log_before_the_backup_is_not_asked_for(database: Database, settings: Settings) -> None:
     events = await confirmed(database, 3)
     await lose(database, events)
     later = await server_time(database) + timedelta(seconds=5)
-    assert await reconcile(database, settings, later) == Reconciled(looked_at=3)
+    assert await reconcile(database, settings, later) == Reconciliation(looked_at=3)
 
 
 async def test_the_relay_then_refills_the_log_and_the_statements_show_it(
@@ -135,7 +138,7 @@ async def test_stopped_half_way_it_is_run_again(database: Database, settings: Se
         await reconcile(database, settings, since, stop)
     assert await marked(database) == 14
     assert await database["statements"].count_documents({}) == 0, "and the log isn't trusted yet"
-    assert await reconcile(database, settings, since) == Reconciled(looked_at=30, marked=16)
+    assert await reconcile(database, settings, since) == Reconciliation(looked_at=30, marked=16)
     assert await marked(database) == 30
 
 
@@ -159,7 +162,7 @@ async def test_other_content_under_an_id_is_counted_and_nothing_is_overwritten(
     (event,) = await confirmed(database, 1)
     await lose(database, [event])
     await log(database, [altered(event)])
-    assert await reconcile(database, settings, datetime.now(UTC) - DAY) == Reconciled(looked_at=1, conflicting=1)
+    assert await reconcile(database, settings, datetime.now(UTC) - DAY) == Reconciliation(looked_at=1, conflicting=1)
 
 
 async def test_a_conflict_that_it_found_is_stated(database: Database, settings: Settings) -> None:
@@ -171,5 +174,5 @@ async def test_a_conflict_that_it_found_is_stated(database: Database, settings: 
     document = await database["events"].find_one({"_id": event.event_id})
     assert document is not None
     assert "expires_at" not in document
-    stated = await Statements(database, timedelta(seconds=4)).find_out()
+    stated = await Checkpoints(database, timedelta(seconds=4)).find_out()
     assert stated.conflicting + stated.pending == 1

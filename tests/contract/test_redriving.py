@@ -8,18 +8,19 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from tests.helpers import Raw, altered, an_event, delivered, plain_record, without_kafka
-from twofold.dead_letters import REDRIVE_WITHIN, DeadLetter, DeadLetters
-from twofold.delivery import Delivered
+from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Conflict, Malformed, TooLarge
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Backlog, Sender, consumer_backlog
-from twofold.mongo import Database, Document
-from twofold.redriving import Redrive, Redriven
-from twofold.relaying import Relay
+from twofold.event.model import Event
+from twofold.kafka.lag import Backlog, read_backlog
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database, Document
 from twofold.settings import Settings
-from twofold.storing import Store, keep_undelivered
+from twofold.storage.dead_letters import REDRIVE_WITHIN, DeadLetter, DeadLetters
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.redrive import Redrive, RedriveResult
+from twofold.write.relay import Relay
+from twofold.write.store import Store, keep_undelivered
 
 pytestmark = pytest.mark.guarantee("G4", "R12")
 
@@ -56,7 +57,7 @@ def relay(database: Database, sender: Sender, settings: Settings) -> Relay:
 
 async def bury(letters: DeadLetters, event: Event) -> DeadLetter:
     """A sound event among the dead letters: whatever was wrong has been mended."""
-    letter = DeadLetter(*delivered(event), Conflict("other content"), 0, 0, Delivered(event.document()))
+    letter = DeadLetter(*delivered(event), Conflict("other content"), 0, 0, DeliveredEvent(event.document()))
     await letters.keep(letter)
     return letter
 
@@ -89,7 +90,7 @@ async def test_a_letter_goes_through_kafka_into_the_log(
     """Dead, redriving, stored: to the topic that `store` reads, in the form that it knows; each step has its line."""
     event = an_event()
     letter = await bury(letters, event)
-    assert await redrive.redrive([letter.letter_id], "Ada") == Redriven(sent=1)
+    assert await redrive.redrive([letter.letter_id], "Ada") == RedriveResult(sent=1)
     assert (await shown(letters, letter))["state"] == "redriving"
     await store.take(*await asyncio.to_thread(next_delivery, settings))
     assert await EventStore(database).get(event.event_id) == event
@@ -134,7 +135,7 @@ async def test_two_redrives_at_once_send_it_once(
     redrives = [Redrive(DeadLetters(database), EventRepository(database), sender) for _ in range(5)]
     done = await asyncio.gather(*(each.redrive([letter.letter_id], "Ada") for each in redrives))
     assert (sum(each.sent for each in done), sum(each.not_dead for each in done)) == (1, 4)
-    assert sum((await asyncio.to_thread(consumer_backlog, settings)).lag.values()) == 1
+    assert sum((await asyncio.to_thread(read_backlog, settings)).lag.values()) == 1
 
 
 async def test_one_that_dies_half_way_leaves_a_letter_that_is_dead_again_in_time(
@@ -159,7 +160,7 @@ async def test_without_kafka_a_letter_is_dead_as_before(
     letter = await bury(letters, an_event())
     done = await Redrive(letters, EventRepository(database), sender).redrive([letter.letter_id], "Ada")
     await asyncio.to_thread(sender.close, 0.0)
-    assert done == Redriven(not_sent=1)
+    assert done == RedriveResult(not_sent=1)
     assert (await shown(letters, letter))["state"] == "dead"
     assert await lines(letters, letter) == ["redriven", "not sent"]
 
@@ -169,7 +170,7 @@ async def test_many_are_redriven_and_the_progress_is_told(letters: DeadLetters, 
     buried = [await bury(letters, an_event()) for _ in range(3)]
     ids = [letter.letter_id for letter in buried]
     heard: list[int] = []
-    assert await redrive.redrive([ids[0], an_event().event_id, *ids[1:]], "Ada", heard.append) == Redriven(3, 1)
+    assert await redrive.redrive([ids[0], an_event().event_id, *ids[1:]], "Ada", heard.append) == RedriveResult(3, 1)
     assert heard == [1, 2, 3, 4]
 
 
@@ -182,7 +183,7 @@ async def test_discarding_names_who_and_why_and_removes_nothing(letters: DeadLet
     (line,) = kept["history"]
     assert (line["what"], line["by"], line["why"]) == ("discarded", "Ada", "a $test of $$ROOT")
     assert not await letters.discard(letter.letter_id, "Bob", "once more")
-    assert await redrive.redrive([letter.letter_id], "Bob") == Redriven(not_dead=1)
+    assert await redrive.redrive([letter.letter_id], "Bob") == RedriveResult(not_dead=1)
 
 
 @pytest.mark.guarantee("G5")
@@ -363,7 +364,7 @@ async def test_what_was_discarded_stays_so_unless_it_fails_for_another_reason(le
     await letters.discard(letter.letter_id, "Ada", "a test")
     await bury(letters, event)
     assert (await shown(letters, letter))["state"] == "discarded"
-    large = DeadLetter(*delivered(event), TooLarge("Kafka refuses it"), 0, 0, Delivered(event.document()))
+    large = DeadLetter(*delivered(event), TooLarge("Kafka refuses it"), 0, 0, DeliveredEvent(event.document()))
     await letters.keep(large)
     kept = await shown(letters, letter)
     assert (kept["state"], kept["reason"], kept["times"]) == ("dead", "too-large", 3)

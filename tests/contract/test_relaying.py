@@ -13,17 +13,18 @@ from bson.timestamp import Timestamp
 from kafka import KafkaConsumer, TopicPartition
 
 from tests.helpers import altered, an_event, delivered, eventually, failing, listened, some_events, without_kafka
-from twofold import mongo
-from twofold.dead_letters import DeadLetter, DeadLetters
-from twofold.delivery import Delivered
+from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Conflict, Unavailable
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Backlog, Sender
-from twofold.mongo import Database
-from twofold.relaying import LONGEST_HOLD, Relay, Run, open_relay
+from twofold.event.model import Event
+from twofold.kafka.lag import Backlog
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database, open_database
+from twofold.mongo.safe_time import server_time
 from twofold.settings import Settings
+from twofold.storage.dead_letters import DeadLetter, DeadLetters
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.relay import LONGEST_HOLD, Relay, RelayRun, open_relay
 
 pytestmark = pytest.mark.guarantee("G5", "R9")
 
@@ -56,7 +57,7 @@ def relay(database: Database, sender: Sender, settings: Settings) -> Relay:
     return a_relay(database, sender, settings)
 
 
-async def ran(relay: Relay) -> Run | None:
+async def ran(relay: Relay) -> RelayRun | None:
     """What a run did, without the statement that it ended with: that has tests of its own."""
     run = await relay.run()
     return run and replace(run, statement=None)
@@ -72,13 +73,13 @@ async def publish(database: Database, events: Iterable[Event]) -> None:
 async def log(database: Database, events: Iterable[Event]) -> None:
     """Put the events into `event_store` as `store` does."""
     listed = list(events)
-    documents = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in listed]
+    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in listed]
     await EventStore(database).append(documents, [event.event_id for event in listed])
 
 
 async def bury(database: Database, event: Event) -> None:
     headers, body = delivered(event)
-    letter = DeadLetter(headers, body, Conflict("other content"), 0, 0, Delivered(event.document()))
+    letter = DeadLetter(headers, body, Conflict("other content"), 0, 0, DeliveredEvent(event.document()))
     await DeadLetters(database).keep(letter)
 
 
@@ -117,12 +118,12 @@ class TestConfirmed:
         event = an_event()
         await publish(database, [event])
         await log(database, [event])
-        before = await mongo.server_time(database)
-        assert await ran(relay) == Run(confirmed=1)
+        before = await server_time(database)
+        assert await ran(relay) == RelayRun(confirmed=1)
         found = await document(database, event)
         assert "outbox" not in found
         started = found["expires_at"].replace(tzinfo=UTC) - timedelta(days=settings.retention_days)
-        assert before <= started <= await mongo.server_time(database)
+        assert before <= started <= await server_time(database)
         assert settings.retention_days == 3.0
 
     async def test_the_expiry_is_computed_by_the_server(self, settings: Settings, database: Database) -> None:
@@ -148,7 +149,7 @@ class TestConfirmed:
         """Kafka's acknowledgement is none: the event has been sent, and that is all."""
         event = an_event()
         await publish(database, [event])
-        assert await ran(relay) == Run(resent=1)
+        assert await ran(relay) == RelayRun(resent=1)
         found = await document(database, event)
         assert "outbox" in found
         assert "expires_at" not in found
@@ -161,7 +162,7 @@ class TestConfirmed:
         await publish(database, [event])
         await log(database, [event])
         relay = a_relay(database, sender, settings.model_copy(update={"relay_first_look_s": 60.0}))
-        assert await ran(relay) == Run()
+        assert await ran(relay) == RelayRun()
         assert (await document(database, event))["outbox"] == {"state": "new", "tries": 0}
 
     async def test_what_was_confirmed_is_not_looked_at_again(self, relay: Relay, database: Database) -> None:
@@ -171,7 +172,7 @@ class TestConfirmed:
         await log(database, [event])
         await relay.run()
         before = await document(database, event)
-        assert await ran(relay) == Run()
+        assert await ran(relay) == RelayRun()
         assert await document(database, event) == before
 
     async def test_it_goes_on_until_nothing_is_due(
@@ -181,7 +182,7 @@ class TestConfirmed:
         events = some_events(50)
         await publish(database, events)
         await log(database, events)
-        assert await ran(a_relay(database, sender, small)) == Run(confirmed=50)
+        assert await ran(a_relay(database, sender, small)) == RelayRun(confirmed=50)
 
     async def test_it_ends_when_its_budget_is_spent(
         self, database: Database, sender: Sender, settings: Settings
@@ -192,7 +193,7 @@ class TestConfirmed:
         await log(database, events)
         small = settings.model_copy(update={"relay_batch": 7, "relay_budget_s": 2.5})
         ticks = iter(range(100))
-        assert await ran(a_relay(database, sender, small, lambda: next(ticks))) == Run(confirmed=14)
+        assert await ran(a_relay(database, sender, small, lambda: next(ticks))) == RelayRun(confirmed=14)
 
     async def test_all_kinds_at_once_are_each_treated_as_their_own(self, relay: Relay, database: Database) -> None:
         confirmed, missing = some_events(5), some_events(4)
@@ -201,7 +202,7 @@ class TestConfirmed:
         await log(database, [*confirmed, *map(altered, conflicting)])
         for event in dead:
             await bury(database, event)
-        assert await ran(relay) == Run(confirmed=5, resent=4, conflicting=3, dead=2)
+        assert await ran(relay) == RelayRun(confirmed=5, resent=4, conflicting=3, dead=2)
 
 
 class TestExpiry:
@@ -215,7 +216,7 @@ class TestExpiry:
         await database["events"].update_many({}, {"$set": {"seq": long_ago, "stored_at": long_ago.as_datetime()}})
         await log(database, [there])
         relay = a_relay(database, sender, settings.model_copy(update={"retention_days": 1e-9}))
-        assert await ran(relay) == Run(confirmed=1, resent=1)
+        assert await ran(relay) == RelayRun(confirmed=1, resent=1)
 
         async def left() -> set[UUID]:
             return {found["_id"] async for found in database["events"].find({}, {"_id": 1})}
@@ -230,7 +231,7 @@ class TestExpiry:
         assert await left() == {missing.event_id}
         await log(database, [missing])
         await make_due(database)
-        assert await ran(relay) == Run(confirmed=1)
+        assert await ran(relay) == RelayRun(confirmed=1)
         await eventually(both_are_gone)
 
 
@@ -243,35 +244,35 @@ class TestGivenUp:
         event = an_event()
         await publish(database, [event])
         await log(database, [altered(event)])
-        assert await ran(relay) == Run(conflicting=1)
+        assert await ran(relay) == RelayRun(conflicting=1)
         found = await document(database, event)
         assert found["outbox"] == {"tries": 0, "state": "conflicting"}
         assert "expires_at" not in found
-        assert await ran(relay) == Run()
+        assert await ran(relay) == RelayRun()
 
     async def test_a_dead_event_keeps_its_mark_and_is_tried_no_more(self, relay: Relay, database: Database) -> None:
         event = an_event()
         await publish(database, [event])
         await bury(database, event)
-        assert await ran(relay) == Run(dead=1)
+        assert await ran(relay) == RelayRun(dead=1)
         found = await document(database, event)
         assert found["outbox"] == {"tries": 0, "state": "dead"}
         assert "expires_at" not in found
-        assert await ran(relay) == Run()
+        assert await ran(relay) == RelayRun()
 
     async def test_another_dead_event_under_its_id_does_not_stop_it(self, relay: Relay, database: Database) -> None:
         """Somebody's forgery among the dead letters is not this event."""
         event = an_event()
         await publish(database, [event])
         await bury(database, altered(event))
-        assert await ran(relay) == Run(resent=1)
+        assert await ran(relay) == RelayRun(resent=1)
 
     async def test_an_unreadable_document_does_not_stop_the_others(self, relay: Relay, database: Database) -> None:
         """Somebody with more rights than ours may have changed it by hand."""
         broken, event = some_events(2)
         await publish(database, [broken, event])
         await database["events"].update_one({"_id": broken.event_id}, {"$set": {"event_type": "no type"}})
-        assert await ran(relay) == Run(unreadable=1, resent=1)
+        assert await ran(relay) == RelayRun(unreadable=1, resent=1)
         assert (await document(database, broken))["outbox"]["state"] == "unreadable"
 
     async def test_a_document_that_was_changed_never_reaches_the_log(self, relay: Relay, database: Database) -> None:
@@ -279,7 +280,7 @@ class TestGivenUp:
         changed, event = some_events(2)
         await publish(database, [changed, event])
         await database["events"].update_one({"_id": changed.event_id}, {"$set": {"payload": {"total": 1_000_000}}})
-        assert await ran(relay) == Run(unreadable=1, resent=1)
+        assert await ran(relay) == RelayRun(unreadable=1, resent=1)
         assert (await document(database, changed))["outbox"]["state"] == "unreadable"
 
 
@@ -292,7 +293,7 @@ class TestSentAgain:
         for event in events:
             await publish(database, [event])
             await asyncio.sleep(0.002)
-        assert await ran(relay) == Run(resent=20)
+        assert await ran(relay) == RelayRun(resent=20)
         assert sent(settings, 20) == [str(event.event_id) for event in events]
 
     @pytest.mark.guarantee("R5", "R26")
@@ -317,8 +318,8 @@ class TestSentAgain:
         await publish(database, [event])
         waits = []
         for tries in range(1, 9):
-            now = await mongo.server_time(database)
-            assert await ran(relay) == Run(resent=1)
+            now = await server_time(database)
+            assert await ran(relay) == RelayRun(resent=1)
             mark = (await document(database, event))["outbox"]
             assert mark["tries"] == tries
             waits.append(round((mark["next_try"].replace(tzinfo=UTC) - now) / MINUTE))
@@ -337,13 +338,13 @@ class TestSentAgain:
 
         await eventually(noted, within=4)
         assert not running.done()
-        assert await running == Run(unsent=1)
+        assert await running == RelayRun(unsent=1)
         await asyncio.to_thread(sender.close, 0.0)
 
     async def test_it_is_not_sent_again_before_its_time(self, relay: Relay, database: Database) -> None:
         await publish(database, [an_event()])
-        assert await ran(relay) == Run(resent=1)
-        assert await ran(relay) == Run()
+        assert await ran(relay) == RelayRun(resent=1)
+        assert await ran(relay) == RelayRun()
 
     async def test_once_it_arrives_it_is_confirmed(self, relay: Relay, database: Database) -> None:
         event = an_event()
@@ -351,7 +352,7 @@ class TestSentAgain:
         await relay.run()
         await log(database, [event])
         await make_due(database)
-        assert await ran(relay) == Run(confirmed=1)
+        assert await ran(relay) == RelayRun(confirmed=1)
 
     @pytest.mark.guarantee("G7")
     async def test_a_broker_that_goes_away_meanwhile_costs_a_try_and_no_mark(
@@ -361,7 +362,7 @@ class TestSentAgain:
         events = some_events(5)
         await publish(database, events)
         sender = Sender(away)
-        assert await ran(a_relay(database, sender, away)) == Run(unsent=5)
+        assert await ran(a_relay(database, sender, away)) == RelayRun(unsent=5)
         await asyncio.to_thread(sender.close, 0.0)
         for event in events:
             assert (await document(database, event))["outbox"]["tries"] == 1
@@ -375,7 +376,7 @@ class TestSentAgain:
         there, missing = some_events(2)
         await publish(database, [there, missing])
         await log(database, [there])
-        assert await ran(open_relay(database, Sender(away), away)) == Run(confirmed=1)
+        assert await ran(open_relay(database, Sender(away), away)) == RelayRun(confirmed=1)
         assert (await document(database, missing))["outbox"] == {"state": "new", "tries": 0}
 
     @pytest.mark.guarantee("G4")
@@ -386,7 +387,7 @@ class TestSentAgain:
         events, large = some_events(5), an_event(payload={"text": "x" * 20_000})
         await publish(database, [events[0], large, *events[1:]])
         sender = Sender(settings.model_copy(update={"max_record_bytes": 10_000}))
-        assert await ran(a_relay(database, sender, settings)) == Run(resent=5, dead=1)
+        assert await ran(a_relay(database, sender, settings)) == RelayRun(resent=5, dead=1)
         await asyncio.to_thread(sender.close, 0.0)
         (letter,) = [found async for found in database["dead_letters"].find()]
         assert (letter["reason"], letter["body"], letter["event_id"]) == (
@@ -395,7 +396,7 @@ class TestSentAgain:
             large.event_id,
         )
         assert (await document(database, large))["outbox"]["state"] == "dead"
-        again = DeadLetter(*delivered(large), Conflict("other content"), 0, 0, Delivered(large.document()))
+        again = DeadLetter(*delivered(large), Conflict("other content"), 0, 0, DeliveredEvent(large.document()))
         assert again.letter_id == letter["_id"], "wherever the event fails, it is the same letter"
 
 
@@ -422,7 +423,7 @@ class TestLarge:
         await publish(database, [huge])
         small = settings.model_copy(update={"relay_bytes": 3 * self.SIZE + 5_000})
         async with listened(settings) as (own, commands):
-            assert await ran(a_relay(own, sender, small)) == Run(resent=31)
+            assert await ran(a_relay(own, sender, small)) == RelayRun(resent=31)
         loads = [
             sent.command for sent in commands.sent if sent.command_name == "find" and sent.command["find"] == "events"
         ]
@@ -436,7 +437,7 @@ class TestLarge:
         """What it would not take has not been tried, so its back-off must not grow."""
         narrow = settings.model_copy(update={"send_capacity": 7, "send_capacity_bytes": 5 * self.SIZE})
         sender = Sender(narrow)
-        assert await ran(a_relay(database, sender, narrow)) == Run(resent=30)
+        assert await ran(a_relay(database, sender, narrow)) == RelayRun(resent=30)
         await asyncio.to_thread(sender.close, 0.0)
         assert await database["events"].count_documents({"outbox.tries": 1}) == 30
 
@@ -456,7 +457,7 @@ class TestLarge:
     ) -> None:
         small = settings.model_copy(update={"relay_bytes": 5 * self.SIZE, "relay_budget_s": 2.5})
         ticks = iter(range(100))
-        assert await ran(a_relay(database, sender, small, lambda: next(ticks))) == Run(resent=8)
+        assert await ran(a_relay(database, sender, small, lambda: next(ticks))) == RelayRun(resent=8)
 
 
 @pytest.mark.guarantee("R9")
@@ -469,7 +470,7 @@ class TestHeld:
         event = an_event()
         await publish(database, [event])
         behind = waiting(datetime.now(UTC) - MINUTE)
-        assert await ran(a_relay(database, sender, settings, backlog=behind)) == Run(held=1)
+        assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(held=1)
         mark = (await document(database, event))["outbox"]
         assert (mark["state"], mark["tries"]) == ("pending", 0)
         assert "sent_at" not in mark
@@ -480,8 +481,8 @@ class TestHeld:
     ) -> None:
         """The record's time is a publisher's, the mark's is the server's: they may be some seconds apart."""
         await publish(database, [an_event()])
-        behind = waiting(await mongo.server_time(database) + timedelta(seconds=later_s))
-        assert await ran(a_relay(database, sender, settings, backlog=behind)) == Run(held=1)
+        behind = waiting(await server_time(database) + timedelta(seconds=later_s))
+        assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(held=1)
 
     async def test_what_the_group_has_passed_is_sent_again(
         self, database: Database, sender: Sender, settings: Settings
@@ -489,7 +490,7 @@ class TestHeld:
         """The oldest record that waits was sent well after it."""
         await publish(database, [an_event()])
         behind = waiting(datetime.now(UTC) + MINUTE)
-        assert await ran(a_relay(database, sender, settings, backlog=behind)) == Run(resent=1)
+        assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(resent=1)
 
     async def test_it_is_sent_all_the_same_after_an_hour(
         self, database: Database, sender: Sender, settings: Settings
@@ -501,7 +502,7 @@ class TestHeld:
         sent_at = {"outbox": {"state": "pending", "tries": 1, "sent_at": long_ago, "next_try": long_ago}}
         await database["events"].update_one({"_id": event.event_id}, {"$set": sent_at})
         behind = waiting(long_ago - MINUTE)
-        assert await ran(a_relay(database, sender, settings, backlog=behind)) == Run(resent=1)
+        assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(resent=1)
 
     async def test_what_is_in_the_log_is_confirmed_whatever_waits(
         self, database: Database, sender: Sender, settings: Settings
@@ -510,7 +511,7 @@ class TestHeld:
         await publish(database, [event])
         await log(database, [event])
         behind = waiting(datetime.now(UTC) - MINUTE)
-        assert await ran(a_relay(database, sender, settings, backlog=behind)) == Run(confirmed=1)
+        assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(confirmed=1)
 
 
 def waiting(since: datetime) -> Callable[[], Awaitable[Backlog]]:
@@ -533,12 +534,12 @@ class TestOneAtATime:
             return await database["locks"].find_one({"_id": "relay"}) is not None
 
         slow = failing(database, name, failCommands=["find"], blockConnection=True, blockTimeMS=3000)
-        async with mongo.connect(settings, name) as own, slow:
+        async with open_database(settings, name) as own, slow:
             running = asyncio.create_task(ran(a_relay(own, sender, settings)))
             await eventually(locked)
             assert await relay.run() is None
-            assert await running == Run(resent=1)
-        assert await ran(relay) == Run()
+            assert await running == RelayRun(resent=1)
+        assert await ran(relay) == RelayRun()
 
     async def test_many_at_once_send_each_event_once(
         self, database: Database, sender: Sender, settings: Settings
@@ -553,9 +554,9 @@ class TestOneAtATime:
         """503, so that PingSource comes again, and nothing is taken for done."""
         name = settings.mongodb_database
         await publish(database, [an_event()])
-        async with mongo.connect(settings, name) as own:
+        async with open_database(settings, name) as own:
             once = a_relay(own, sender, settings)
             async with failing(database, name, failCommands=["find"], times=5, errorCode=13):
                 with pytest.raises(Unavailable):
                     await once.run()
-            assert await ran(once) == Run(resent=1), "and the lock is free again"
+            assert await ran(once) == RelayRun(resent=1), "and the lock is free again"

@@ -17,17 +17,19 @@ from dev.broker import Broker
 from dev.processes import wait_until
 from dev.stack import Stack
 from tests.helpers import View, an_event, eventually, failing, settings_of, without_kafka
-from twofold import mongo
-from twofold.cloudevents import to_kafka
-from twofold.delivery import Delivered
+from twofold.cloudevents.decode_kafka import DeliveredEvent
+from twofold.cloudevents.encode import encode_kafka
 from twofold.errors import Unavailable
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Sender, ensure_topic
-from twofold.mongo import Database
+from twofold.event.model import Event
+from twofold.kafka.sender import Sender
+from twofold.kafka.topic import ensure_topic
+from twofold.mongo.client import Database, open_database
 from twofold.settings import Settings
-from twofold.setup import COLLECTIONS, INDEXES, ROLES, passwords_in, set_up, set_up_patiently
+from twofold.setup.collections import COLLECTIONS, INDEXES
+from twofold.setup.roles import ROLES, passwords_in
+from twofold.setup.run import set_up, set_up_patiently
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
 
 PASSWORDS = {function: f"made-up for {function}" for function in ROLES}
 
@@ -84,7 +86,7 @@ class TestIdempotence:
 
     async def test_events_outlive_a_second_run(self, with_users: Settings, database: Database) -> None:
         event = an_event()
-        document = EventStore.encode(Delivered(event.document()), datetime.now(UTC))
+        document = EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC))
         await EventStore(database).append([document], [event.event_id])
         await set_up(with_users, PASSWORDS)
         assert await EventStore(database).get(event.event_id) == event
@@ -183,8 +185,8 @@ class TestTopic:
         """The topic's own limit lies above that of `publish`, which counts headers and all."""
         own = with_topic(settings, kafka_bootstrap_servers=apache.bootstrap)
         ensure_topic(own)
-        frame = to_kafka(an_event(payload={"text": ""})).size
-        largest = to_kafka(an_event(payload={"text": "x" * (own.max_record_bytes - frame)}))
+        frame = encode_kafka(an_event(payload={"text": ""})).size
+        largest = encode_kafka(an_event(payload={"text": "x" * (own.max_record_bytes - frame)}))
         assert own.max_record_bytes - 10 <= largest.size <= own.max_record_bytes
         sender = Sender(own)
         assert await sender.send([largest]) == [None]
@@ -355,6 +357,6 @@ class TestRights:
         """MongoDB asks for a user: without one, a function has no way round the roles."""
         assert stack.mongo is not None
         nobody = settings_of(stack, mongodb_uri=SecretStr(f"mongodb://{stack.mongo.hosts}/?replicaSet=twofold"))
-        async with mongo.connect(nobody, "tests") as database:
+        async with open_database(nobody, "tests") as database:
             with pytest.raises(Unavailable):
                 await EventStore(database).known([an_event().event_id])

@@ -16,17 +16,17 @@ from pymongo.errors import OperationFailure
 
 from dev.stack import Stack
 from tests.helpers import an_event, failing, some_events
-from twofold import mongo
-from twofold.delivery import Delivered
-from twofold.event import Event
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Sender
-from twofold.mongo import Database, Document
-from twofold.publishing import Publisher
-from twofold.relaying import reconcile
+from twofold.cloudevents.decode_kafka import DeliveredEvent
+from twofold.event.model import Event
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database, Document, open_database
+from twofold.mongo.safe_time import server_time
 from twofold.settings import Settings
-from twofold.statements import Statement, Statements
+from twofold.storage.checkpoints import Checkpoint, Checkpoints
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.publisher import Publisher
+from twofold.write.reconcile import reconcile
 
 pytestmark = pytest.mark.guarantee("G10")
 
@@ -35,13 +35,13 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def statements(database: Database) -> Statements:
-    return Statements(database, LONGEST_INSERT)
+def statements(database: Database) -> Checkpoints:
+    return Checkpoints(database, LONGEST_INSERT)
 
 
 async def mark(database: Database, state: str, seconds_ago: int = 0) -> datetime:
     """Put an event into `events` with a mark of that state, accepted that long ago by the server's clock."""
-    accepted = Timestamp(int((await mongo.server_time(database)).timestamp()) - seconds_ago, 1)
+    accepted = Timestamp(int((await server_time(database)).timestamp()) - seconds_ago, 1)
     event = an_event()
     await database["events"].insert_one({**event.document(), "seq": accepted, "outbox": {"state": state, "tries": 0}})
     return accepted.as_datetime()
@@ -49,14 +49,14 @@ async def mark(database: Database, state: str, seconds_ago: int = 0) -> datetime
 
 async def log(database: Database, events: Iterable[Event]) -> None:
     listed = list(events)
-    documents = [EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in listed]
+    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in listed]
     await EventStore(database).append(documents, [event.event_id for event in listed])
 
 
 class TestCompleteUpTo:
     @pytest.mark.parametrize("state", ["new", "pending"])
     async def test_it_is_never_beyond_the_oldest_pending_event(
-        self, statements: Statements, database: Database, state: str
+        self, statements: Checkpoints, database: Database, state: str
     ) -> None:
         """However long it has been waiting, and however much came after it."""
         oldest = await mark(database, state, seconds_ago=1000)
@@ -66,17 +66,17 @@ class TestCompleteUpTo:
         assert stated.complete_up_to == stated.oldest_pending == oldest
 
     async def test_without_pending_events_it_follows_the_servers_time(
-        self, statements: Statements, database: Database
+        self, statements: Checkpoints, database: Database
     ) -> None:
-        before = await mongo.server_time(database)
+        before = await server_time(database)
         stated = await statements.find_out()
         assert stated.complete_up_to is not None
         assert before - timedelta(seconds=8) < stated.complete_up_to < stated.at - LONGEST_INSERT
-        assert before <= stated.at <= await mongo.server_time(database)
+        assert before <= stated.at <= await server_time(database)
         assert stated.oldest_pending is None
 
     async def test_it_stays_below_what_an_insert_under_way_may_add(
-        self, statements: Statements, database: Database
+        self, statements: Checkpoints, database: Database
     ) -> None:
         """An event gets its `seq` before it can be seen: what is stated meanwhile must not speak of its moment."""
         event = an_event()
@@ -114,7 +114,7 @@ class TestCompleteUpTo:
     ) -> None:
         """The last marks of `reconcile`, and its entry, come while a statement is made of a log that was set back."""
         await log(database, [an_event()])
-        statements = Statements(database, LONGEST_INSERT)
+        statements = Checkpoints(database, LONGEST_INSERT)
         await statements.record()
         await database["event_store"].delete_many({})
         await mark(database, "dead", seconds_ago=1000)
@@ -130,7 +130,7 @@ class TestCompleteUpTo:
 
     @pytest.mark.parametrize("off", [HOUR, -HOUR], ids=["ahead", "behind"])
     async def test_a_publishers_clock_changes_nothing(
-        self, statements: Statements, database: Database, settings: Settings, off: timedelta
+        self, statements: Checkpoints, database: Database, settings: Settings, off: timedelta
     ) -> None:
         """Not when an event was accepted, and not how far the log is complete."""
         publisher = Publisher(
@@ -140,7 +140,7 @@ class TestCompleteUpTo:
             settings,
             clock=lambda: datetime.now(UTC) + off,
         )
-        before = await mongo.server_time(database)
+        before = await server_time(database)
         await publisher.publish_event("order.created", {}, source="/shop")
         await publisher.close()
         stated = await statements.find_out()
@@ -155,24 +155,24 @@ class TestCompleteUpTo:
         self, settings: Settings, database: Database, off_s: int
     ) -> None:
         """A process whose clock is an hour off says what any other says."""
-        before = await mongo.server_time(database)
+        before = await server_time(database)
         stated = await asyncio.to_thread(status_by_a_clock_that_is_off, settings, off_s)
         at = datetime.fromisoformat(stated["at"])
-        assert before <= at <= await mongo.server_time(database)
+        assert before <= at <= await server_time(database)
         assert before - timedelta(seconds=8) < datetime.fromisoformat(stated["complete_up_to"]) < at - LONGEST_INSERT
 
 
 async def stated_while(
     settings: Settings, database: Database, command: str, collection: str, change: Callable[[], Awaitable[None]]
-) -> Statement:
+) -> Checkpoint:
     """What is found out if `change` happens just before the first such command on the collection is carried out."""
     name = settings.mongodb_database
     where = f"{name}.{collection}"
     slow = failing(database, name, namespace=where, failCommands=[command], blockConnection=True, blockTimeMS=1500)
     admin = database.client.admin
     entered = (await admin.command("configureFailPoint", "failCommand", mode="off"))["count"]
-    async with mongo.connect(settings, name) as own, slow:
-        finding_out = asyncio.create_task(Statements(own, LONGEST_INSERT).find_out())
+    async with open_database(settings, name) as own, slow:
+        finding_out = asyncio.create_task(Checkpoints(own, LONGEST_INSERT).find_out())
         await admin.command("waitForFailPoint", "failCommand", timesEntered=entered + 1, maxTimeMS=20_000)
         await change()
         return await finding_out
@@ -208,7 +208,7 @@ def status_by_a_clock_that_is_off(settings: Settings, off_s: int) -> Any:
 
 
 class TestCounts:
-    async def test_each_state_is_counted_as_its_own(self, statements: Statements, database: Database) -> None:
+    async def test_each_state_is_counted_as_its_own(self, statements: Checkpoints, database: Database) -> None:
         """Those that are given up hold nothing back, but are never left unsaid."""
         states = {"new": 5, "pending": 4, "dead": 3, "conflicting": 2, "unreadable": 1}
         for state, number in states.items():
@@ -224,10 +224,10 @@ class TestCounts:
         for state in ("new", "new", "pending", "pending", "dead", "dead", "dead", "dead"):
             await mark(database, state)
         await log(database, some_events(5))
-        stated = await Statements(database, LONGEST_INSERT, counted_up_to=3).find_out()
+        stated = await Checkpoints(database, LONGEST_INSERT, counted_up_to=3).find_out()
         assert (stated.pending, stated.dead, stated.conflicting, stated.stored) == (3, 3, 0, 3)
 
-    async def test_stored_are_those_since_the_last_statement(self, statements: Statements, database: Database) -> None:
+    async def test_stored_are_those_since_the_last_statement(self, statements: Checkpoints, database: Database) -> None:
         await log(database, some_events(3))
         assert (await statements.record()).stored == 3
         assert (await statements.record()).stored == 0
@@ -239,7 +239,7 @@ class TestCounts:
 @pytest.mark.guarantee("R9")
 class TestSetBack:
     async def test_nothing_is_stated_of_a_log_that_lacks_what_it_had_until_it_is_compared(
-        self, statements: Statements, database: Database, settings: Settings
+        self, statements: Checkpoints, database: Database, settings: Settings
     ) -> None:
         """Somebody restored a backup, whose marks are long gone: then `reconcile` finds what is missing."""
         await log(database, some_events(3))
@@ -267,7 +267,7 @@ class TestSetBack:
 
 
 class TestKept:
-    async def test_each_is_added_and_none_is_changed(self, statements: Statements, database: Database) -> None:
+    async def test_each_is_added_and_none_is_changed(self, statements: Checkpoints, database: Database) -> None:
         async def kept() -> list[Document]:
             return [document async for document in database["statements"].find().sort("seq", 1)]
 
@@ -280,7 +280,7 @@ class TestKept:
         assert await statements.list(10) == [second, first]
         assert await statements.last() == second
 
-    async def test_finding_out_writes_nothing(self, statements: Statements, database: Database) -> None:
+    async def test_finding_out_writes_nothing(self, statements: Checkpoints, database: Database) -> None:
         await statements.find_out()
         assert await database["statements"].count_documents({}) == 0
 

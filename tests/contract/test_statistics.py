@@ -14,15 +14,15 @@ from hypothesis import settings as hypothesis_settings
 from dev.stack import Stack
 from tests.contract.test_reading import EVENTS, MONDAY, TYPES, both, matches_all_but_text, questions
 from tests.helpers import explained, listened, looked_at, settings_of, some_events, stages
-from twofold import mongo, statistics
 from twofold.errors import Malformed
-from twofold.event import Event
-from twofold.events import EventRepository
-from twofold.filters import Conditions, Ranged
-from twofold.mongo import Database, server_time
+from twofold.event.model import Event
+from twofold.mongo.client import Database, open_database
+from twofold.mongo.safe_time import server_time
+from twofold.query.filters import Conditions, Ranged
+from twofold.read.statistics import DEFAULT, MOST_NAMES, EventCounts, EventStatistics
 from twofold.settings import Settings
-from twofold.setup import set_up
-from twofold.statistics import EventStatistics, Statistics
+from twofold.setup.run import set_up
+from twofold.storage.events import EventRepository
 
 pytestmark = pytest.mark.guarantee("R24")
 
@@ -32,7 +32,7 @@ async def counting(stack: Stack) -> AsyncIterator[EventStatistics]:
     """Counts of `events`, which holds `EVENTS`."""
     own = settings_of(stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}")
     await set_up(own, {})
-    async with mongo.connect(own, "tests") as database:
+    async with open_database(own, "tests") as database:
         await both(database, own, EVENTS)
         yield EventRepository(database).statistics(own)
         await database.client.drop_database(database.name)
@@ -42,7 +42,7 @@ def conditions(asked: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if name not in ("order", "limit", "text", "from", "to")}
 
 
-def counted(events: list[Event], found: Statistics) -> None:
+def counted(events: list[Event], found: EventCounts) -> None:
     """That each of the counts is that of the events."""
     assert found.total == len(events)
     assert found.by_type == Counter(event.event_type for event in events)
@@ -77,7 +77,7 @@ async def test_without_a_range_they_are_of_the_last_day(counting: EventStatistic
     now = await server_time(counting._collection.database)
     found = await counting.count(Ranged())
     assert abs((found.until - now).total_seconds()) < 60
-    assert found.until - found.since == statistics.DEFAULT
+    assert found.until - found.since == DEFAULT
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -89,13 +89,13 @@ async def test_the_range_has_a_limit(counting: EventStatistics, days: float) -> 
 
 @pytest.mark.guarantee("R25")
 async def test_many_types_are_cut_off_and_that_is_said(database: Database, settings: Settings) -> None:
-    events = [event for n in range(statistics.MOST_NAMES + 3) for event in some_events(1, event_type=f"t{n:05}")]
+    events = [event for n in range(MOST_NAMES + 3) for event in some_events(1, event_type=f"t{n:05}")]
     await both(database, settings, events)
     own = EventRepository(database).statistics(settings)
     found = await own.types(Conditions())
-    assert (len(found.types), found.more) == (statistics.MOST_NAMES, True)
+    assert (len(found.types), found.more) == (MOST_NAMES, True)
     everything = await own.count(Ranged())
-    assert (len(everything.by_type), everything.total) == (statistics.MOST_NAMES, len(events))
+    assert (len(everything.by_type), everything.total) == (MOST_NAMES, len(events))
 
 
 @pytest.mark.guarantee("R25")

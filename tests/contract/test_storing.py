@@ -21,12 +21,11 @@ from tests.helpers import (
     plain_record,
     some_events,
 )
-from twofold import mongo
 from twofold.errors import Unavailable
-from twofold.event_store import EventStore
-from twofold.mongo import Database
+from twofold.mongo.client import Database, open_database
 from twofold.settings import Settings
-from twofold.storing import Store
+from twofold.storage.event_store import EventStore
+from twofold.write.store import Store
 
 pytestmark = pytest.mark.guarantee("R8")
 
@@ -193,7 +192,7 @@ class TestTrouble:
         """KafkaSource keeps them all, and each is known when it comes again."""
         name, there = settings.mongodb_database, delivered(an_event())
         requests = [delivered(event) for event in some_events(20)] + [there] * with_a_duplicate
-        async with mongo.connect(settings, name) as own:
+        async with open_database(settings, name) as own:
             store = Store(own, settings, clock=now)
             await store.take(*there)
             timed_out = {"code": 64, "errmsg": "waiting for replication timed out"}
@@ -206,7 +205,7 @@ class TestTrouble:
         """Poison is answered only once its letter is durable."""
         uri = SecretStr(f"mongodb://127.0.0.1:{free_port()}")
         away = settings.model_copy(update={"mongodb_uri": uri, "mongodb_timeout_s": 0.5})
-        async with mongo.connect(away, "tests") as database:
+        async with open_database(away, "tests") as database:
             answers = await take_all(Store(database, away, clock=now), [delivered(an_event()), plain_record(b"poison")])
         assert {type(answer) for answer in answers} == {Unavailable}
 
@@ -216,7 +215,7 @@ class TestTrouble:
     ) -> None:
         name = settings.mongodb_database
         timed_out = {"code": 64, "errmsg": "waiting for replication timed out"}
-        async with mongo.connect(settings, name) as own:
+        async with open_database(settings, name) as own:
             store = Store(own, settings, clock=now)
             async with failing(database, name, failCommands=["update"], writeConcernError=timed_out):
                 with pytest.raises(Unavailable):
@@ -228,7 +227,7 @@ class TestTrouble:
         name = settings.mongodb_database
         small = settings.model_copy(update={"group_commit_capacity": 5, "group_commit_events": 1})
         slow = failing(database, name, blockConnection=True, blockTimeMS=500)
-        async with mongo.connect(small, name) as own, slow:
+        async with open_database(small, name) as own, slow:
             answers = await take_all(Store(own, small, clock=now), [delivered(event) for event in some_events(100)])
         assert {type(answer) for answer in answers} == {type(None), Unavailable}
         assert await logged(database) == answers.count(None)
@@ -241,7 +240,7 @@ class TestTrouble:
         small = settings.model_copy(update={"group_commit_capacity_bytes": 1_000_000})
         slow = failing(database, name, blockConnection=True, blockTimeMS=500)
         events = some_events(20, payload={"text": "x" * 100_000})
-        async with mongo.connect(small, name) as own, slow:
+        async with open_database(small, name) as own, slow:
             answers = await take_all(Store(own, small, clock=now), [delivered(event) for event in events])
         assert {type(answer) for answer in answers} == {type(None), Unavailable}
         assert await logged(database) == answers.count(None) == 4, "each is its body and its document"

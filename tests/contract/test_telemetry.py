@@ -10,35 +10,35 @@ import pytest
 from dev.paths import ROOT
 from tests.helpers import altered, an_event, delivered, failing, plain_record, some_events
 from tests.told import Told
-from twofold import telemetry
-from twofold.delivery import Delivered
+from twofold.cloudevents.decode_http import IncomingEvent
+from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Malformed, Unavailable
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.kafka import Backlog, Sender
-from twofold.mongo import Database
-from twofold.publishing import Publisher, open_publisher
-from twofold.receiving import Received
-from twofold.relaying import Relay
-from twofold.settings import Settings
-from twofold.storing import Store
-from twofold.telemetry import (
+from twofold.kafka.lag import Backlog
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database
+from twofold.observability.metrics import (
     ACCEPTED,
     COMMIT_SIZE,
     COMMIT_TIME,
-    DELAY,
+    COMPLETENESS_DELAY,
+    CONSUMER_LAG,
+    DEAD_LETTERS,
     DUPLICATES,
-    GIVEN_UP,
-    LAG,
-    LETTERS,
+    LOG_REGRESSED,
     METRICS,
     OLDEST_PENDING,
     PENDING,
     REJECTED,
     RELAYED,
-    SET_BACK,
     STORED,
+    UNRESOLVED,
 )
+from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.publisher import Publisher, open_publisher
+from twofold.write.relay import Relay
+from twofold.write.store import Store
 
 HOP = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -74,7 +74,7 @@ def relay(database: Database, sender: Sender, settings: Settings, told: Told) ->
 
 @pytest.mark.guarantee("G1")
 async def test_what_is_new_in_events_counts_as_accepted(publisher: Publisher, told: Told) -> None:
-    await publisher.publish([Received.of(event) for event in some_events(3)])
+    await publisher.publish([IncomingEvent.of(event) for event in some_events(3)])
     assert told.value(ACCEPTED) == 3
     assert told.value(DUPLICATES) == told.value(REJECTED) == 0
 
@@ -95,9 +95,9 @@ async def test_what_is_refused_for_good_counts_by_its_reason(publisher: Publishe
     await publisher.publish(
         [
             Malformed("no JSON"),
-            Received.of(altered(event)),
-            Received.of(an_event(payload={"large": "x" * 1_100_000})),
-            Received.of(an_event(), replay_id="r1"),
+            IncomingEvent.of(altered(event)),
+            IncomingEvent.of(an_event(payload={"large": "x" * 1_100_000})),
+            IncomingEvent.of(an_event(), replay_id="r1"),
         ]
     )
     reasons = ("malformed", "identity-conflict", "too-large", "unknown-replay")
@@ -110,7 +110,7 @@ async def test_a_write_counts_with_its_size_its_time_and_its_failure(
     publisher: Publisher, database: Database, told: Told
 ) -> None:
     """What could not be written is no refusal: it can be sent again."""
-    await publisher.publish([Received.of(event) for event in some_events(3)])
+    await publisher.publish([IncomingEvent.of(event) for event in some_events(3)])
     async with failing(database, "metrics", errorCode=8):
         with pytest.raises(Unavailable):
             await publisher.publish_base_event(an_event())
@@ -128,8 +128,8 @@ async def test_what_store_does_counts_as_stored_duplicate_or_dead_letter(store: 
     await store.take(*plain_record(b"no event"))
     assert told.value(STORED) == 2
     assert told.value(DUPLICATES, {"db.collection.name": "event_store"}) == 1
-    assert told.value(LETTERS, {"error.type": "identity-conflict"}) == 1
-    assert told.value(LETTERS, {"error.type": "malformed"}) == 1
+    assert told.value(DEAD_LETTERS, {"error.type": "identity-conflict"}) == 1
+    assert told.value(DEAD_LETTERS, {"error.type": "malformed"}) == 1
     assert told.value(COMMIT_SIZE, {"db.collection.name": "event_store"}) == 4
     became = [dict(span.attributes or {}).get("error.type") for span in told.spans]
     assert became == [None, None, "identity-conflict", None, "malformed"]
@@ -143,7 +143,8 @@ async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
     marked = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in (logged, conflicting, pending)]
     await EventRepository(database).insert(marked, [document["_id"] for document in marked])
     in_log = [
-        EventStore.encode(Delivered(event.document()), datetime.now(UTC)) for event in (logged, altered(conflicting))
+        EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC))
+        for event in (logged, altered(conflicting))
     ]
     await EventStore(database).append(in_log, [document["_id"] for document in in_log])
     await relay.run()
@@ -151,20 +152,20 @@ async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
     assert [told.value(RELAYED, {"twofold.outcome": outcome}) for outcome in outcomes] == [1, 1, 1, 0, 0, 0, 0]
     assert told.value(PENDING) == 1
     assert told.value(OLDEST_PENDING) > 0
-    assert told.value(GIVEN_UP, {"twofold.state": "conflicting"}) == 1
-    assert told.value(DELAY) > 0
-    assert told.value(LAG, {"messaging.destination.partition.id": "0"}) == 3
-    assert told.value(SET_BACK) == 0
+    assert told.value(UNRESOLVED, {"twofold.state": "conflicting"}) == 1
+    assert told.value(COMPLETENESS_DELAY) > 0
+    assert told.value(CONSUMER_LAG, {"messaging.destination.partition.id": "0"}) == 3
+    assert told.value(LOG_REGRESSED) == 0
 
 
 @pytest.mark.guarantee("G10")
 async def test_a_log_that_was_set_back_is_told(relay: Relay, database: Database, told: Told) -> None:
-    document = EventStore.encode(Delivered(an_event().document()), datetime.now(UTC))
+    document = EventStore.encode(DeliveredEvent(an_event().document()), datetime.now(UTC))
     await EventStore(database).append([document], [document["_id"]])
     await relay.run()
     await database["event_store"].delete_many({})  # a backup was restored
     await relay.run()
-    assert told.value(SET_BACK) == 1
+    assert told.value(LOG_REGRESSED) == 1
 
 
 @pytest.mark.guarantee("R5")
@@ -174,7 +175,7 @@ async def test_where_nobody_traces_an_event_takes_on_the_trace_of_its_request(
     """One that has its own keeps it."""
     bare, own = an_event(), an_event(metadata={"service_name": "/shop", "traceparent": HOP.replace("b7", "c8")})
     async with open_publisher(settings) as publisher:
-        await publisher.publish([Received.of(event)._replace(traceparent=HOP) for event in (bare, own)])
+        await publisher.publish([IncomingEvent.of(event)._replace(traceparent=HOP) for event in (bare, own)])
     stored = [await database["events"].find_one({"_id": event.event_id}) for event in (bare, own)]
     assert [document and document["metadata"]["traceparent"] for document in stored] == [HOP, own.metadata.traceparent]
     assert stored[0] is not None

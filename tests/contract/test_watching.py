@@ -9,13 +9,13 @@ import pytest
 from functions.pod_events.watching import Watcher
 from tests.helpers import Commands, listened
 from tests.pods import Sent, new_life, watcher
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.filters import Filter
-from twofold.kafka import Sender
-from twofold.mongo import Database
-from twofold.publishing import Publisher
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database
+from twofold.query.filters import Filter
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
+from twofold.write.publisher import Publisher
 
 pytestmark = pytest.mark.guarantee("G6")
 

@@ -14,8 +14,8 @@ import pytest
 
 from functions.admin.operations import OPERATIONS
 from tests.helpers import View, an_event, bearer, some_events
-from twofold.event import Event
-from twofold.exporting import FORMULA
+from twofold.event.model import Event
+from twofold.read.export import FORMULA
 
 pytestmark = pytest.mark.guarantee("G9")
 

@@ -14,7 +14,7 @@ from dev.issuer import token
 from dev.processes import wait_until
 from tests.conftest import Spawner
 from tests.helpers import View, some_events
-from twofold.feed import MAX_WAIT_S
+from twofold.read.feed import MAX_WAIT_S
 
 TIMED_OUT = 28
 """How curl ends a stream that it was told to leave."""

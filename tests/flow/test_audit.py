@@ -14,8 +14,8 @@ from dev.processes import wait_until
 from dev.stack import Stack
 from functions.audit.operations import OPERATIONS
 from tests.helpers import View, an_event, bearer, some_events
-from twofold.event import Event
-from twofold.mongo import Document
+from twofold.event.model import Event
+from twofold.mongo.client import Document
 
 pytestmark = pytest.mark.guarantee("G9", "G3")
 

@@ -23,9 +23,9 @@ from typer.testing import CliRunner
 from dev.stack import Options, Stack
 from tests.helpers import View, some_events, view
 from twofold.cli import app
-from twofold.delivery import Delivered
-from twofold.event import Event
-from twofold.event_store import EventStore
+from twofold.cloudevents.decode_kafka import DeliveredEvent
+from twofold.event.model import Event
+from twofold.storage.event_store import EventStore
 
 DUPLICATE_KEY = 11000
 
@@ -95,7 +95,7 @@ def restore(own: View, file: Path) -> None:
 @contextmanager
 def under_way(own: View, event: Event) -> Iterator[None]:
     """An insert into the log that has its `seq` when the block begins, and commits when it ends."""
-    document = EventStore.encode(Delivered(event.document()), datetime.now(UTC))
+    document = EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC))
     with own.database.client.start_session() as session, session.start_transaction():
         raw(own).insert_one(document, session=session)
         yield

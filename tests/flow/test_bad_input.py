@@ -13,9 +13,10 @@ from dev.processes import wait_until
 from tests.bad_input import BAD, MAX_EVENTS, ODD, ODD_BATCH, Bad, Odd, Request
 from tests.helpers import ARRIVES_WITHIN_S, View, altered, an_event, with_headers_of
 from tests.strategies import structured
-from twofold import mongo
-from twofold.cloudevents import MAX_ATTRIBUTES_BYTES, attributes_of, to_http
-from twofold.event import Event
+from twofold.cloudevents.encode import MAX_ATTRIBUTES_BYTES, attributes_of, encode_http
+from twofold.event.model import Event
+from twofold.mongo.client import RAW_CODEC
+from twofold.mongo.documents import event_of
 
 pytestmark = pytest.mark.guarantee("G1", "R3")
 
@@ -93,7 +94,7 @@ def test_is_taken_and_comes_back_equal_from_both_collections(flow: View, odd: Od
     projected = stored(flow, "events", event_id)
     assert projected is not None
     assert text(projected.payload) == text(odd.payload)
-    attributes = attributes_of(projected) | {"datacontenttype": to_http(projected)[0]["content-type"]}
+    attributes = attributes_of(projected) | {"datacontenttype": encode_http(projected)[0]["content-type"]}
     assert odd.attributes.items() <= attributes.items()
     assert not set(odd.absent) & attributes.keys()
     assert wait_until(lambda: stored(flow, "event_store", event_id) is not None, within=ARRIVES_WITHIN_S, every=0.02)
@@ -102,11 +103,11 @@ def test_is_taken_and_comes_back_equal_from_both_collections(flow: View, odd: Od
 
 def stored(flow: View, collection: str, event_id: UUID) -> Event | None:
     """The event that a collection holds, with a digest that is true."""
-    undecoded = flow.database[collection].with_options(codec_options=mongo._RAW)
+    undecoded = flow.database[collection].with_options(codec_options=RAW_CODEC)
     document = undecoded.find_one({"_id": event_id})
     if document is None:
         return None
-    event = mongo.event_of(document)
+    event = event_of(document)
     assert event.digest == document["digest"]
     return event
 

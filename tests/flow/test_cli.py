@@ -20,7 +20,7 @@ from dev.processes import free_port, wait_until
 from tests.helpers import View, altered, an_event, plain_record, some_events, structured
 from twofold.cli import app
 from twofold.errors import Unavailable
-from twofold.event import Event
+from twofold.event.model import Event
 
 pytestmark = pytest.mark.guarantee("G10")
 

@@ -14,11 +14,11 @@ from dev.functions import FunctionProcess
 from dev.processes import free_port, wait_until
 from tests.conftest import Spawner
 from tests.helpers import Raw, View, an_event, delivered, plain_record, settings_of
-from twofold import mongo
-from twofold.dead_letters import DeadLetters
-from twofold.events import EventRepository
-from twofold.kafka import Sender
-from twofold.redriving import Redrive, Redriven
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import open_database
+from twofold.storage.dead_letters import DeadLetters
+from twofold.storage.events import EventRepository
+from twofold.write.redrive import Redrive, RedriveResult
 
 pytestmark = pytest.mark.guarantee("G4")
 
@@ -119,7 +119,7 @@ class TestRedriven:
         event = an_event()
         assert flow.store(given_up(delivered(event, 1, 2)), sink(flow)).status_code == 200
         (letter,) = flow.letters(event)
-        assert asyncio.run(redriven(flow, letter["_id"])) == Redriven(sent=1)
+        assert asyncio.run(redriven(flow, letter["_id"])) == RedriveResult(sent=1)
         assert flow.arrive([event])
         assert wait_until(lambda: flow.letters(event)[0]["state"] == "stored", within=10)
         (letter,) = flow.letters(event)
@@ -132,17 +132,17 @@ class TestRedriven:
         body = uuid4().bytes
         assert flow.store(plain_record(body, 71, 1)).status_code == 200
         (letter,) = kept(flow, body)
-        assert asyncio.run(redriven(flow, letter["_id"])) == Redriven(sent=1)
+        assert asyncio.run(redriven(flow, letter["_id"])) == RedriveResult(sent=1)
         assert wait_until(lambda: kept(flow, body)[0]["state"] == "dead", within=40)
         (again,) = kept(flow, body)
         assert (again["_id"], again["times"]) == (letter["_id"], 2)
         assert [line["what"] for line in again["history"]] == ["redriven", "failed again"]
 
 
-async def redriven(flow: View, letter_id: Any) -> Redriven:
+async def redriven(flow: View, letter_id: Any) -> RedriveResult:
     settings = settings_of(flow.stack)
     sender = Sender(settings)
-    async with mongo.connect(settings, "tests") as database:
+    async with open_database(settings, "tests") as database:
         done = await Redrive(DeadLetters(database), EventRepository(database), sender).redrive([letter_id], "Ada")
     await asyncio.to_thread(sender.close, 0.0)
     return done

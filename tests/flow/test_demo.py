@@ -12,8 +12,8 @@ from pymongo import MongoClient
 
 from dev.paths import ROOT
 from tests.helpers import an_event
-from twofold.cloudevents import to_http
-from twofold.mongo import Document
+from twofold.cloudevents.encode import encode_http
+from twofold.mongo.client import Document
 
 NOTHING_OFF = {"lost": 0, "doubled": 0, "differing": 0, "pending_marks": 0}
 OF_THE_STACK = {"mongodb_uri", "database", "kafka", "publish_url", "token", "stop"}
@@ -44,7 +44,7 @@ def test_it_publishes_compares_and_leaves_a_stack_that_its_own_command_stops(bro
             database = client[figures["database"]]
             for name in ("events", "event_store"):
                 assert database[name].count_documents({}) == figures[name] + figures["pod_events"]
-        headers, body = to_http(an_event())
+        headers, body = encode_http(an_event())
         owner = {"authorization": f"Bearer {figures['token']}"} if figures["token"] else {}
         assert httpx.post(figures["publish_url"], headers=headers | owner, content=body).status_code == 202
     finally:

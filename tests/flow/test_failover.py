@@ -16,11 +16,11 @@ from dev.paths import ROOT
 from dev.processes import free_port
 from dev.stack import Options, Stack
 from tests.helpers import Load, View, an_event, callers, eventually, ids, load, settings_of, view
-from twofold import mongo
-from twofold.cloudevents import to_http
+from twofold.cloudevents.encode import encode_http
 from twofold.errors import Unavailable
-from twofold.events import EventRepository
-from twofold.statements import Statements
+from twofold.mongo.client import open_database
+from twofold.storage.checkpoints import Checkpoints
+from twofold.storage.events import EventRepository
 
 pytestmark = pytest.mark.slow
 
@@ -110,13 +110,13 @@ async def test_a_duplicate_of_what_is_not_yet_durable_is_not_acknowledged(three:
     others = [index for index in range(3) if index != primary]
     event = an_event()
     async with callers(5) as sending:
-        assert (await sending.post(three.stack.publish_url, to_http(an_event()))).status == 202
+        assert (await sending.post(three.stack.publish_url, encode_http(an_event()))).status == 202
         for index in others:
             await asyncio.to_thread(members.pause, index)
         try:
-            first = asyncio.create_task(sending.post(three.stack.publish_url, to_http(event)))
+            first = asyncio.create_task(sending.post(three.stack.publish_url, encode_http(event)))
             await asyncio.sleep(0.3)
-            answers = [await sending.post(three.stack.publish_url, to_http(event)), await first]
+            answers = [await sending.post(three.stack.publish_url, encode_http(event)), await first]
         finally:
             for index in others:
                 members.resume(index)
@@ -125,7 +125,7 @@ async def test_a_duplicate_of_what_is_not_yet_durable_is_not_acknowledged(three:
         await asyncio.to_thread(members.wait_primary)
 
         async def taken() -> bool:
-            return (await sending.post(three.stack.publish_url, to_http(event))).status == 202
+            return (await sending.post(three.stack.publish_url, encode_http(event))).status == 202
 
         await eventually(taken)
     assert three.relayed([event])
@@ -138,8 +138,8 @@ async def test_without_a_majority_nothing_new_is_stated(three: View, members: Re
     primary = members.primary()
     others = [index for index in range(3) if index != primary]
     event = an_event()
-    async with mongo.connect(settings, "tests") as database:
-        statements = Statements(database, timedelta(seconds=2))
+    async with open_database(settings, "tests") as database:
+        statements = Checkpoints(database, timedelta(seconds=2))
         before = await statements.record()
         alone = database["events"].with_options(write_concern=WriteConcern(1))
         await asyncio.gather(*(asyncio.to_thread(members.pause, index) for index in others))

@@ -12,7 +12,7 @@ from dev.functions import FUNCTIONS, FunctionProcess
 from tests.conftest import Spawner
 from tests.helpers import Raw, View, an_event, bearer, decoded, delivered
 from tests.pods import new_life
-from twofold.cloudevents import to_http
+from twofold.cloudevents.encode import encode_http
 
 LOAD_S = 0.7
 COLLECTIONS = {"publish": "events", "store": "event_store"}
@@ -39,7 +39,7 @@ def call_of(name: str) -> Call:
         sent = new_life("exit_1")[-1]
         return Call(sent.uid, *sent.request())
     event = an_event()
-    return Call(event, *(to_http(event) if name in ("publish", "relay") else delivered(event)))
+    return Call(event, *(encode_http(event) if name in ("publish", "relay") else delivered(event)))
 
 
 def is_kept(flow: View, name: str, about: Sequence[Any]) -> bool:
@@ -97,7 +97,7 @@ async def test_after_sigterm_an_answer_says_that_its_connection_closes(flow: Vie
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), headers=bearer()) as session:
         closed = False
         while not closed:
-            headers, body = to_http(an_event())
+            headers, body = encode_http(an_event())
             async with session.post(function.url, headers=headers, data=body) as answer:
                 closed = answer.headers.get("connection") == "close"
             ending = ending or asyncio.create_task(asyncio.to_thread(function.terminate))

@@ -14,7 +14,7 @@ from bson.timestamp import Timestamp
 from dev.functions import FunctionProcess
 from dev.stack import Options, Stack
 from tests.helpers import View, an_event, view
-from twofold.mongo import Document
+from twofold.mongo.client import Document
 
 pytestmark = [pytest.mark.guarantee("R25", "R35"), pytest.mark.slow]
 

@@ -14,8 +14,7 @@ from dev.processes import wait_until
 from tests.conftest import Spawner
 from tests.helpers import ARRIVES_WITHIN_S, View, callers, failing, settings_of
 from tests.pods import Sent, first_observed, names, new_life
-from twofold import mongo
-from twofold.mongo import Document
+from twofold.mongo.client import Document, open_database
 
 pytestmark = pytest.mark.guarantee("G6")
 
@@ -177,7 +176,7 @@ class TestAnswers:
         """MongoDB keeps one insert waiting: the deliveries of other pods are answered meanwhile."""
         slow, *others = (new_life("exit_1")[-1] for _ in range(6))
         alone = spawn("pod_events")
-        async with callers(8) as sending, mongo.connect(settings_of(flow.stack), "tests") as database:
+        async with callers(8) as sending, open_database(settings_of(flow.stack), "tests") as database:
             await sending.post(alone.url, new_life("no_status")[0].request())  # it opens its connections
             block = {"blockConnection": True, "blockTimeMS": 3000}
             async with failing(database, "pod_events", **block):

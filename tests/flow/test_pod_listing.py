@@ -19,7 +19,7 @@ from tests.conftest import Spawner
 from tests.flow.test_pod_events import expected, held, send
 from tests.helpers import View, callers
 from tests.pods import Sent, life, new_life
-from twofold.mongo import Document
+from twofold.mongo.client import Document
 
 pytestmark = pytest.mark.guarantee("G6")
 

@@ -19,8 +19,8 @@ from tests.conftest import Spawner
 from tests.flow.test_pod_events import arrived, documents, expected, held, send
 from tests.helpers import Callers, View, callers, eventually, failing, settings_of
 from tests.pods import Sent, differing, first_observed, names, new_life
-from twofold import mongo
-from twofold.event import Event
+from twofold.event.model import Event
+from twofold.mongo.client import open_database
 
 pytestmark = pytest.mark.guarantee("G6", "G2")
 
@@ -135,7 +135,7 @@ class TestKilled:
         """While it looks up, while it publishes, and before it has noted that: reconciled, all is there once."""
         sent = new_life("exit_1")[-1]
         api.put(sent.pod)
-        async with callers(4) as sending, mongo.connect(settings_of(flow.stack), "tests") as database:
+        async with callers(4) as sending, open_database(settings_of(flow.stack), "tests") as database:
             await sending.post(function.url, new_life("no_status")[0].request())  # it opens its connections
             how: dict[str, Any] = {"failCommands": [command], "blockConnection": True, "blockTimeMS": 3000}
             async with failing(database, "pod_events", **how):
@@ -184,7 +184,7 @@ class TestKilled:
         }
         async with (
             callers(1) as sending,
-            mongo.connect(settings_of(flow.stack), "tests") as database,
+            open_database(settings_of(flow.stack), "tests") as database,
             failing(database, "pod_events", **how),
         ):
             waiting = asyncio.create_task(sending.post(function.url, _ping()))

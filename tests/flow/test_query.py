@@ -17,7 +17,7 @@ from pymongo.errors import OperationFailure
 from dev.stack import Stack
 from tests.conftest import Spawner
 from tests.helpers import View, an_event, bearer
-from twofold.event import Event
+from twofold.event.model import Event
 from twofold.settings import Settings
 
 AUTH_LEEWAY_S = Settings.model_fields["auth_leeway_s"].default

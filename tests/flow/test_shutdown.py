@@ -25,14 +25,14 @@ from tests.helpers import (
     some_events,
 )
 from tests.pods import life, names
-from twofold.cloudevents import to_http
-from twofold.event import Event
+from twofold.cloudevents.encode import encode_http
+from twofold.event.model import Event
 
 LOAD_S = 0.7
 
 
 async def under_load(
-    function: FunctionProcess, end: Callable[[], None], request: Callable[[Event], Request] = to_http
+    function: FunctionProcess, end: Callable[[], None], request: Callable[[Event], Request] = encode_http
 ) -> Load:
     """What became of the requests before, while and after `end` ended the function."""
     async with load(function.url, request) as sent:
@@ -45,7 +45,7 @@ async def under_load(
 
 def sender_of(name: str) -> Callable[[Event], Request]:
     """Who sends events to that function: a producer, or KafkaSource."""
-    return to_http if name == "publish" else delivered
+    return encode_http if name == "publish" else delivered
 
 
 def collection_of(name: str) -> str:

@@ -14,8 +14,8 @@ from dev.processes import free_port, wait_until
 from dev.stack import Options, Stack
 from tests.conftest import Spawner
 from tests.helpers import Answer, Request, View, an_event, callers, delivered, ids, plain_record, some_events, view
-from twofold.cloudevents import to_http, to_kafka
-from twofold.event import Event
+from twofold.cloudevents.encode import encode_http, encode_kafka
+from twofold.event.model import Event
 
 CAPACITY = 300
 """How many records `publish` may hold for Kafka, in this stack."""
@@ -60,7 +60,7 @@ def committed(stack: Stack) -> list[UUID]:
 def put_all(stack: Stack, events: list[Event]) -> None:
     """Put the events into the topic, past `publish`, which holds only a few of them at a time here."""
     with KafkaProducer(bootstrap_servers=stack.kafka, linger_ms=5) as producer:
-        for record in map(to_kafka, events):
+        for record in map(encode_kafka, events):
             producer.send(stack.topic, record.value, record.key, list(record.headers))
         producer.flush(20)
 
@@ -132,7 +132,7 @@ async def test_without_mongodb_everybody_is_told_to_come_again(broken: View, how
         mongod.pause()
     try:
         answers = await asyncio.gather(
-            staggered(stack.publish_url, [to_http(event) for event in events]),
+            staggered(stack.publish_url, [encode_http(event) for event in events]),
             staggered(stack.store_url, to_store),
         )
     finally:
@@ -143,9 +143,9 @@ async def test_without_mongodb_everybody_is_told_to_come_again(broken: View, how
     assert refused_in_time([answer for each in answers for answer in each])
     async with callers(20) as sending:
         deadline = time.monotonic() + 20
-        while (await sending.post(stack.publish_url, to_http(an_event()))).status != 202:
+        while (await sending.post(stack.publish_url, encode_http(an_event()))).status != 202:
             assert time.monotonic() < deadline
-        again = await sending.post_all(stack.publish_url, map(to_http, events))
+        again = await sending.post_all(stack.publish_url, map(encode_http, events))
         assert {answer.status for answer in again} == {202}
         assert {answer.status for answer in await sending.post_all(stack.store_url, to_store)} == {200}
     assert {name: function.worker_pids for name, function in stack.functions.items()} == before

@@ -13,11 +13,11 @@ from dev.stack import Options, Stack
 from tests.collector import Collector, Seen, collector
 from tests.conftest import Spawner
 from tests.helpers import View, altered, an_event, delivered, load, plain_record, some_events, view
-from twofold.event import Event
-from twofold.telemetry import GIVEN_UP, LAG, METRICS, OLDEST_PENDING, PENDING, SET_BACK
+from twofold.event.model import Event
+from twofold.observability.metrics import CONSUMER_LAG, LOG_REGRESSED, METRICS, OLDEST_PENDING, PENDING, UNRESOLVED
 
 WITHIN_S = 30.0
-MAY_BE_ZERO = {metric.name for metric in (PENDING, OLDEST_PENDING, GIVEN_UP, SET_BACK, LAG)}
+MAY_BE_ZERO = {metric.name for metric in (PENDING, OLDEST_PENDING, UNRESOLVED, LOG_REGRESSED, CONSUMER_LAG)}
 """Where all is well; tests/contract/test_telemetry.py has the other case."""
 PRODUCER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

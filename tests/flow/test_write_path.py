@@ -25,12 +25,12 @@ from tests.helpers import (
     some_events,
     structured,
 )
-from twofold import mongo
-from twofold.cloudevents import to_http, to_kafka
-from twofold.dead_letters import DeadLetter, DeadLetters
-from twofold.delivery import Delivered
+from twofold.cloudevents.decode_kafka import DeliveredEvent
+from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.errors import Conflict
-from twofold.event import Event
+from twofold.event.model import Event
+from twofold.mongo.client import open_database
+from twofold.storage.dead_letters import DeadLetter, DeadLetters
 
 OWN = {"stored_at", "seq"}
 """What each collection's insert adds."""
@@ -195,7 +195,7 @@ class TestOnce:
         flow.publish(event)
         assert flow.arrive([event])
         before = flow.document("event_store", event)
-        record = to_kafka(event)
+        record = encode_kafka(event)
         put(flow.stack, record.value, list(record.headers), record.key)
         assert flow.store(delivered(event, offset=99)).status_code == 200
         assert flow.publish(event).json()["result"] == "duplicate"
@@ -211,7 +211,7 @@ class TestOnce:
 class TestRefused:
     def test_what_is_refused_leaves_nothing_anywhere(self, flow: View) -> None:
         event = an_event()
-        headers, _ = to_http(event)
+        headers, _ = encode_http(event)
         for body in (b"no json", b"[]", b'{"a":"\\ud800"}', b'{"a":NaN}'):
             answer = flow.http.post(flow.stack.publish_url, headers=headers, content=body)
             assert answer.status_code in (400, 422)
@@ -245,15 +245,15 @@ class TestRefused:
         there, conflicting = some_events(2)
         flow.publish_all([there, conflicting])
         good = some_events(496)
-        headers, _ = to_http(an_event())
-        requests = [to_http(event) for event in good]
-        requests[100:100] = [to_http(there), to_http(altered(conflicting)), (headers, b"no json")]
+        headers, _ = encode_http(an_event())
+        requests = [encode_http(event) for event in good]
+        requests[100:100] = [encode_http(there), encode_http(altered(conflicting)), (headers, b"no json")]
         requests.insert(300, (headers, b'{"a":"\\ud800"}'))
         before = writes(flow)
         hold = {"blockConnection": True, "blockTimeMS": 1000}  # while all are sent, however slowly
         async with (
             callers(500) as sending,
-            mongo.connect(settings_of(flow.stack), "tests") as database,
+            open_database(settings_of(flow.stack), "tests") as database,
             failing(database, "publish", times=2, **hold),
         ):
             answers = await sending.post_all(flow.stack.publish_url, requests)
@@ -272,7 +272,7 @@ class TestPoison:
         """Its bytes, the reason and its place; what comes behind it in its partition arrives."""
         body = b"\x00\xffnot ours" + uuid4().bytes
         event = an_event()
-        key = to_kafka(event).key
+        key = encode_kafka(event).key
         partition, offset = put(flow.stack, body, [], key)
         flow.publish(event)
         assert flow.arrive([event])
@@ -283,7 +283,7 @@ class TestPoison:
     def test_an_altered_record_is_a_letter_and_the_event_itself_still_arrives(self, flow: View) -> None:
         """The relay sends it again: what was altered is not what was published."""
         event = an_event()
-        record = to_kafka(event)
+        record = encode_kafka(event)
         flow.accept(event)
         partition, offset = put(flow.stack, b'{"total":1000000}', list(record.headers), record.key)
         (letter,) = letters_at(flow, partition, offset)
@@ -296,7 +296,7 @@ class TestPoison:
         event = an_event()
         flow.publish(event)
         assert flow.arrive([event])
-        record = to_kafka(altered(event))
+        record = encode_kafka(altered(event))
         partition, offset = put(flow.stack, record.value, list(record.headers), record.key)
         (letter,) = letters_at(flow, partition, offset)
         assert letter["reason"] == "identity-conflict"
@@ -324,9 +324,9 @@ class TestPoison:
 
 async def bury(flow: View, event: Event) -> None:
     """Keep a letter of the event, as `store` does when the log has another event under its id."""
-    async with mongo.connect(settings_of(flow.stack), "tests") as database:
+    async with open_database(settings_of(flow.stack), "tests") as database:
         reason = Conflict("this id belongs to another event in the log")
-        await DeadLetters(database).keep(DeadLetter(*delivered(event), reason, 0, 0, Delivered(event.document())))
+        await DeadLetters(database).keep(DeadLetter(*delivered(event), reason, 0, 0, DeliveredEvent(event.document())))
 
 
 @pytest.mark.guarantee("G8")

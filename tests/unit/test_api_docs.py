@@ -7,8 +7,8 @@ from pydantic import TypeAdapter
 
 from dev import api_docs
 from dev.paths import ROOT
-from twofold.api import Described
-from twofold.openapi import describe
+from twofold.web.api import OperationDescription
+from twofold.web.openapi import describe
 
 OPERATIONS = [(name, operation) for name, operations in api_docs.APIS.items() for operation in operations]
 NAMES = [f"{name} {operation.name}" for name, operation in OPERATIONS]
@@ -28,7 +28,7 @@ def test_every_function_with_operations_is_in_the_file() -> None:
 
 @pytest.mark.dev
 @pytest.mark.parametrize(("function", "operation"), OPERATIONS, ids=NAMES)
-def test_every_operation_has_an_example(function: str, operation: Described) -> None:
+def test_every_operation_has_an_example(function: str, operation: OperationDescription) -> None:
     assert operation.examples
 
 
@@ -50,7 +50,7 @@ def references(part: Any) -> list[str]:
 
 @pytest.mark.guarantee("R24")
 @pytest.mark.parametrize(("function", "operation"), OPERATIONS, ids=NAMES)
-def test_every_parameter_of_the_model_is_described_by_its_name(function: str, operation: Described) -> None:
+def test_every_parameter_of_the_model_is_described_by_its_name(function: str, operation: OperationDescription) -> None:
     said = describe(function, [operation])["paths"][operation.path][operation.method.lower()]
     names = {field.alias or name for name, field in operation.parameters.model_fields.items()}
     assert {each["name"] for each in said["parameters"] if each["in"] != "header"} == names

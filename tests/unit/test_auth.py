@@ -18,11 +18,12 @@ from dev import issuer as the_issuer
 from dev.issuer import Issuer, public, signing_key, token
 from dev.processes import free_port
 from tests.helpers import an_event
-from twofold import auth
-from twofold.auth import Keys, Principal, Right, Tokens, authenticator
-from twofold.cloudevents import attributes_of
+from twofold.cloudevents.encode import attributes_of
 from twofold.errors import Forbidden, Unauthorized, Unavailable
 from twofold.settings import Settings
+from twofold.web.auth import authenticator
+from twofold.web.permissions import ANYBODY, Permission, Principal
+from twofold.web.tokens import ASK_AGAIN_S, KEPT_S, KNOWN_TOKENS, IssuerKeys, TokenAuthentication
 
 pytestmark = pytest.mark.guarantee("G9")
 
@@ -54,28 +55,28 @@ class Clock:
 
 
 @pytest.fixture
-def tokens(issuer: Issuer) -> Tokens:
+def tokens(issuer: Issuer) -> TokenAuthentication:
     settings = settings_for(issuer)
-    return Tokens(settings, Keys(settings.auth_jwks_url, settings.auth_keys_fresh_s))
+    return TokenAuthentication(settings, IssuerKeys(settings.auth_jwks_url, settings.auth_keys_fresh_s))
 
 
-async def caller(tokens: Tokens, given: str) -> Principal:
+async def caller(tokens: TokenAuthentication, given: str) -> Principal:
     return await tokens.principal([(b"host", b"x"), (b"authorization", f"Bearer {given}".encode())])
 
 
-async def refusal(tokens: Tokens, given: str) -> str:
+async def refusal(tokens: TokenAuthentication, given: str) -> str:
     with pytest.raises(Unauthorized) as refused:
         await caller(tokens, given)
     assert refused.value.status == 401
     return refused.value.detail
 
 
-async def test_a_good_token_says_who_calls_and_what_they_may(tokens: Tokens) -> None:
+async def test_a_good_token_says_who_calls_and_what_they_may(tokens: TokenAuthentication) -> None:
     who = await caller(tokens, token("ann", ("events:publish", "no such right")))
-    assert who == Principal("ann", frozenset({Right.PUBLISH}))
+    assert who == Principal("ann", frozenset({Permission.PUBLISH}))
 
 
-async def test_a_good_rsa_token_is_taken(tokens: Tokens, issuer: Issuer) -> None:
+async def test_a_good_rsa_token_is_taken(tokens: TokenAuthentication, issuer: Issuer) -> None:
     issuer.keys.append(public(*RSA_KEY, "RS256"))
     assert (await caller(tokens, token("ann", (), key=RSA_KEY, algorithm="RS256"))).subject == "ann"
 
@@ -98,18 +99,20 @@ async def test_a_good_rsa_token_is_taken(tokens: Tokens, issuer: Issuer) -> None
     ],
     ids=str,
 )
-async def test_a_token_with_a_wrong_claim_is_refused(tokens: Tokens, claims: dict[str, Any], reason: str) -> None:
+async def test_a_token_with_a_wrong_claim_is_refused(
+    tokens: TokenAuthentication, claims: dict[str, Any], reason: str
+) -> None:
     """Times are seconds from now."""
     now = time.time()
     said: dict[str, Any] = {name: now + value if isinstance(value, int) else value for name, value in claims.items()}
     assert reason in await refusal(tokens, token("ann", **said))
 
 
-async def test_one_audience_of_several_is_enough(tokens: Tokens) -> None:
+async def test_one_audience_of_several_is_enough(tokens: TokenAuthentication) -> None:
     assert (await caller(tokens, token("ann", aud=["other", "twofold"]))).subject == "ann"
 
 
-async def test_the_issuers_clock_may_be_off_a_little(tokens: Tokens) -> None:
+async def test_the_issuers_clock_may_be_off_a_little(tokens: TokenAuthentication) -> None:
     assert (await caller(tokens, token("ann", exp=time.time() - 5, nbf=time.time() + 5))).subject == "ann"
 
 
@@ -128,14 +131,14 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE"])
-async def test_an_unsigned_token_is_refused(tokens: Tokens, algorithm: str) -> None:
+async def test_an_unsigned_token_is_refused(tokens: TokenAuthentication, algorithm: str) -> None:
     given = unsigned({"alg": algorithm, "typ": "JWT", "kid": signing_key()[0]}, CLAIMS) + "."
     assert "algorithm" in await refusal(tokens, given)
 
 
 @pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
 async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(
-    tokens: Tokens, issuer: Issuer, encoding: Encoding
+    tokens: TokenAuthentication, issuer: Issuer, encoding: Encoding
 ) -> None:
     """HS256 with what everybody knows, as though it were a secret."""
     issuer.keys.append(public(*RSA_KEY, "RS256"))
@@ -146,13 +149,13 @@ async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(
     assert "algorithm" in await refusal(tokens, given)
 
 
-async def test_a_key_is_used_with_its_own_algorithm_alone(tokens: Tokens, issuer: Issuer) -> None:
+async def test_a_key_is_used_with_its_own_algorithm_alone(tokens: TokenAuthentication, issuer: Issuer) -> None:
     """RS256 is taken, and so is this key's id, but not the two together."""
     issuer.keys.append(public(*RSA_KEY, "RS256"))
     assert "algorithm" in await refusal(tokens, token(key=(signing_key()[0], RSA_KEY[1]), algorithm="RS256"))
 
 
-async def test_a_secret_among_the_issuers_keys_is_no_key(tokens: Tokens, issuer: Issuer) -> None:
+async def test_a_secret_among_the_issuers_keys_is_no_key(tokens: TokenAuthentication, issuer: Issuer) -> None:
     secret = base64.urlsafe_b64encode(b"s" * 32).decode().rstrip("=")
     issuer.keys.append({"kty": "oct", "k": secret, "kid": "oct", "alg": "HS256"})
     assert await refusal(tokens, token(key=("oct", "s" * 32), algorithm="HS256"))
@@ -160,30 +163,30 @@ async def test_a_secret_among_the_issuers_keys_is_no_key(tokens: Tokens, issuer:
 
 async def test_an_algorithm_that_is_not_listed_is_refused(issuer: Issuer) -> None:
     settings = settings_for(issuer, auth_algorithms=("RS256",))
-    tokens = Tokens(settings, Keys(settings.auth_jwks_url, 300))
+    tokens = TokenAuthentication(settings, IssuerKeys(settings.auth_jwks_url, 300))
     assert "algorithm" in await refusal(tokens, token())
 
 
-async def test_a_token_of_an_unknown_key_is_refused(tokens: Tokens) -> None:
+async def test_a_token_of_an_unknown_key_is_refused(tokens: TokenAuthentication) -> None:
     assert "none of the issuer's" in await refusal(tokens, token(key=OTHER_KEY))
 
 
-async def test_another_key_under_a_known_id_is_refused(tokens: Tokens) -> None:
+async def test_another_key_under_a_known_id_is_refused(tokens: TokenAuthentication) -> None:
     assert await refusal(tokens, token(key=(signing_key()[0], OTHER_KEY[1])))
 
 
-async def test_a_token_without_a_key_id_is_refused(tokens: Tokens) -> None:
+async def test_a_token_without_a_key_id_is_refused(tokens: TokenAuthentication) -> None:
     given = jwt.encode(CLAIMS, signing_key()[1], algorithm="ES256")
     assert "none of the issuer's" in await refusal(tokens, given)
 
 
-async def test_a_key_that_the_token_brings_along_is_not_looked_at(tokens: Tokens) -> None:
+async def test_a_key_that_the_token_brings_along_is_not_looked_at(tokens: TokenAuthentication) -> None:
     brought = {"jwk": public(*OTHER_KEY), "jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/"}
     assert await refusal(tokens, token(key=OTHER_KEY, headers=brought))
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-async def test_an_altered_token_is_refused(tokens: Tokens, part: int) -> None:
+async def test_an_altered_token_is_refused(tokens: TokenAuthentication, part: int) -> None:
     parts = token("ann").split(".")
     parts[part] = ("A" if parts[part][0] != "A" else "B") + parts[part][1:]
     assert await refusal(tokens, ".".join(parts))
@@ -204,7 +207,9 @@ async def test_an_altered_token_is_refused(tokens: Tokens, part: int) -> None:
     ],
     ids=range(9),
 )
-async def test_without_one_bearer_token_nobody_is_known(tokens: Tokens, headers: list[tuple[bytes, bytes]]) -> None:
+async def test_without_one_bearer_token_nobody_is_known(
+    tokens: TokenAuthentication, headers: list[tuple[bytes, bytes]]
+) -> None:
     with pytest.raises(Unauthorized):
         await tokens.principal(headers)
 
@@ -220,21 +225,23 @@ class TestRoles:
     )
     async def test_they_are_where_the_settings_say(self, issuer: Issuer, claim: str, claims: dict[str, Any]) -> None:
         settings = settings_for(issuer, auth_roles_claim=claim)
-        who = await caller(Tokens(settings, Keys(settings.auth_jwks_url, 300)), token("ann", (), **claims))
-        assert who.rights == {Right.ADMIN, Right.READ_ALL, Right.AUDIT}
+        who = await caller(
+            TokenAuthentication(settings, IssuerKeys(settings.auth_jwks_url, 300)), token("ann", (), **claims)
+        )
+        assert who.rights == {Permission.ADMIN, Permission.READ_ALL, Permission.AUDIT}
 
     @pytest.mark.parametrize("roles", [None, 5, {"admin": True}, [["admin"]], "Admin ADMIN", ["admin "]], ids=str)
-    async def test_what_is_no_right_is_none(self, tokens: Tokens, roles: Any) -> None:
+    async def test_what_is_no_right_is_none(self, tokens: TokenAuthentication, roles: Any) -> None:
         assert (await caller(tokens, token("ann", roles=roles))).rights == frozenset()
 
     def test_what_implies_what(self) -> None:
-        assert Principal.of("s", ["events:publish:any"]).rights == {Right.PUBLISH, Right.PUBLISH_ANY}
-        assert Principal.of("s", ["events:read:all"]).rights == {Right.READ_ALL}
-        assert not Principal.of("s", ["admin"]).may(Right.PUBLISH)
+        assert Principal.of("s", ["events:publish:any"]).rights == {Permission.PUBLISH, Permission.PUBLISH_ANY}
+        assert Principal.of("s", ["events:read:all"]).rights == {Permission.READ_ALL}
+        assert not Principal.of("s", ["admin"]).may(Permission.PUBLISH)
 
     def test_a_right_that_is_not_there_is_forbidden(self) -> None:
         with pytest.raises(Forbidden) as refused:
-            Principal.of("ann", ["events:publish"]).require(Right.AUDIT)
+            Principal.of("ann", ["events:publish"]).require(Permission.AUDIT)
         assert refused.value.status == 403
 
 
@@ -264,34 +271,34 @@ class TestPublishing:
 
 
 class TestKeys:
-    async def test_they_are_fetched_once(self, tokens: Tokens, issuer: Issuer) -> None:
+    async def test_they_are_fetched_once(self, tokens: TokenAuthentication, issuer: Issuer) -> None:
         await asyncio.gather(*(caller(tokens, token(f"user-{n}")) for n in range(50)))
         assert issuer.asked == 1
 
     async def test_a_new_key_is_found(self, issuer: Issuer) -> None:
         clock = Clock()
-        keys = Keys(issuer.url, 300, clock)
+        keys = IssuerKeys(issuer.url, 300, clock)
         assert await keys.get("other") is None
         issuer.keys = [public(*OTHER_KEY)]
-        clock.now = auth.ASK_AGAIN_S + 1
+        clock.now = ASK_AGAIN_S + 1
         assert await keys.get("other") is not None
         assert await keys.get(signing_key()[0]) is None
 
     async def test_a_key_that_was_just_rotated_in_is_trouble_and_never_a_refusal(self, issuer: Issuer) -> None:
         """Somebody's made-up id was asked for a moment ago: the issuer isn't asked again so soon, and 401 is final."""
         clock = Clock()
-        keys = Keys(issuer.url, 300, clock)
+        keys = IssuerKeys(issuer.url, 300, clock)
         assert await keys.get("made-up") is None
         issuer.keys.append(public(*OTHER_KEY))
         clock.now = 1.0
         with pytest.raises(Unavailable):
             await keys.get("other")
         assert issuer.asked == 1
-        clock.now = auth.ASK_AGAIN_S + 1
+        clock.now = ASK_AGAIN_S + 1
         assert await keys.get("other") is not None
 
     async def test_made_up_ids_do_not_burden_the_issuer(self, issuer: Issuer) -> None:
-        keys = Keys(issuer.url, 300, Clock())
+        keys = IssuerKeys(issuer.url, 300, Clock())
         for number in range(100):
             assert await keys.get(f"made-up-{number}") is None
         assert issuer.asked == 1
@@ -299,7 +306,7 @@ class TestKeys:
     async def test_a_key_that_was_withdrawn_is_good_no_longer(self, issuer: Issuer) -> None:
         """Nor is a token that was checked with it, though it has not expired."""
         settings, clock = settings_for(issuer), Clock(time.time())
-        tokens = Tokens(settings, Keys(issuer.url, settings.auth_keys_fresh_s, clock), clock)
+        tokens = TokenAuthentication(settings, IssuerKeys(issuer.url, settings.auth_keys_fresh_s, clock), clock)
         given = token("ann")
         await caller(tokens, given)
         issuer.keys = [public(*OTHER_KEY)]
@@ -309,7 +316,7 @@ class TestKeys:
 
     async def test_without_them_it_is_trouble_and_not_the_callers_fault(self) -> None:
         """503: the same request can succeed later."""
-        keys = Keys(f"http://127.0.0.1:{free_port()}/", 300)
+        keys = IssuerKeys(f"http://127.0.0.1:{free_port()}/", 300)
         with pytest.raises(Unavailable):
             await keys.get("any")
 
@@ -318,22 +325,22 @@ class TestKeys:
         issuer.keys = keys
         if keys == "none":
             with pytest.raises(Unavailable):
-                await Keys(issuer.url, 300).get("x")
+                await IssuerKeys(issuer.url, 300).get("x")
         else:
-            assert await Keys(issuer.url, 300).get("x") is None
+            assert await IssuerKeys(issuer.url, 300).get("x") is None
 
     async def test_known_ones_outlive_a_short_absence_of_the_issuer(self) -> None:
         clock, issuer = Clock(), Issuer()
         issuer.start()
-        keys, known = Keys(issuer.url, 300, clock), signing_key()[0]
+        keys, known = IssuerKeys(issuer.url, 300, clock), signing_key()[0]
         await keys.get(known)
         issuer.stop()
         clock.now = 301
         assert await keys.get(known) is not None
-        clock.now += auth.ASK_AGAIN_S + 1
+        clock.now += ASK_AGAIN_S + 1
         with pytest.raises(Unavailable):
             await keys.get("other")
-        clock.now = auth.KEPT_S + 301
+        clock.now = KEPT_S + 301
         with pytest.raises(Unavailable):
             await keys.get(known)
 
@@ -341,16 +348,16 @@ class TestKeys:
 class TestRemembered:
     async def test_an_expired_token_is_forgotten(self, issuer: Issuer) -> None:
         settings, clock = settings_for(issuer), Clock(time.time())
-        tokens = Tokens(settings, Keys(issuer.url, 300), clock)
+        tokens = TokenAuthentication(settings, IssuerKeys(issuer.url, 300), clock)
         given = token("ann", exp=time.time() - 20)
         await caller(tokens, given)
         clock.now += 11
         assert tokens._known[f"Bearer {given}".encode()][1] < clock.now
 
-    async def test_only_so_many_are_kept(self, tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
-        for number in range(auth.KNOWN_TOKENS + 5):
-            tokens._remember(f"{number}".encode(), auth.ANYBODY)
-        assert len(tokens._known) == auth.KNOWN_TOKENS
+    async def test_only_so_many_are_kept(self, tokens: TokenAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
+        for number in range(KNOWN_TOKENS + 5):
+            tokens._remember(f"{number}".encode(), ANYBODY)
+        assert len(tokens._known) == KNOWN_TOKENS
 
 
 class TestSettings:
@@ -363,7 +370,7 @@ class TestSettings:
         for _ in range(2):
             with caplog.at_level(off.log_level):
                 who = await authenticator(off).principal([])
-            assert who.rights == set(Right) - {Right.PUBLISH_RESERVED}
+            assert who.rights == set(Permission) - {Permission.PUBLISH_RESERVED}
         assert caplog.text.count("AUTH=off") == 2
 
     @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/", "jwks.json"])

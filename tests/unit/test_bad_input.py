@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tests.bad_input import BAD, MAX_EVENTS, ODD, ODD_BATCH, Bad, Odd
 from tests.helpers import Raw
 from tests.strategies import NOW, read
-from twofold import strict_json
-from twofold.cloudevents import attributes_of, to_http
-from twofold.delivery import from_kafka_source, kafka_coordinates
+from twofold.cloudevents import strict_json
+from twofold.cloudevents.decode_http import IncomingEvent, decode_http
+from twofold.cloudevents.decode_kafka import decode_kafka, kafka_coordinates
+from twofold.cloudevents.encode import attributes_of, encode_http
 from twofold.errors import Invalid, Rejected
-from twofold.http import problem_details
-from twofold.receiving import Received, from_http
+from twofold.web.problems import problem_details
 
 pytestmark = pytest.mark.guarantee("G4", "R3")
 
@@ -33,7 +33,7 @@ def answer_to(error: Rejected) -> bytes:
 def test_is_refused(bad: Bad) -> None:
     """The error has the status, says what is wrong and names where, in an answer of bounded size."""
     with pytest.raises(Rejected) as caught:
-        from_http(bad.request.served, bad.request.body, NOW, MAX_EVENTS)
+        decode_http(bad.request.served, bad.request.body, NOW, MAX_EVENTS)
 
     error = caught.value
     assert type(error) is bad.error
@@ -48,17 +48,17 @@ def test_is_taken(odd: Odd) -> None:
     event = read((odd.request.served, odd.request.body))
 
     assert repr(event.payload) == repr(odd.payload)
-    attributes = attributes_of(event) | {"datacontenttype": to_http(event)[0]["content-type"]}
+    attributes = attributes_of(event) | {"datacontenttype": encode_http(event)[0]["content-type"]}
     assert odd.attributes.items() <= attributes.items()
     assert not set(odd.absent) & attributes.keys()
 
 
 def test_a_bad_event_of_a_batch_spoils_no_other() -> None:
-    outcomes = from_http(ODD_BATCH.served, ODD_BATCH.body, NOW, MAX_EVENTS)
+    outcomes = decode_http(ODD_BATCH.served, ODD_BATCH.body, NOW, MAX_EVENTS)
 
-    assert not isinstance(outcomes, Received)
+    assert not isinstance(outcomes, IncomingEvent)
     assert [
-        outcome.event.given_id[-1] if isinstance(outcome, Received) else outcome.status for outcome in outcomes
+        outcome.event.given_id[-1] if isinstance(outcome, IncomingEvent) else outcome.status for outcome in outcomes
     ] == [
         "0",
         422,
@@ -147,14 +147,14 @@ _bodies = st.one_of(
 )
 
 
-def answers_to(headers: Raw, body: bytes) -> list[Received | bytes]:
+def answers_to(headers: Raw, body: bytes) -> list[IncomingEvent | bytes]:
     """What comes of a producer's request: events, and answers to what is refused."""
     try:
-        outcomes = from_http(headers, body, NOW, 2)
+        outcomes = decode_http(headers, body, NOW, 2)
     except Rejected as refusal:
         return [answer_to(refusal)]
-    listed = [outcomes] if isinstance(outcomes, Received) else outcomes
-    return [outcome if isinstance(outcome, Received) else answer_to(outcome) for outcome in listed]
+    listed = [outcomes] if isinstance(outcomes, IncomingEvent) else outcomes
+    return [outcome if isinstance(outcome, IncomingEvent) else answer_to(outcome) for outcome in listed]
 
 
 @settings(max_examples=500, deadline=None)
@@ -192,7 +192,7 @@ def test_the_fast_parser_and_the_exact_one_agree(body: bytes, position: int, byt
     if position < len(body):
         body = body[:position] + bytes([byte]) + body[position + 1 :]
 
-    assert parsed(strict_json.parse, body) == parsed(strict_json.parse_in_detail, body)
+    assert parsed(strict_json.parse, body) == parsed(strict_json.parse_for_error, body)
 
 
 @settings(max_examples=500, deadline=None)
@@ -202,7 +202,7 @@ def test_the_fast_parser_and_the_exact_one_agree(body: bytes, position: int, byt
 def test_any_delivery_is_taken_or_refused(headers: Raw, body: bytes) -> None:
     """`from_kafka_source` raises nothing but `Rejected`: poison has to end among the dead letters."""
     with contextlib.suppress(Rejected):
-        from_kafka_source(headers, body)
+        decode_kafka(headers, body)
     partition, offset = kafka_coordinates(headers)
     assert (partition or 0) < 2**63
     assert (offset or 0) < 2**63

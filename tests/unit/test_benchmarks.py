@@ -28,9 +28,9 @@ from benchmarks.figures import (
 )
 from benchmarks.generator import generate
 from benchmarks.load import CONNECTIONS, LoadFailed, report
-from twofold.delivery import from_kafka_source
-from twofold.event import Event
-from twofold.receiving import Received, from_http
+from twofold.cloudevents.decode_http import IncomingEvent, decode_http
+from twofold.cloudevents.decode_kafka import decode_kafka
+from twofold.event.model import Event
 
 pytestmark = pytest.mark.dev
 
@@ -174,19 +174,19 @@ def test_the_ready_made_requests_hold_the_events() -> None:
     assert len({event.event_id for event in made}) == BATCH
     now = made[0].timestamp
     for offset, event in enumerate(made):
-        delivered = from_kafka_source(*split(delivery(event, offset)))
+        delivered = decode_kafka(*split(delivery(event, offset)))
         assert delivered.event == event
         assert (delivered.partition, delivered.offset) == (offset % 4, offset // 4)
-        published = from_http(*split(single(event)), now, BATCH)
-        assert isinstance(published, Received)
+        published = decode_http(*split(single(event)), now, BATCH)
+        assert isinstance(published, IncomingEvent)
         assert published.event == event
     assert _of_batch(batch(made)) == made
 
 
 def _of_batch(request: bytes) -> list[Event]:
-    received = from_http(*split(request), next(events(1, "now")).timestamp, BATCH)
-    assert not isinstance(received, Received)
-    return [one.event for one in received if isinstance(one, Received)]
+    received = decode_http(*split(request), next(events(1, "now")).timestamp, BATCH)
+    assert not isinstance(received, IncomingEvent)
+    return [one.event for one in received if isinstance(one, IncomingEvent)]
 
 
 def test_the_files_hold_each_event_once(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dev.paths import ROOT
 from dev.processes import free_port
 from twofold.cli import app
-from twofold.statements import Statement
+from twofold.storage.checkpoints import Checkpoint
 
 pytestmark = pytest.mark.guarantee("G10")
 
@@ -68,7 +68,7 @@ def test_the_operators_page_names_every_command(command: tuple[str, ...]) -> Non
 
 
 def test_the_operators_page_explains_every_figure_of_status() -> None:
-    figures = {field.name for field in dataclasses.fields(Statement)} | {"lag"}
+    figures = {field.name for field in dataclasses.fields(Checkpoint)} | {"lag"}
     section = OPERATIONS.partition("## `twofold status`")[2].partition("\n## ")[0]
     explained = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
     assert explained == figures - {"at"}

@@ -19,11 +19,17 @@ from dev.kafka_source_java import java_time
 from tests.carried import raw, same, text, through_kafka_source
 from tests.helpers import an_event, delivered, with_headers_of
 from tests.strategies import NOW, Attributes, attributes, binary, events, payloads, read, structured, texts
-from twofold import mongo
-from twofold.cloudevents import MAX_ATTRIBUTES_BYTES, RESERVED, attributes_of, to_http, to_kafka
-from twofold.delivery import from_kafka_source
-from twofold.event import Event
-from twofold.receiving import Received, from_http
+from twofold.cloudevents.decode_http import IncomingEvent, decode_http
+from twofold.cloudevents.decode_kafka import decode_kafka
+from twofold.cloudevents.encode import (
+    MAX_ATTRIBUTES_BYTES,
+    RESERVED_ATTRIBUTES,
+    attributes_of,
+    encode_http,
+    encode_kafka,
+)
+from twofold.event.model import Event
+from twofold.mongo.documents import encode_document, event_of
 
 pytestmark = pytest.mark.guarantee("R5", "R26")
 
@@ -37,8 +43,8 @@ pytestmark = pytest.mark.guarantee("R5", "R26")
 def test_an_accepted_event_survives_the_whole_way(attributes: Attributes, payload: dict[str, Any]) -> None:
     """HTTP, BSON, Kafka, KafkaSource's request: after each the same event with the same digest."""
     accepted = read(binary(attributes, payload))
-    stored = mongo.event_of(mongo.encode(accepted.document()))
-    received = from_kafka_source(*through_kafka_source(to_kafka(stored)))
+    stored = event_of(encode_document(accepted.document()))
+    received = decode_kafka(*through_kafka_source(encode_kafka(stored)))
 
     assert same(read(structured(attributes, payload)), accepted)
     assert same(stored, accepted)
@@ -50,7 +56,7 @@ def test_an_accepted_event_survives_the_whole_way(attributes: Attributes, payloa
 @settings(max_examples=200, deadline=None)
 @given(events)
 def test_what_we_send_over_http_we_read_to_the_same_event(event: Event) -> None:
-    headers, body = to_http(event)
+    headers, body = encode_http(event)
 
     again = read((raw(headers), body))
 
@@ -61,7 +67,7 @@ def test_what_we_send_over_http_we_read_to_the_same_event(event: Event) -> None:
 @given(events)
 def test_all_attributes_come_out_as_they_went_in(event: Event) -> None:
     """What KafkaSource delivers holds each attribute once, and nothing else but where the record lay."""
-    headers, _ = through_kafka_source(to_kafka(event))
+    headers, _ = through_kafka_source(encode_kafka(event))
 
     carried = {name[3:].decode(): value.decode() for name, value in headers if name.startswith(b"ce-")}
     written_by_java = {"time": java_time(event.time), "knativekafkapartition": "3", "knativekafkaoffset": str(2**40)}
@@ -97,12 +103,12 @@ def test_a_replayed_event_is_read_by_publish_and_by_store_as_the_same(event: Eve
     """Its digest is the old one, with or without a time of its own; `replayid` is no part of it."""
     attributes = values_of(event) | {"replayid": replay_id}
 
-    outcome = from_http(*structured(attributes, event.payload), NOW, 1)
+    outcome = decode_http(*structured(attributes, event.payload), NOW, 1)
 
-    assert isinstance(outcome, Received)
+    assert isinstance(outcome, IncomingEvent)
     assert same(outcome.event, event)
     assert outcome.replay_id == replay_id
-    at_store = from_kafka_source(*delivered(event, replayid="r"))
+    at_store = decode_kafka(*delivered(event, replayid="r"))
     assert same(at_store.event, event)
     assert at_store.replay_id == "r"
 
@@ -115,27 +121,27 @@ def test_the_most_attributes_that_are_accepted_are_read_by_store_with_all_that_i
 
     headers, body = delivered(event, 2**31 - 1, 2**63 - 1, **added)
 
-    assert same(from_kafka_source(headers, body).event, event)
-    assert same(from_kafka_source(headers, b" " + body).event, event), "also when it looks closer"
-    replayed = from_http(*structured(values_of(event) | {"replayid": "r"}, event.payload), NOW, 1)
-    assert isinstance(replayed, Received)
+    assert same(decode_kafka(headers, body).event, event)
+    assert same(decode_kafka(headers, b" " + body).event, event), "also when it looks closer"
+    replayed = decode_http(*structured(values_of(event) | {"replayid": "r"}, event.payload), NOW, 1)
+    assert isinstance(replayed, IncomingEvent)
     assert same(replayed.event, event)
 
 
 def test_the_key_is_the_aggregate_so_that_it_stays_in_one_partition() -> None:
-    assert to_kafka(an_event(aggregate_id="order-7")).key == b"order-7"
+    assert encode_kafka(an_event(aggregate_id="order-7")).key == b"order-7"
 
 
 def test_without_an_aggregate_the_key_is_the_event_itself() -> None:
     event = an_event(aggregate_id=None)
 
-    assert to_kafka(event).key == str(event.event_id).encode()
+    assert encode_kafka(event).key == str(event.event_id).encode()
 
 
 @settings(max_examples=50, deadline=None)
 @given(events)
 def test_the_size_of_a_record_is_no_less_than_its_bytes(event: Event) -> None:
-    record = to_kafka(event)
+    record = encode_kafka(event)
 
     assert record.size > len(record.key + record.value) + sum(len(name) + len(value) for name, value in record.headers)
 
@@ -144,15 +150,15 @@ def test_the_size_of_a_record_is_no_less_than_its_bytes(event: Event) -> None:
 @given(events)
 def test_no_header_of_a_record_is_null_or_empty(event: Event) -> None:
     """KafkaSource can lose the batch around a null header."""
-    assert all(value for _, value in to_kafka(event).headers)
+    assert all(value for _, value in encode_kafka(event).headers)
 
 
 @settings(max_examples=50, deadline=None)
 @given(events)
 def test_a_producer_sends_none_of_our_own_attributes(event: Event) -> None:
-    headers, _ = to_http(event)
+    headers, _ = encode_http(event)
 
-    assert not {f"ce-{name}" for name in RESERVED} & headers.keys()
+    assert not {f"ce-{name}" for name in RESERVED_ATTRIBUTES} & headers.keys()
 
 
 # --- the CloudEvents SDK judges --------------------------------------------------------------------------------------
@@ -197,13 +203,13 @@ def test_base64_of_the_sdk_is_read() -> None:
 @settings(max_examples=150, deadline=None)
 @given(events)
 def test_the_sdk_reads_our_http_requests_to_the_same_values(event: Event) -> None:
-    headers, body = to_http(event)
+    headers, body = encode_http(event)
     judged = sdk_from_http(headers, body)
 
     read_by_sdk = {name: unquote(str(value)) for name, value in judged.get_attributes().items()}
     if event.metadata.time_assigned:
         del read_by_sdk["time"]  # the SDK's own clock
-    ours = {name: value for name, value in values_of(event).items() if name not in RESERVED}
+    ours = {name: value for name, value in values_of(event).items() if name not in RESERVED_ATTRIBUTES}
     if event.metadata.time_assigned:
         del ours["time"]
     assert read_by_sdk == ours
@@ -214,7 +220,7 @@ def test_the_sdk_reads_our_http_requests_to_the_same_values(event: Event) -> Non
 @given(events)
 def test_the_sdk_reads_our_kafka_records_to_the_same_values(event: Event) -> None:
     """But for `partitionkey`, which it takes from the key of the record."""
-    record = to_kafka(event)
+    record = encode_kafka(event)
     judged = sdk_from_kafka(KafkaMessage(dict(record.headers), record.key, record.value))
 
     attributes = dict(judged.get_attributes())
@@ -231,7 +237,7 @@ def test_the_sdk_makes_the_same_kafka_headers_as_we(event: Event) -> None:
     """Where it isn't defective: it needs a data content type, and never writes `partitionkey`."""
     judged = sdk_to_kafka(CloudEvent(values_of(event), event.payload), key_mapper=lambda _: event.aggregate_id or "")
 
-    ours = dict(to_kafka(event).headers)
+    ours = dict(encode_kafka(event).headers)
     ours.pop("ce_partitionkey", None)
     assert judged.headers == ours
     assert json.loads(judged.value) == event.payload
@@ -247,7 +253,7 @@ def test_the_sdk_reads_our_attributes_in_the_json_format(event: Event) -> None:
 
 def values_of(event: Event) -> Attributes:
     """All attributes, the content type included."""
-    return attributes_of(event) | {"datacontenttype": to_http(event)[0]["content-type"]}
+    return attributes_of(event) | {"datacontenttype": encode_http(event)[0]["content-type"]}
 
 
 def expected(given_: Attributes, event: Event) -> Attributes:

@@ -10,12 +10,13 @@ from dev.kafka_source_event import SourceName, to_event
 from tests.carried import SINK, FakeRecord, Request, raw, same, text, through_kafka_source
 from tests.helpers import Raw, an_event, delivered
 from tests.strategies import Attributes, attributes, events, payloads, read, texts
-from twofold import delivery, mongo
-from twofold.attributes import in_headers, own_of, said_of
-from twofold.cloudevents import to_http, to_kafka
-from twofold.delivery import from_kafka_source, kafka_coordinates
+from twofold.cloudevents.attributes import content_fields, pop_internal_attributes, read_headers
+from twofold.cloudevents.decode_kafka import _raw_value, _vouched_document, decode_kafka, kafka_coordinates
+from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.errors import DigestMismatch, Malformed, Rejected
-from twofold.event import Event, digest_of
+from twofold.event.digest import compute_digest
+from twofold.event.model import Event
+from twofold.mongo.documents import encode_document, event_of
 
 pytestmark = pytest.mark.guarantee("R5", "R26")
 
@@ -38,7 +39,7 @@ def meaning(event: Event) -> str:
 @given(events, st.data())
 def test_a_changed_byte_is_refused_or_changes_nothing(event: Event, data: st.DataObject) -> None:
     """Any byte of any name, value or body, but for what the digest is documented to leave out."""
-    headers, body = through_kafka_source(to_kafka(event))
+    headers, body = through_kafka_source(encode_kafka(event))
     parts = [part for header in headers for part in header] + [body]
     which = data.draw(st.integers(0, len(parts) - 1))
     assume(parts[which])
@@ -47,7 +48,7 @@ def test_a_changed_byte_is_refused_or_changes_nothing(event: Event, data: st.Dat
     parts[which] = parts[which][:where] + bytes([byte]) + parts[which][where + 1 :]
 
     try:
-        received = from_kafka_source(list(zip(parts[:-1:2], parts[1:-1:2], strict=True)), parts[-1])
+        received = decode_kafka(list(zip(parts[:-1:2], parts[1:-1:2], strict=True)), parts[-1])
     except Rejected:
         return
     assert received.event.digest == event.digest
@@ -80,7 +81,7 @@ def test_another_value_of_an_attribute_is_noticed(name: bytes) -> None:
     other = {b"ce-time": b"2026-01-01T00:00:00Z", b"content-type": b"application/a+json"}.get(name, b"other")
 
     with pytest.raises(Rejected):
-        from_kafka_source([(n, other if n == name else value) for n, value in headers], body)
+        decode_kafka([(n, other if n == name else value) for n, value in headers], body)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, id=name.decode()) for name in _headers_of(_FULL)])
@@ -88,14 +89,14 @@ def test_a_lost_attribute_is_noticed(name: bytes) -> None:
     headers, body = delivered(_FULL)
 
     with pytest.raises(Rejected):
-        from_kafka_source([(n, value) for n, value in headers if n != name], body)
+        decode_kafka([(n, value) for n, value in headers if n != name], body)
 
 
 def test_an_added_attribute_is_noticed() -> None:
     headers, body = delivered(_FULL)
 
     with pytest.raises(DigestMismatch):
-        from_kafka_source([*headers, (b"ce-added", b"1")], body)
+        decode_kafka([*headers, (b"ce-added", b"1")], body)
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"total":3.0}', b'{"total":"3"}', b'{"total":3,"x":null}', b'{"Total":3}'])
@@ -103,21 +104,21 @@ def test_another_payload_is_noticed(body: bytes) -> None:
     headers, _ = delivered(_FULL)
 
     with pytest.raises(DigestMismatch):
-        from_kafka_source(headers, body)
+        decode_kafka(headers, body)
 
 
 def test_white_space_in_the_body_is_no_change() -> None:
     """Java's SDK writes JSON anew for a structured record; the digest is of the values."""
     headers, _ = delivered(_FULL)
 
-    assert same(from_kafka_source(headers, b' {\n"total" : 3 } ').event, _FULL)
+    assert same(decode_kafka(headers, b' {\n"total" : 3 } ').event, _FULL)
 
 
 def test_another_traceparent_is_the_same_event() -> None:
     headers, body = delivered(_FULL)
     traced = [(name, b"00-3-4-00" if name == b"ce-traceparent" else value) for name, value in headers]
 
-    received = from_kafka_source(traced, body)
+    received = decode_kafka(traced, body)
 
     assert received.event.digest == _FULL.digest
     assert received.event.metadata.traceparent == "00-3-4-00"
@@ -128,7 +129,7 @@ def test_an_assigned_time_may_differ_since_the_digest_leaves_it_out() -> None:
     headers, body = delivered(event)
     later = [(name, b"2030-01-01T00:00:00Z" if name == b"ce-time" else value) for name, value in headers]
 
-    assert from_kafka_source(later, body).event.digest == event.digest
+    assert decode_kafka(later, body).event.digest == event.digest
 
 
 @pytest.mark.parametrize("value", [b"false", b"True", b"1", b""])
@@ -137,7 +138,7 @@ def test_the_mark_of_an_assigned_time_is_true_or_absent(value: bytes) -> None:
     headers, body = delivered(event)
 
     with pytest.raises(Malformed):
-        from_kafka_source([(n, value if n == b"ce-timeassigned" else v) for n, v in headers], body)
+        decode_kafka([(n, value if n == b"ce-timeassigned" else v) for n, v in headers], body)
 
 
 def test_a_record_that_is_not_ours_is_refused() -> None:
@@ -146,15 +147,15 @@ def test_a_record_that_is_not_ours_is_refused() -> None:
     request = Request(SINK.request(to_event(record, SourceName("local", "store"))))
 
     with pytest.raises(Malformed, match="no digest"):
-        from_kafka_source(request.headers, request.body)
+        decode_kafka(request.headers, request.body)
 
 
 def test_store_takes_percent_signs_as_they_are() -> None:
     """KafkaSource writes attributes raw; `publish` decodes them, since producers encode them."""
     event = an_event(aggregate_id='"50%25"')
 
-    assert from_kafka_source(*delivered(event)).event.aggregate_id == '"50%25"'
-    assert read((raw(to_http(event)[0]), to_http(event)[1])).aggregate_id == '"50%25"'
+    assert decode_kafka(*delivered(event)).event.aggregate_id == '"50%25"'
+    assert read((raw(encode_http(event)[0]), encode_http(event)[1])).aggregate_id == '"50%25"'
 
 
 @pytest.mark.parametrize(
@@ -173,8 +174,8 @@ _PLAIN_EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "t
 
 def vouched(attributes: Attributes, body: bytes) -> tuple[Raw, bytes]:
     """The request with the digest that `publish` would make of these, had it taken them."""
-    _, id_text, said = said_of(attributes, assigned=False)
-    digest = digest_of(id_text, said, body, attributes["time"]).hex()
+    _, id_text, said = content_fields(attributes, assigned=False)
+    digest = compute_digest(id_text, said, body, attributes["time"]).hex()
     headers = attributes | {"digest": digest}
     return [(f"ce-{name}".encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()], body
 
@@ -183,14 +184,14 @@ def test_what_publish_sends_is_not_checked_twice() -> None:
     """But for numbers that pydantic writes otherwise than Python."""
     for event in (_FULL, an_event(payload={"a": [1, -2.5, {"b": "\u2028é😀\n"}], "c": None}, aggregate_id="a  b")):
         headers, body = delivered(event)
-        attributes, content_type = in_headers(headers, decode=delivery._raw_value)
-        own = own_of(attributes | {"datacontenttype": content_type})
+        attributes, content_type = read_headers(headers, decode=_raw_value)
+        own = pop_internal_attributes(attributes | {"datacontenttype": content_type})
         del attributes["digest"]
         attributes["datacontenttype"] = content_type
-        document = delivery._vouched_document(attributes, own, body)
+        document = _vouched_document(attributes, own, body)
         assert (document is None) == (event.aggregate_id == "a  b")
     exponent = an_event(payload={"a": 1e-05})
-    assert same(from_kafka_source(*delivered(exponent)).event, exponent)
+    assert same(decode_kafka(*delivered(exponent)).event, exponent)
 
 
 @pytest.mark.guarantee("G4")
@@ -200,7 +201,7 @@ def test_what_publish_sends_is_not_checked_twice() -> None:
 def test_a_payload_that_the_schema_forbids_is_refused_whoever_vouches(body: bytes) -> None:
     """In the log, it would be there for ever and could not be read."""
     with pytest.raises(Rejected):
-        from_kafka_source(*vouched(_PLAIN_EVENT, body))
+        decode_kafka(*vouched(_PLAIN_EVENT, body))
 
 
 @pytest.mark.guarantee("G4")
@@ -228,7 +229,7 @@ def test_a_payload_that_the_schema_forbids_is_refused_whoever_vouches(body: byte
 )
 def test_attributes_that_the_schema_forbids_are_refused_whoever_vouches(wrong: Attributes) -> None:
     with pytest.raises(Rejected):
-        from_kafka_source(*vouched(_PLAIN_EVENT | wrong, b"{}"))
+        decode_kafka(*vouched(_PLAIN_EVENT | wrong, b"{}"))
 
 
 _ANY_VALUE = st.one_of(texts, st.text(st.characters(max_codepoint=255), max_size=5))
@@ -245,8 +246,8 @@ def test_whatever_store_takes_can_be_read_back(given_: Attributes, odd: Attribut
         "time": _PLAIN_EVENT["time"]
     }
     try:
-        received = from_kafka_source(*vouched(usual | odd, body))
-        document = mongo.encode(received.document)
+        received = decode_kafka(*vouched(usual | odd, body))
+        document = encode_document(received.document)
     except Rejected:
         return
-    assert mongo.event_of(document) == received.event
+    assert event_of(document) == received.event

@@ -6,8 +6,8 @@ import pytest
 
 from dev.paths import ROOT
 from twofold import errors
-from twofold.errors import Problem, Refused, Rejected, TwofoldError, Unavailable
-from twofold.http import problem_details
+from twofold.errors import Invalid, Malformed, Problem, Refused, Rejected, TwofoldError, Unavailable
+from twofold.web.problems import problem_details
 
 pytestmark = pytest.mark.guarantee("R10")
 
@@ -54,7 +54,7 @@ def test_a_kind_is_known_by_its_title(kind: type[TwofoldError]) -> None:
 
 
 def test_an_answer_says_what_and_where() -> None:
-    details = problem_details(errors.Invalid("must be a string", "data.items[3].name"))
+    details = problem_details(Invalid("must be a string", "data.items[3].name"))
 
     assert details == {
         "type": "urn:twofold:problem:invalid",
@@ -67,6 +67,6 @@ def test_an_answer_says_what_and_where() -> None:
 
 def test_an_answer_lists_every_problem() -> None:
     problems = (Problem("id", "is missing"), Problem("source", "is missing"))
-    details = problem_details(errors.Malformed("a CloudEvent needs id, source", problems=problems))
+    details = problem_details(Malformed("a CloudEvent needs id, source", problems=problems))
 
     assert details["errors"] == [{"where": "id", "what": "is missing"}, {"where": "source", "what": "is missing"}]

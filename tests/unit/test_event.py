@@ -17,9 +17,11 @@ from dev.kafka_source_java import java_accepts_uri, java_time
 from tests.helpers import an_event
 from tests.strategies import events, payloads, sources
 from tests.unit.test_kafka_source_rules import generated, java_says
-from twofold import mongo
 from twofold.errors import Invalid, Rejected, TooLarge, UnsupportedType
-from twofold.event import NAMESPACE, Event, canonical, canonical_id, derived_id
+from twofold.event.canonical import canonical_json
+from twofold.event.identity import NAMESPACE, canonical_id, derived_id
+from twofold.event.model import Event
+from twofold.mongo.documents import encode_document
 
 pytestmark = pytest.mark.guarantee("G2", "R26")
 
@@ -127,7 +129,7 @@ class OwnFloat(float):
 def test_canonical_json_is_that_of_the_standard_library(payload: dict[str, Any]) -> None:
     """Whichever encoder made it, and whatever a later release of it makes of numbers."""
     exact = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert canonical(payload) == exact.encode()
+    assert canonical_json(payload) == exact.encode()
 
 
 CHANGES: Mapping[str, dict[str, Any]] = {
@@ -222,7 +224,7 @@ def test_a_document_too_large_for_mongodb_is_refused_before_it_joins_a_group() -
 
     assert len(event.payload_json) < 4 * 1024 * 1024
     with pytest.raises(TooLarge):
-        mongo.encode(event.document())
+        encode_document(event.document())
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.helpers import an_event, some_events
 from tests.strategies import events
-from twofold.event import Event
-from twofold.exporting import COLUMNS, FORMULA, PIECE_BYTES, Format, Item, export, safe
-from twofold.reading import EventOut, Unread
+from twofold.event.model import Event
+from twofold.read.export import COLUMNS, FORMULA, PIECE_BYTES, ExportItem, Format, escape_formulas, encode_export
+from twofold.read.models import EventOut, UnreadableEvent
 
 pytestmark = pytest.mark.guarantee("R35")
 
@@ -26,12 +26,12 @@ def shown(event: Event) -> EventOut:
     return EventOut.of_plain(event.document() | {"stored_at": NOW})
 
 
-async def exported(items: Sequence[Item], form: Format) -> str:
-    async def source() -> AsyncIterator[Item]:
+async def exported(items: Sequence[ExportItem], form: Format) -> str:
+    async def source() -> AsyncIterator[ExportItem]:
         for item in items:
             yield item
 
-    return b"".join([piece async for piece in export(source(), form)]).decode()
+    return b"".join([piece async for piece in encode_export(source(), form)]).decode()
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -56,14 +56,16 @@ async def test_csv_gives_every_value_back(listed: list[Event]) -> None:
     found = rows(await exported([shown(event) for event in listed], "csv"))
     assert len(found) == len(listed)
     for cells, event in zip(found, listed, strict=True):
-        assert cells["payload"] == safe(json.dumps(event.payload, ensure_ascii=False))
-        assert cells["event_type"] == safe(event.event_type)
-        assert cells["aggregate_id"] == safe(event.aggregate_id or "")
+        assert cells["payload"] == escape_formulas(json.dumps(event.payload, ensure_ascii=False))
+        assert cells["event_type"] == escape_formulas(event.event_type)
+        assert cells["aggregate_id"] == escape_formulas(event.aggregate_id or "")
         extensions = event.metadata.extensions
-        assert cells["extensions"] == (safe(json.dumps(extensions, ensure_ascii=False)) if extensions else "")
+        assert cells["extensions"] == (
+            escape_formulas(json.dumps(extensions, ensure_ascii=False)) if extensions else ""
+        )
         for name, value in event.metadata_fields.items():
             if isinstance(value, str):
-                assert cells[name] == safe(value)
+                assert cells[name] == escape_formulas(value)
 
 
 @pytest.mark.slow
@@ -87,7 +89,7 @@ async def test_nor_does_any_where_something_else_divides_the_cells(values: list[
 @pytest.mark.parametrize("value", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
 def test_what_a_spreadsheet_would_run_is_text(value: str) -> None:
     """OWASP's list of first characters."""
-    assert safe(value) == f"'{value}"
+    assert escape_formulas(value) == f"'{value}"
 
 
 @pytest.mark.parametrize(
@@ -95,12 +97,12 @@ def test_what_a_spreadsheet_would_run_is_text(value: str) -> None:
     [("\t=1", "'\t'=1"), ("\r=1", "'\r'=1"), ("a;=1", "a;'=1"), ('a; "-1', "a;' \"-1"), ("a;1=1", "a;1=1")],
 )
 def test_what_would_begin_a_cell_inside_a_value_is_text(value: str, harmless: str) -> None:
-    assert safe(value) == harmless
+    assert escape_formulas(value) == harmless
 
 
 @pytest.mark.parametrize("value", ["", "a=1", "1-1", "'=1", " x", "{}", "2026-07-01T00:00:00Z"])
 def test_what_is_harmless_stays_as_it_is(value: str) -> None:
-    assert safe(value) == value
+    assert escape_formulas(value) == value
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "ndjson"])
@@ -118,7 +120,7 @@ async def test_without_events_it_is_well_formed(form: Format) -> None:
 @pytest.mark.parametrize("form", ["csv", "json", "ndjson"])
 async def test_an_unreadable_event_has_its_place(form: Format) -> None:
     """It is not left out silently."""
-    text = await exported([Unread(event_id="x", unreadable=True), *map(shown, some_events(1))], form)
+    text = await exported([UnreadableEvent(event_id="x", unreadable=True), *map(shown, some_events(1))], form)
     read: dict[str, Callable[[], Any]] = {
         "csv": lambda: rows(text)[0],
         "json": lambda: json.loads(text)[0],
@@ -132,11 +134,11 @@ async def test_an_unreadable_event_has_its_place(form: Format) -> None:
 async def test_it_comes_in_pieces() -> None:
     """Not as a whole: the size of an export is no size in memory."""
 
-    async def source() -> AsyncIterator[Item]:
+    async def source() -> AsyncIterator[ExportItem]:
         for event in some_events(500):
             yield shown(event)
 
-    pieces = [len(piece) async for piece in export(source(), "ndjson")]
+    pieces = [len(piece) async for piece in encode_export(source(), "ndjson")]
     assert len(pieces) > 2
     assert max(pieces) < 2 * PIECE_BYTES
 
@@ -144,7 +146,7 @@ async def test_it_comes_in_pieces() -> None:
 async def test_what_goes_wrong_on_the_way_ends_it_visibly() -> None:
     """An export that stops half-way must not look whole: JSON stays open, and the error comes through."""
 
-    async def source() -> AsyncIterator[Item]:
+    async def source() -> AsyncIterator[ExportItem]:
         for event in some_events(500):
             yield shown(event)
         raise ConnectionError
@@ -152,7 +154,7 @@ async def test_what_goes_wrong_on_the_way_ends_it_visibly() -> None:
     got = bytearray()
 
     async def receive() -> None:
-        async for piece in export(source(), "json"):
+        async for piece in encode_export(source(), "json"):
             got.extend(piece)
 
     with pytest.raises(ConnectionError):

@@ -16,7 +16,7 @@ from dev.faults.poison import SHAPES, Sendings, altered, conflicting
 from dev.faults.producer import Item, Sent, new_event, other_content, request_of, sent_of
 from dev.faults.verdict import Evidence, Verdict, judge
 from dev.faults.watch import Change, Deleted, Inserted, change_of
-from twofold.delivery import from_kafka_source
+from twofold.cloudevents.decode_kafka import decode_kafka
 from twofold.errors import DigestMismatch, Rejected
 
 pytestmark = pytest.mark.dev
@@ -210,11 +210,11 @@ class TestPoison:
     def test_an_altered_record_fails_for_its_digest(self) -> None:
         record = altered(SENT[0], POISON[0])
         with pytest.raises(DigestMismatch):
-            from_kafka_source(arrived(record.headers), record.value or b"")
+            decode_kafka(arrived(record.headers), record.value or b"")
 
     def test_a_forged_record_is_sound_but_for_its_id(self) -> None:
         record = conflicting(SENT[0], POISON[0])
-        event = from_kafka_source(arrived(record.headers), record.value or b"").event
+        event = decode_kafka(arrived(record.headers), record.value or b"").event
         assert event.event_id == SENT[0].event_id
         assert event.digest != SENT[0].digest
 
@@ -223,7 +223,7 @@ class TestPoison:
         record = shape(POISON[0])
         assert POISON[0].encode() in dict(record.headers).values()
         with pytest.raises(Rejected):
-            from_kafka_source(arrived(record.headers), record.value or b"")
+            decode_kafka(arrived(record.headers), record.value or b"")
 
 
 class TestLoad:

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers import an_event
-from twofold.cursors import Position, cursor_of
 from twofold.errors import Malformed
-from twofold.filters import Filter, searchable
+from twofold.query.cursors import PageCursor, encode_cursor
+from twofold.query.filters import Filter, searchable_text
 
-HERE = Position(datetime(2026, 7, 1, 12, tzinfo=UTC), UUID("6ba7c3f4-53c5-4b0e-9d0c-2a6f0e0d7f01"))
+HERE = PageCursor(datetime(2026, 7, 1, 12, tzinfo=UTC), UUID("6ba7c3f4-53c5-4b0e-9d0c-2a6f0e0d7f01"))
 ASKED: dict[str, Any] = {"type": ("a", "b"), "user": "u", "from": "2026-07-01T00:00:00Z", "order": "oldest"}
 
 
@@ -32,7 +32,7 @@ def given_out() -> str:
     st.uuids(),
 )
 def test_a_cursor_is_the_place_it_was_made_of(time: datetime, event_id: UUID) -> None:
-    wanted = Filter().after(Position(time, event_id))
+    wanted = Filter().after(PageCursor(time, event_id))
     assert Filter.model_validate(wanted.model_dump()).position == (time, event_id)
 
 
@@ -72,7 +72,7 @@ def test_a_cursor_beyond_all_time_is_refused() -> None:
     """Somebody who works the checksum out gets no further than a 400."""
     wanted = Filter.model_validate(ASKED)
     place = b"\x7f" * 8 + uuid4().bytes
-    forged = cursor_of(place, wanted.question)
+    forged = encode_cursor(place, wanted.question)
     with pytest.raises(Malformed, match="none that was given out"):
         with_cursor(forged)
 
@@ -80,7 +80,7 @@ def test_a_cursor_beyond_all_time_is_refused() -> None:
 def test_a_forged_cursor_leads_no_further_than_the_filters() -> None:
     """It is no secret: what keeps a reader within its bounds is the query."""
     wanted = Filter.model_validate(ASKED)
-    query = wanted.after(Position(HERE.timestamp - timedelta(days=9), HERE.event_id)).query()
+    query = wanted.after(PageCursor(HERE.timestamp - timedelta(days=9), HERE.event_id)).query()
     assert query["timestamp"] == {"$gte": wanted.since}
     assert query["metadata.user_id"] == "u"
 
@@ -127,4 +127,4 @@ def test_text_is_taken_literally(text: str) -> None:
 
 def test_text_does_not_reach_across_two_values() -> None:
     assert not text_in("pq", payload={"x": "p", "y": "q", "p": "q"})  # no id has these letters
-    assert "a\0b" in searchable(an_event(payload={"a": "b"}).document())
+    assert "a\0b" in searchable_text(an_event(payload={"a": "b"}).document())

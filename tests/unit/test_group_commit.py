@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from twofold.errors import Unavailable
-from twofold.group_commit import GroupCommit
+from twofold.write.group_commit import GroupCommit
 
 pytestmark = pytest.mark.guarantee("G1", "R7")
 

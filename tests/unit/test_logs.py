@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from twofold.logs import REQUEST, _Diversion, _Lines
-from twofold.telemetry import EVENT_ID, TRACE_ID
+from twofold.observability.context import EVENT_ID, REQUEST, TRACE_ID
+from twofold.observability.logs import _Diversion, _Lines
 
 pytestmark = pytest.mark.guarantee("R10")
 

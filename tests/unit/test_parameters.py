@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from twofold.errors import Malformed
-from twofold.filters import MAX_LIMIT, MAX_TYPES, Filter
-from twofold.parameters import read
+from twofold.query.filters import Filter
+from twofold.query.limits import MAX_LIMIT, MAX_TYPES
+from twofold.query.parameters import parse_query
 
 
 def refused(query: str) -> tuple[Malformed, list[str]]:
     with pytest.raises(Malformed) as refusal:
-        read(query, Filter)
+        parse_query(query, Filter)
     return refusal.value, [problem.where for problem in refusal.value.problems]
 
 
@@ -20,7 +21,7 @@ def test_every_filter_is_read() -> None:
         "type=order.created&type=order.paid&aggregate=order-7&correlation=c%201&user=u&service=%2Fshop&text=%C3%A9"
         "&from=2026-07-01T12:00:00Z&to=2026-07-01T14:00:00%2B01:00&order=oldest&limit=5"
     )
-    wanted = read(query, Filter)
+    wanted = parse_query(query, Filter)
     assert wanted.types == ("order.created", "order.paid")
     assert (wanted.aggregate, wanted.correlation, wanted.user, wanted.service) == ("order-7", "c 1", "u", "/shop")
     assert (wanted.text, wanted.order, wanted.limit) == ("é", "oldest", 5)
@@ -62,7 +63,7 @@ def test_a_limit_is_a_limit(limit: str) -> None:
 
 
 def test_the_largest_limit_is_taken() -> None:
-    assert read(f"limit={MAX_LIMIT}", Filter).limit == MAX_LIMIT
+    assert parse_query(f"limit={MAX_LIMIT}", Filter).limit == MAX_LIMIT
 
 
 @pytest.mark.guarantee("R23")
@@ -117,7 +118,7 @@ def test_what_is_wrong_is_not_shown() -> None:
 )
 def test_a_bound_finer_than_a_millisecond_keeps_its_meaning(given: str, bound: str) -> None:
     """Stored times are whole milliseconds: at or after .0001 is at or after .001."""
-    wanted = read(f"from=2026-07-01T{given}", Filter)
+    wanted = parse_query(f"from=2026-07-01T{given}", Filter)
     assert wanted.since is not None
     assert wanted.since.isoformat() == f"2026-07-01T12:00:00{bound}+00:00"
 

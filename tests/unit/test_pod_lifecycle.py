@@ -16,8 +16,8 @@ from functions.pod_events.lifecycle import gone, lifecycle
 from functions.pod_events.pod import Pod
 from tests.pods import IDENTITY, Sent, differing, first_observed, life, names
 from twofold.errors import Invalid
-from twofold.event import Event
-from twofold.reserved import is_reserved
+from twofold.event.model import Event
+from twofold.event.reserved import is_reserved
 
 pytestmark = pytest.mark.guarantee("G6")
 

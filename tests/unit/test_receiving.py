@@ -11,10 +11,9 @@ from tests.carried import raw
 from tests.helpers import an_event
 from tests.helpers import structured as as_structured
 from tests.strategies import NOW, Attributes, attributes, payloads
-from twofold import receiving
-from twofold.attributes import event_from
-from twofold.cloudevents import Written, to_http
-from twofold.receiving import Received, from_http
+from twofold.cloudevents.attributes import build_event
+from twofold.cloudevents.decode_http import IncomingEvent, _soundly_written, decode_http
+from twofold.cloudevents.encode import EncodedEvent, encode_http
 
 pytestmark = pytest.mark.guarantee("R5", "R26")
 
@@ -32,15 +31,15 @@ def test_what_publish_writes_without_an_event_is_what_the_event_would_be_written
     said: Attributes, payload: dict[str, Any]
 ) -> None:
     """The way that nearly all events take beside the one that judges."""
-    written = receiving._soundly_written(dict(said), payload, NOW)
+    written = _soundly_written(dict(said), payload, NOW)
 
     assume(written is not None)
-    assert written == Written.of(event_from(dict(said), payload, NOW))
+    assert written == EncodedEvent.of(build_event(dict(said), payload, NOW))
 
 
 @pytest.mark.parametrize("more", [{}, {"time": "2026-07-01T02:00:00+02:00"}, {"id": "order-7", "subject": "a b"}])
 def test_what_publish_takes_is_not_checked_twice(more: dict[str, str]) -> None:
-    assert receiving._soundly_written(_PLAIN_EVENT | more, {"a": 1.5}, NOW) is not None
+    assert _soundly_written(_PLAIN_EVENT | more, {"a": 1.5}, NOW) is not None
 
 
 HOP = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -50,14 +49,14 @@ def hops(content_type: str, body: object, *extra: tuple[str, str]) -> list[str |
     """The traceparent of each event's hop in a request that belongs to a trace."""
     headers = [("content-type", content_type), ("traceparent", HOP), *extra]
     request = [(name.encode(), value.encode()) for name, value in headers]
-    received = from_http(request, json.dumps(body).encode(), NOW, 10)
-    taken = [received] if isinstance(received, Received) else received
-    return [each.traceparent for each in taken if isinstance(each, Received)]
+    received = decode_http(request, json.dumps(body).encode(), NOW, 10)
+    taken = [received] if isinstance(received, IncomingEvent) else received
+    return [each.traceparent for each in taken if isinstance(each, IncomingEvent)]
 
 
 def test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode() -> None:
     event = an_event()
-    binary_headers = [(name, value) for name, value in to_http(event)[0].items() if name != "content-type"]
+    binary_headers = [(name, value) for name, value in encode_http(event)[0].items() if name != "content-type"]
     assert hops("application/json", {}, *binary_headers) == [HOP]
     assert hops("application/cloudevents+json", as_structured(event)) == [HOP]
     assert hops("application/cloudevents-batch+json", [as_structured(event)] * 2) == [HOP, HOP]
@@ -66,7 +65,7 @@ def test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode() -> None:
 @pytest.mark.parametrize("wrong", ["", "what", f"01{HOP[2:]}x", HOP.upper(), f"00-{'0' * 32}-b7ad6b7169203331-01"])
 def test_a_request_whose_trace_is_none_is_taken_as_ever(wrong: str) -> None:
     """The header is the transport's: it is no fault of the event."""
-    headers, body = to_http(an_event())
-    received = from_http(raw(headers | {"traceparent": wrong}), body, NOW, 1)
-    assert isinstance(received, Received)
+    headers, body = encode_http(an_event())
+    received = decode_http(raw(headers | {"traceparent": wrong}), body, NOW, 1)
+    assert isinstance(received, IncomingEvent)
     assert received.traceparent is None

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from dev.functions import plain_environment
-from twofold.reporting import Reporting
+from twofold.observability.otel_settings import OtelSettings
 
 HERE = "http://127.0.0.1:4318"
 
@@ -34,7 +34,7 @@ def in_environment(code: str, **environment: str) -> subprocess.CompletedProcess
     ],
 )
 def test_the_standard_variables_decide_what_is_told(said: dict[str, object], metrics: bool, traces: bool) -> None:
-    reporting = Reporting.model_validate(said)
+    reporting = OtelSettings.model_validate(said)
     assert (reporting.metrics, reporting.traces) == (metrics, traces)
 
 
@@ -54,7 +54,7 @@ def test_the_environment_is_read_by_the_standards_names_and_what_is_empty_is_not
 )
 def test_a_value_that_means_nothing_here_fails_at_the_start_by_name(field: str, value: str) -> None:
     with pytest.raises(ValidationError, match=field):
-        Reporting.model_validate({field: value})
+        OtelSettings.model_validate({field: value})
 
 
 def test_without_a_collector_nothing_of_opentelemetry_is_imported() -> None:

@@ -8,10 +8,11 @@ from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 
 from tests.helpers import an_event, delivered
 from tests.told import Told
+from twofold.cloudevents.decode_http import IncomingEvent
 from twofold.errors import Conflict, Malformed, TwofoldError, Unavailable
-from twofold.event import Event
-from twofold.receiving import Received
-from twofold.telemetry import TRACE_ID, Tracing
+from twofold.event.model import Event
+from twofold.observability.context import TRACE_ID
+from twofold.observability.telemetry import Tracing
 
 pytestmark = pytest.mark.guarantee("R5")
 
@@ -37,13 +38,13 @@ def an_event_of(traceparent: str | None) -> Event:
 
 
 async def published(
-    tracing: Tracing, received: Sequence[Received | TwofoldError], outcomes: Sequence[object] = ("taken",)
-) -> list[Received]:
+    tracing: Tracing, received: Sequence[IncomingEvent | TwofoldError], outcomes: Sequence[object] = ("taken",)
+) -> list[IncomingEvent]:
     """What came to be published, whose outcomes were these."""
-    taken: list[Received] = []
+    taken: list[IncomingEvent] = []
 
-    async def publish(items: Iterable[Received | TwofoldError]) -> list[object]:
-        taken.extend(item for item in items if isinstance(item, Received))
+    async def publish(items: Iterable[IncomingEvent | TwofoldError]) -> list[object]:
+        taken.extend(item for item in items if isinstance(item, IncomingEvent))
         return list(outcomes)
 
     assert await tracing.publishing(received, publish) == list(outcomes)
@@ -71,7 +72,7 @@ def links(span: ReadableSpan) -> list[str]:
 
 async def test_an_event_without_a_trace_is_given_the_span_of_publish(told: Told, tracing: Tracing) -> None:
     event = an_event_of(None)
-    (taken,) = await published(tracing, [Received.of(event)])
+    (taken,) = await published(tracing, [IncomingEvent.of(event)])
     (span,) = told.spans
     assert parent(span) == ""
     assert taken.event.metadata.traceparent == taken.traceparent == identity(span)
@@ -79,7 +80,7 @@ async def test_an_event_without_a_trace_is_given_the_span_of_publish(told: Told,
 
 async def test_a_producers_own_trace_is_continued_and_never_replaced(told: Told, tracing: Tracing) -> None:
     """Both collections and Kafka have what the producer said; the span travels in the record's own header."""
-    (taken,) = await published(tracing, [Received.of(an_event_of(OWN))])
+    (taken,) = await published(tracing, [IncomingEvent.of(an_event_of(OWN))])
     (span,) = told.spans
     assert parent(span) == OWN
     headers = dict(taken.written.record(taken.traceparent).headers)
@@ -88,7 +89,7 @@ async def test_a_producers_own_trace_is_continued_and_never_replaced(told: Told,
 
 
 async def test_an_event_without_a_trace_joins_its_requests(told: Told, tracing: Tracing) -> None:
-    (taken,) = await published(tracing, [Received.of(an_event_of(None))._replace(traceparent=HOP)])
+    (taken,) = await published(tracing, [IncomingEvent.of(an_event_of(None))._replace(traceparent=HOP)])
     (span,) = told.spans
     assert parent(span) == HOP
     assert taken.event.metadata.traceparent == identity(span)
@@ -97,14 +98,14 @@ async def test_an_event_without_a_trace_joins_its_requests(told: Told, tracing: 
 async def test_where_event_and_request_differ_the_event_wins_and_the_request_is_linked(
     told: Told, tracing: Tracing
 ) -> None:
-    await published(tracing, [Received.of(an_event_of(OWN))._replace(traceparent=HOP)])
+    await published(tracing, [IncomingEvent.of(an_event_of(OWN))._replace(traceparent=HOP)])
     (span,) = told.spans
     assert parent(span) == OWN
     assert links(span) == [HOP[36:52]]
 
 
 async def test_a_trace_that_is_none_is_kept_as_it_is_and_starts_a_new_one(told: Told, tracing: Tracing) -> None:
-    (taken,) = await published(tracing, [Received.of(an_event_of("garbage"))])
+    (taken,) = await published(tracing, [IncomingEvent.of(an_event_of("garbage"))])
     (span,) = told.spans
     assert parent(span) == ""
     assert taken.event.metadata.traceparent == "garbage"
@@ -114,7 +115,7 @@ async def test_a_trace_that_is_none_is_kept_as_it_is_and_starts_a_new_one(told: 
 async def test_the_span_of_publish_changes_nothing_that_the_digest_covers(tracing: Tracing) -> None:
     event = an_event_of(None)
     digest = event.digest
-    (taken,) = await published(tracing, [Received.of(event)])
+    (taken,) = await published(tracing, [IncomingEvent.of(event)])
     assert taken.event.digest == digest
     again = an_event(**{name: getattr(taken.event, name) for name in Event.model_fields})
     assert again == taken.event
@@ -125,7 +126,11 @@ async def test_each_event_of_a_batch_has_a_span_of_its_own_and_what_was_refused_
     told: Told, tracing: Tracing
 ) -> None:
     refusal = Malformed("no JSON")
-    received: list[Received | TwofoldError] = [Received.of(an_event_of(OWN)), refusal, Received.of(an_event_of(HOP))]
+    received: list[IncomingEvent | TwofoldError] = [
+        IncomingEvent.of(an_event_of(OWN)),
+        refusal,
+        IncomingEvent.of(an_event_of(HOP)),
+    ]
     await published(tracing, received, ["taken", refusal, Conflict("other content")])
     first, second = told.spans
     assert (parent(first), parent(second)) == (OWN, HOP)
@@ -135,11 +140,11 @@ async def test_each_event_of_a_batch_has_a_span_of_its_own_and_what_was_refused_
 
 
 async def test_a_write_that_fails_ends_every_span_with_its_reason(told: Told, tracing: Tracing) -> None:
-    async def publish(_: Iterable[Received | TwofoldError]) -> list[object]:
+    async def publish(_: Iterable[IncomingEvent | TwofoldError]) -> list[object]:
         raise Unavailable("MongoDB is away")
 
     with pytest.raises(Unavailable):
-        await tracing.publishing([Received.of(an_event_of(None)), Received.of(an_event_of(None))], publish)
+        await tracing.publishing([IncomingEvent.of(an_event_of(None)), IncomingEvent.of(an_event_of(None))], publish)
     assert [(span.attributes or {})["error.type"] for span in told.spans] == ["unavailable", "unavailable"]
 
 
@@ -174,5 +179,5 @@ async def test_a_dead_letter_ends_its_span_with_the_reason(told: Told, tracing: 
 
 
 async def test_the_logs_hear_of_the_trace(told: Told, tracing: Tracing) -> None:
-    await published(tracing, [Received.of(an_event_of(None))])
+    await published(tracing, [IncomingEvent.of(an_event_of(None))])
     assert TRACE_ID.get() == identity(told.spans[0])[3:35]

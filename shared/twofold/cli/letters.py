@@ -9,12 +9,12 @@ import typer
 
 from twofold.cli.output import Json, Limit, progress, run_with
 from twofold.cli.output import show as show_value
-from twofold.dead_letters import DeadLetters
-from twofold.events import EventRepository
-from twofold.kafka import Sender
-from twofold.mongo import Database
-from twofold.redriving import Redrive
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database
 from twofold.settings import Settings
+from twofold.storage.dead_letters import DeadLetters
+from twofold.storage.events import EventRepository
+from twofold.write.redrive import Redrive
 
 letters = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be taken into the log.")
 

@@ -11,13 +11,15 @@ from rich.console import Console
 
 from twofold.cli.output import Json, Limit, console, progress, run_with, settings, show
 from twofold.errors import Unavailable
-from twofold.kafka import Sender, consumer_backlog
-from twofold.mongo import Database
-from twofold.relaying import open_relay
-from twofold.relaying import reconcile as reconcile_
+from twofold.kafka.lag import read_backlog
+from twofold.kafka.sender import Sender
+from twofold.mongo.client import Database
 from twofold.settings import Settings
-from twofold.setup import passwords_in, set_up
-from twofold.statements import Statements
+from twofold.setup.roles import passwords_in
+from twofold.setup.run import set_up
+from twofold.storage.checkpoints import Checkpoints
+from twofold.write.reconcile import reconcile as reconcile_
+from twofold.write.relay import open_relay
 
 relay = typer.Typer(no_args_is_help=True, help="The relay: takes marks off, and sends again what isn't in the log.")
 
@@ -43,7 +45,7 @@ def status(as_json: Json = False) -> None:
 
 def _lag(settings: Settings) -> dict[str, int] | None:
     try:
-        backlog = consumer_backlog(settings)
+        backlog = read_backlog(settings)
     except Unavailable as error:
         Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
         return None
@@ -55,8 +57,8 @@ def statements(limit: Limit = 20, as_json: Json = False) -> None:
     show([asdict(line) for line in run_with(lambda db, settings: _statements(db, settings).list(limit))], as_json)
 
 
-def _statements(database: Database, settings: Settings) -> Statements:
-    return Statements(database, timedelta(seconds=settings.mongodb_timeout_s))
+def _statements(database: Database, settings: Settings) -> Checkpoints:
+    return Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
 
 
 @relay.command("run")

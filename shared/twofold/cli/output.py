@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from twofold import mongo
-from twofold.mongo import Database
+from twofold.mongo.client import Database, open_database
 from twofold.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -34,7 +33,7 @@ def run_with(work: Callable[[Database, Settings], Awaitable[Done]]) -> Done:
 
     async def connected() -> Done:
         own = settings()
-        async with mongo.connect(own, "cli") as database:
+        async with open_database(own, "cli") as database:
             return await work(database, own)
 
     return asyncio.run(connected())

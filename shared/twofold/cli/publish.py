@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 
 from twofold.cli.output import Json, progress, settings, show
+from twofold.cloudevents.decode_http import IncomingEvent, decode_structured
 from twofold.errors import TwofoldError, Unavailable
-from twofold.publishing import Published, open_publisher
-from twofold.receiving import Received, from_structured
 from twofold.settings import Settings
+from twofold.write.publisher import Published, open_publisher
 
 Counts = dict[str, int]
 
@@ -62,9 +62,9 @@ def _groups(lines: Iterable[bytes], size: int) -> Iterator[tuple[list[int], list
         yield [number for number, _ in group], [line for _, line in group]
 
 
-def _read(line: bytes) -> Received | TwofoldError:
+def _read(line: bytes) -> IncomingEvent | TwofoldError:
     try:
-        return from_structured(line, datetime.now(UTC))
+        return decode_structured(line, datetime.now(UTC))
     except TwofoldError as error:
         return error
 

@@ -17,17 +17,18 @@ import typer
 from rich.console import Console
 
 from twofold.cli.output import Json, console, progress, run_with, show
-from twofold.event_store import EventStore
-from twofold.events import EventRepository
-from twofold.exporting import Format, Item
-from twofold.exporting import as_json as json_of
-from twofold.exporting import export as exported
-from twofold.feed import Feed, FeedPage, Place
-from twofold.filters import MAX_LIMIT, Filter, Order
-from twofold.mongo import Database
-from twofold.parameters import validated
-from twofold.reading import EventOut
+from twofold.mongo.client import Database
+from twofold.query.filters import Filter, Order
+from twofold.query.limits import MAX_LIMIT
+from twofold.query.parameters import validate_parameters
+from twofold.read.export import ExportItem, Format
+from twofold.read.export import event_json as json_of
+from twofold.read.export import encode_export as exported
+from twofold.read.feed import Feed, FeedCursor, FeedPage
+from twofold.read.models import EventOut
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
+from twofold.storage.events import EventRepository
 
 LOOK_EVERY = timedelta(seconds=1)
 """How often who follows looks whether it is to end."""
@@ -113,15 +114,15 @@ def export(
 class _Counted:
     """The same items, counted as they pass."""
 
-    def __init__(self, items: AsyncIterator[Item], advance: Callable[[int], None]) -> None:
+    def __init__(self, items: AsyncIterator[ExportItem], advance: Callable[[int], None]) -> None:
         self._items = items
         self._advance = advance
         self.number = 0
 
-    def __aiter__(self) -> AsyncIterator[Item]:
+    def __aiter__(self) -> AsyncIterator[ExportItem]:
         return self
 
-    async def __anext__(self) -> Item:
+    async def __anext__(self) -> ExportItem:
         item = await anext(self._items)
         self.number += 1
         if self.number % 1000 == 0:
@@ -168,7 +169,13 @@ def feed(
     if cursor and since:
         raise typer.BadParameter("--cursor says where to begin, and so does --since")
     kept = place_file.read_text().strip() if place_file and place_file.is_file() else None
-    place = Place.of_cursor(given) if (given := cursor or kept) else Place.at(_utc(since)) if since else Place.start()
+    place = (
+        FeedCursor.of_cursor(given)
+        if (given := cursor or kept)
+        else FeedCursor.at(_utc(since))
+        if since
+        else FeedCursor.start()
+    )
 
     async def run(database: Database, settings: Settings) -> None:
         nonlocal place
@@ -214,7 +221,7 @@ def _print_events(page: FeedPage, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _keep(file: Path, place: Place) -> None:
+def _keep(file: Path, place: FeedCursor) -> None:
     """Behind what is printed: who is interrupted in between sees some events twice, and none never."""
     unfinished = file.with_name(f"{file.name}.unfinished")
     unfinished.write_text(place.cursor + "\n")
@@ -224,7 +231,7 @@ def _keep(file: Path, place: Place) -> None:
 def _filter(**asked: Any) -> Filter:
     """The filter. Raises `Malformed`, which names the option that is wrong."""
     values = {name: _utc(value) if isinstance(value, datetime) else value for name, value in asked.items()}
-    return validated({name: value for name, value in values.items() if value is not None}, Filter)
+    return validate_parameters({name: value for name, value in values.items() if value is not None}, Filter)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -1,0 +1,132 @@
+"""The one schema of both collections: identity, digest, and the document. Pure: no I/O, no clock.
+
+Everything here holds for an event from wherever it comes: HTTP, Kafka, MongoDB, or application code.
+"""
+
+import copy
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from twofold.errors import Invalid, Problem
+from twofold.event.attribute import Attribute, Word
+from twofold.event.canonical import canonical_json
+from twofold.event.digest import compute_digest
+from twofold.event.identity import canonical_id, derived_id, is_random_or_timed
+from twofold.event.metadata import _ATTRIBUTE_OF_FIELD, Metadata
+from twofold.event.payload import check_payload
+from twofold.event.time import Timestamp, format_time
+
+
+class Event(BaseModel):
+    """One event, as both collections hold it. Raises `Invalid` from `Event.of` for what the schema forbids."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event_id: UUID
+    event_type: Word
+    event_version: Attribute = "1.0"
+    timestamp: Timestamp
+    aggregate_id: Attribute | None = None
+    metadata: Metadata
+    payload: dict[str, Any]
+
+    @classmethod
+    def of(cls, **fields: object) -> Self:
+        """Make an event of `fields`. Raises `Invalid`, which names every field that is wrong."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise _invalid(error) from None
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        check_payload(self.payload)
+        given = self.metadata.source_event_id
+        if given is None:
+            if not is_random_or_timed(self.event_id):
+                raise Invalid("must be a UUID of version 4 or 7, or come with its source_event_id", "id")
+        elif canonical_id(given) or derived_id(self.metadata.service_name, given) != self.event_id:
+            raise Invalid("must be derived from the source and the source_event_id", "id")
+        return self
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields, checked as any event is; pydantic's own would keep the digest of the original.
+
+        Raises `Invalid`.
+        """
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.of(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
+
+    @property
+    def given_id(self) -> str:
+        """CloudEvents' `id`: what the producer called it."""
+        return self.metadata.source_event_id or self.id_text
+
+    @cached_property
+    def id_text(self) -> str:
+        """The identity as it is written: making it takes longer than one thinks."""
+        return str(self.event_id)
+
+    @cached_property
+    def time(self) -> str:
+        """The timestamp in RFC 3339, with milliseconds."""
+        return format_time(self.timestamp)
+
+    @cached_property
+    def metadata_fields(self) -> dict[str, Any]:
+        """The metadata that is there: what is absent is not stored as null."""
+        return {name: value for name, value in vars(self.metadata).items() if value}
+
+    @cached_property
+    def payload_json(self) -> bytes:
+        """The payload as `canonical` JSON."""
+        return canonical_json(self.payload)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What vouches for the event on its way: see `digest_of`."""
+        return compute_digest(self.id_text, self._said, self.payload_json, self.time)
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        return {
+            "event_type": self.event_type,
+            "event_version": self.event_version,
+            "aggregate_id": self.aggregate_id,
+            "metadata": self.metadata_fields,
+        }
+
+    def document(self) -> dict[str, Any]:
+        """The event as its MongoDB document, without what the server and each collection add."""
+        said = self._said
+        return {
+            "_id": self.event_id,
+            **said,
+            "timestamp": self.timestamp,
+            "payload": self.payload,
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """The event that `document` holds. Raises `Invalid` if it holds none."""
+        fields = {name: document[name] for name in cls.model_fields if name in document}
+        return cls.of(event_id=document.get("_id"), **fields)
+
+
+def _invalid(error: ValidationError) -> Invalid:
+    """The same, said in the names of CloudEvents."""
+    problems = tuple(
+        Problem(_attribute_name(wrong["loc"]), wrong["msg"])
+        for wrong in error.errors(include_url=False, include_context=False, include_input=False)
+    )
+    return Invalid("; ".join(f"{where}: {what}" for where, what in problems), problems=problems)
+
+
+def _attribute_name(location: tuple[int | str, ...]) -> str:
+    names = (_ATTRIBUTE_OF_FIELD.get(str(part), str(part).replace("_", "")) for part in location)
+    return ".".join(name for name in names if name and name != "[key]")
