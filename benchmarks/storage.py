@@ -51,9 +51,9 @@ async def _fill(settings: Settings, count: int) -> int:
         now = datetime.now(UTC)
         for number, group in enumerate(_groups(count)):
             ids = [event.event_id for event in group]
-            delivered = [DeliveredEvent(event.document(), partition=number % 4, offset=number) for event in group]
+            delivered = [DeliveredEvent(event.to_document(), partition=number % 4, offset=number) for event in group]
             await log.append([EventStore.encode(each, now) for each in delivered], ids)
-            await repository.insert([EventRepository.encode(event.document(), now) for event in group], ids)
+            await repository.insert([EventRepository.encode(event.to_document(), now) for event in group], ids)
             await repository.confirm(ids, timedelta(days=settings.retention_days))
             in_kafka += sum(encode_kafka(event).size for event in group)
         await database.client.admin.command("fsync")  # what isn't written yet would not be counted

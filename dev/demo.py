@@ -53,7 +53,7 @@ class Report:
     findings: Findings
     events: int
     event_store: int
-    pending_marks: int
+    outbox_entries: int
     lags_ms: list[float]
     pod_events: int
     """Events of pods in `event_store`; all other counts leave them out, but for the pending marks."""
@@ -70,7 +70,7 @@ class Report:
             "doubled": found.doubled,
             "differing": found.differing,
             "stored without having been accepted": found.unexpected,
-            "marks still pending": self.pending_marks,
+            "marks still pending": self.outbox_entries,
             "never seen to arrive in event_store": len(self.tally.accepted_at) - len(self.lags_ms),
         }
         off = [f"{what}: {count}" for what, count in counts.items() if count]
@@ -88,7 +88,7 @@ class Report:
             "lost": self.findings.lost,
             "doubled": self.findings.doubled,
             "differing": self.findings.differing,
-            "pending_marks": self.pending_marks,
+            "outbox_entries": self.outbox_entries,
             "pod_events": self.pod_events,
             "lag_ms_p50": percentile(self.lags_ms, 0.50),
             "lag_ms_p99": percentile(self.lags_ms, 0.99),
@@ -175,7 +175,7 @@ def _report(
         findings=compare(accepted, projected, logged),
         events=len(projected),
         event_store=len(logged),
-        pending_marks=_pending(database),
+        outbox_entries=_pending(database),
         lags_ms=[max(0.0, seen[n] - at) * 1000 for n, at in tally.accepted_at.items() if n in seen],
         pod_events=len(pods),
         timeline=demo_pods.of_shown_pod(pods),

@@ -38,7 +38,7 @@ CLAIMS = {
     "G7": Claim("isolation from Kafka and from store", "shared/twofold/kafka.py"),
     "G8": Claim("replay is fenced", "functions/replay/main.py"),
     "G9": Claim("a reader sees only what it may", "shared/twofold/auth.py"),
-    "G10": Claim("completeness can be stated", "shared/twofold/statements.py"),
+    "G10": Claim("completeness can be stated", "shared/twofold/checkpoints.py"),
     "R1": Claim("death between the insert and the send", "shared/twofold/publishing.py"),
     "R2": Claim("success though Kafka never got it", "shared/twofold/publishing.py"),
     "R3": Claim("phantom rows, validated after the insert", "shared/twofold/publishing.py"),

@@ -25,7 +25,7 @@ _EVENTS = "shared/twofold/events.py"
 _PUBLISHING = "shared/twofold/publishing.py"
 _STORING = "shared/twofold/storing.py"
 _RELAYING = "shared/twofold/relaying.py"
-_STATEMENTS = "shared/twofold/statements.py"
+_CHECKPOINTS = "shared/twofold/checkpoints.py"
 _LETTERS = "shared/twofold/dead_letters.py"
 _KAFKA = "shared/twofold/kafka.py"
 _API = "shared/twofold/api.py"
@@ -49,19 +49,19 @@ _OTEL = "shared/twofold/otel.py"
 _HTTP = "shared/twofold/http.py"
 _TEST_TRACING = "tests/unit/test_tracing.py"
 _TEST_CLOUDEVENTS = "tests/unit/test_cloudevents.py"
-_TEST_DELIVERY = "tests/unit/test_delivery.py"
-_TEST_RECEIVING = "tests/unit/test_receiving.py"
+_TEST_DELIVERY = "tests/unit/test_decode_kafka.py"
+_TEST_RECEIVING = "tests/unit/test_decode_http.py"
 _TEST_EVENT = "tests/unit/test_event.py"
 _TEST_GROUP_COMMIT = "tests/unit/test_group_commit.py"
 _TEST_SETTINGS = "tests/unit/test_settings.py"
 _TEST_MONGO = "tests/contract/test_mongo.py"
-_TEST_PUBLISHING = "tests/contract/test_publishing.py"
-_TEST_STORING = "tests/contract/test_storing.py"
-_TEST_RELAYING = "tests/contract/test_relaying.py"
-_TEST_STATEMENTS = "tests/contract/test_statements.py"
+_TEST_PUBLISHING = "tests/contract/test_publisher.py"
+_TEST_STORING = "tests/contract/test_store.py"
+_TEST_RELAYING = "tests/contract/test_relay.py"
+_TEST_CHECKPOINTS = "tests/contract/test_checkpoints.py"
 _TEST_AUTH = "tests/unit/test_auth.py"
 _TEST_QUERY = "tests/flow/test_query.py"
-_TEST_REDRIVING = "tests/contract/test_redriving.py"
+_TEST_REDRIVING = "tests/contract/test_redrive.py"
 _RULES_HOLD = "tests/manifests/test_rules.py::test_every_rule_holds"
 
 MUTANTS = (
@@ -133,7 +133,7 @@ MUTANTS = (
     Mutant(
         "records may be larger than letters",
         _SETTINGS,
-        "if self.max_message_bytes > self.max_letter_bytes:",
+        "if self.max_message_bytes > self.max_delivery_bytes:",
         "if False:",
         (f"{_TEST_SETTINGS}::test_a_record_that_no_letter_could_hold_is_refused_at_the_start",),
     ),
@@ -191,7 +191,7 @@ MUTANTS = (
     Mutant(
         "publish takes attributes that can't be read back",
         _RECEIVING,
-        "    if not surely_sound(said, attributes.values()):\n        return None\n",
+        "    if not passes_fast_check(said, attributes.values()):\n        return None\n",
         "",
         ("tests/unit/test_bad_input.py",),
     ),
@@ -229,7 +229,7 @@ MUTANTS = (
         "a payload is published under the digest of what it was before",
         _PUBLISHING,
         "(event.model_copy())",
-        "(event if Event.from_document(event.document()) else event)",
+        "(event if Event.from_document(event.to_document()) else event)",
         (
             f"{_TEST_PUBLISHING}::TestLibrary"
             "::test_a_payload_that_was_changed_since_its_digest_was_made_is_another_event",
@@ -294,7 +294,7 @@ MUTANTS = (
     Mutant(
         "store takes attributes that can't be read back if their digest fits",
         _DELIVERY,
-        " or not surely_sound(said, attributes.values()):",
+        " or not passes_fast_check(said, attributes.values()):",
         ":",
         (f"{_TEST_DELIVERY}::test_attributes_that_the_schema_forbids_are_refused_whoever_vouches",),
     ),
@@ -354,7 +354,7 @@ MUTANTS = (
         _EVENTS,
         '            {"$unset": "expires_at"},\n',
         "",
-        ("tests/contract/test_reconciling.py::test_what_the_log_lacks_is_marked_and_expires_no_more",),
+        ("tests/contract/test_reconcile.py::test_what_the_log_lacks_is_marked_and_expires_no_more",),
     ),
     Mutant(
         "a confirmed event's clock starts anew with each look",
@@ -449,7 +449,7 @@ MUTANTS = (
     Mutant(
         "a record that Kafka refuses stops its event silently",
         _RELAYING,
-        "                    await self._bury(event, record, outcome, run)\n",
+        "                    await self._dead_letter(event, record, outcome, run)\n",
         "                    run.unsent += 1\n",
         (
             f"{_TEST_RELAYING}::TestSentAgain"
@@ -468,7 +468,7 @@ MUTANTS = (
         "shared/twofold/locks.py",
         "            yield None\n",
         "            yield Lock(locks, ours, extended)\n",
-        ("tests/contract/test_locks.py::test_only_one_holds_it",),
+        ("tests/contract/test_lock.py::test_only_one_holds_it",),
     ),
     *(
         Mutant(
@@ -509,22 +509,22 @@ MUTANTS = (
     Mutant(
         "a redrive is not conditional",
         _LETTERS,
-        '{"_id": letter_id, "state": before} | (only or {})',
-        '{"_id": letter_id} | (only or {})',
+        '{"_id": dead_letter_id, "state": before} | (only or {})',
+        '{"_id": dead_letter_id} | (only or {})',
         (f"{_TEST_REDRIVING}::test_two_redrives_at_once_send_it_once",),
     ),
     Mutant(
         "a redriven record loses its letter's name",
         _LETTERS,
-        "if (letter_id := letter_of(headers)) is None:",
-        "if (letter_id := letter_of([])) is None:",
+        "if (dead_letter_id := redriven_dead_letter_id(headers)) is None:",
+        "if (dead_letter_id := redriven_dead_letter_id([])) is None:",
         (f"{_TEST_REDRIVING}::test_raw_poison_comes_back_as_the_same_letter",),
     ),
     Mutant(
         "poison hides behind the letter that it names",
         _LETTERS,
-        "return letter_id if letter and _is_of(letter, headers, body, received) else None",
-        "return letter_id",
+        "return dead_letter_id if letter and _is_of(letter, headers, body, received) else None",
+        "return dead_letter_id",
         (f"{_TEST_REDRIVING}::TestNamed::test_other_poison_that_names_a_letter_is_a_letter_of_its_own",),
     ),
     Mutant(
@@ -544,7 +544,7 @@ MUTANTS = (
     Mutant(
         "a letter stays dead though its event is in the log",
         _RELAYING,
-        "        await self._look_up_letters()\n",
+        "        await self._look_up_dead_letters()\n",
         "",
         (f"{_TEST_REDRIVING}::TestUndelivered::test_one_that_was_in_the_log_already_is_stored_with_the_next_run",),
     ),
@@ -625,7 +625,7 @@ MUTANTS = (
         "_found_at(document, retention) >= since",
         'document["seq"].as_datetime() >= since',
         (
-            "tests/contract/test_reconciling.py"
+            "tests/contract/test_reconcile.py"
             "::test_what_was_accepted_before_the_backup_and_logged_after_it_is_marked_too",
         ),
     ),
@@ -642,7 +642,7 @@ MUTANTS = (
         "shared/twofold/exporting.py",
         'return f"\'{value}" if value.startswith(FORMULA) else value',
         "return value",
-        ("tests/unit/test_exporting.py::test_no_cell_of_the_csv_begins_a_formula",),
+        ("tests/unit/test_export.py::test_no_cell_of_the_csv_begins_a_formula",),
     ),
     Mutant(
         "an export ends with its first piece",
@@ -656,7 +656,7 @@ MUTANTS = (
         "shared/twofold/exporting.py",
         'value = _INNER.sub(r"\\1\'", value)',
         "value = str(value)",
-        ("tests/unit/test_exporting.py::test_nor_does_any_where_something_else_divides_the_cells",),
+        ("tests/unit/test_export.py::test_nor_does_any_where_something_else_divides_the_cells",),
     ),
     Mutant(
         "an event is deleted for a blank reason",
@@ -671,14 +671,14 @@ MUTANTS = (
         "shared/twofold/reading.py",
         "if scope is not None:",
         "if False:",
-        ("tests/contract/test_reading.py::test_how_much_others_have_is_not_to_be_felt",),
+        ("tests/contract/test_pages.py::test_how_much_others_have_is_not_to_be_felt",),
     ),
     Mutant(
         "another user's event is read by its id",
         "shared/twofold/reading.py",
         '({FIELDS["user"]: user} if user is not None else {})',
         "{}",
-        ("tests/contract/test_reading.py::TestPages::test_only_its_user_gets_an_event",),
+        ("tests/contract/test_pages.py::TestPages::test_only_its_user_gets_an_event",),
     ),
     Mutant(
         "which types others have is told",
@@ -692,21 +692,21 @@ MUTANTS = (
         "shared/twofold/reading.py",
         "size >= self._page_bytes or ",
         "",
-        ("tests/contract/test_reading.py::TestBytes",),
+        ("tests/contract/test_pages.py::TestBytes",),
     ),
     Mutant(
         "a filter that has no index looks through everything at once",
         "shared/twofold/scanning.py",
         "if not wanted.asks_more_than(field):",
         "if wanted.text is None:",
-        ("tests/contract/test_reading.py::TestSearch",),
+        ("tests/contract/test_pages.py::TestSearch",),
     ),
     Mutant(
         "a page ends with its unreadable events",
         "shared/twofold/reading.py",
         "len(page.events) + len(page.unreadable) == wanted.limit",
         "len(page.events) == wanted.limit",
-        ("tests/contract/test_reading.py::test_unreadable_events_end_no_page_early",),
+        ("tests/contract/test_pages.py::test_unreadable_events_end_no_page_early",),
     ),
     Mutant(
         "statistics of a busy day look at each event",
@@ -768,70 +768,70 @@ MUTANTS = (
     ),
     # what is stated
     Mutant(
-        "a statement comes from the client's clock",
+        "a checkpoint comes from the client's clock",
         _MONGO,
         'max(hello["operationTime"].time, int(hello["localTime"].timestamp()))',
         "int(datetime.now().timestamp())",
-        (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_the_clock_of_who_states_it_changes_nothing",),
+        (f"{_TEST_CHECKPOINTS}::TestCompleteUpTo::test_the_clock_of_who_states_it_changes_nothing",),
     ),
     Mutant(
-        "a statement leaves no room for an insert under way",
+        "a checkpoint leaves no room for an insert under way",
         _MONGO,
         "Timestamp(max(now - margin_s, 0), 0)",
         "Timestamp(now, 0)",
-        (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_it_stays_below_what_an_insert_under_way_may_add",),
+        (f"{_TEST_CHECKPOINTS}::TestCompleteUpTo::test_it_stays_below_what_an_insert_under_way_may_add",),
     ),
     Mutant(
-        "a statement is put together from several moments",
-        _STATEMENTS,
+        "a checkpoint is put together from several moments",
+        _CHECKPOINTS,
         'async with await session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority")):',
         "async with self._database.client.start_session():",
-        (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_a_reconciliation_that_ends_meanwhile_does_not_end_its_caution",),
+        (f"{_TEST_CHECKPOINTS}::TestCompleteUpTo::test_a_reconciliation_that_ends_meanwhile_does_not_end_its_caution",),
     ),
     Mutant(
         "a mark that is redriven meanwhile is in no count",
-        _STATEMENTS,
+        _CHECKPOINTS,
         'async with await session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority")):',
         "async with self._database.client.start_session():",
         (
-            f"{_TEST_STATEMENTS}::TestCompleteUpTo"
+            f"{_TEST_CHECKPOINTS}::TestCompleteUpTo"
             "::test_a_mark_that_changes_its_state_meanwhile_is_said_to_be_in_the_first",
         ),
     ),
     Mutant(
-        "a statement counts a backlog of any size",
-        _STATEMENTS,
+        "a checkpoint counts a backlog of any size",
+        _CHECKPOINTS,
         "hint=index, limit=self._counted_up_to, session=session)",
         "hint=index, session=session)",
-        (f"{_TEST_STATEMENTS}::TestCounts::test_no_more_is_counted_than_there_is_time_for",),
+        (f"{_TEST_CHECKPOINTS}::TestCounts::test_no_more_is_counted_than_there_is_time_for",),
     ),
     Mutant(
-        "a statement looks past what is pending",
-        _STATEMENTS,
+        "a checkpoint looks past what is pending",
+        _CHECKPOINTS,
         "min(settled.up_to, oldest or settled.up_to)",
         "settled.up_to",
-        (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_it_is_never_beyond_the_oldest_pending_event",),
+        (f"{_TEST_CHECKPOINTS}::TestCompleteUpTo::test_it_is_never_beyond_the_oldest_pending_event",),
     ),
     Mutant(
-        "a statement forgets events that were not looked for yet",
-        _STATEMENTS,
+        "a checkpoint forgets events that were not looked for yet",
+        _CHECKPOINTS,
         'for state in ("new", "pending"):',
         'for state in ("pending",):',
-        (f"{_TEST_STATEMENTS}::TestCompleteUpTo::test_it_is_never_beyond_the_oldest_pending_event",),
+        (f"{_TEST_CHECKPOINTS}::TestCompleteUpTo::test_it_is_never_beyond_the_oldest_pending_event",),
     ),
     Mutant(
         "a log that was set back is trusted",
-        _STATEMENTS,
+        _CHECKPOINTS,
         "        return there is None\n",
         "        return False\n",
-        (f"{_TEST_STATEMENTS}::TestSetBack",),
+        (f"{_TEST_CHECKPOINTS}::TestSetBack",),
     ),
     Mutant(
         "reconcile lets a conflict expire",
         _RELAYING,
         "await events.mark(conflicting) if conflicting else 0",
         "len(conflicting)",
-        ("tests/contract/test_reconciling.py::test_a_conflict_that_it_found_is_stated",),
+        ("tests/contract/test_reconcile.py::test_a_conflict_that_it_found_is_stated",),
     ),
     Mutant(
         "a pod that leaves the selector is taken for removed",
@@ -988,7 +988,7 @@ MUTANTS = (
     Mutant(
         "anybody may publish in the cluster's name while no tokens are asked for",
         "shared/twofold/auth.py",
-        "frozenset(Right) - {Right.PUBLISH_RESERVED}",
+        "frozenset(Right) - {Permission.PUBLISH_RESERVED}",
         "frozenset(Right)",
         ("tests/flow/test_tokens.py::test_the_clusters_name_is_open_to_nobody",),
     ),
@@ -1108,14 +1108,14 @@ MUTANTS = (
     ),
     Mutant(
         "another cluster's pods are looked for",
-        "shared/twofold/seen_pods.py",
+        "shared/twofold/pod_state.py",
         '            "cluster": cluster,\n            "gone_at"',
         '            "gone_at"',
         (f"{_TEST_SEEN}::test_pods_of_another_cluster_are_not_looked_for",),
     ),
     Mutant(
         "a pod that is there but not listed is looked for each time",
-        "shared/twofold/seen_pods.py",
+        "shared/twofold/pod_state.py",
         '{"$pow": [2, {"$ifNull": ["$looks", 0]}]}',
         "0",
         (f"{_TEST_SEEN}::test_the_wait_for_one_that_is_there_but_not_listed_grows",),
@@ -1146,7 +1146,7 @@ MUTANTS = (
         "shared/twofold/locks.py",
         "renewed = await self._locks.update_one(self._ours, ",
         'renewed = await self._locks.update_one({"_id": self._ours["_id"]}, ',
-        ("tests/contract/test_locks.py::test_one_that_another_took_is_not_renewed",),
+        ("tests/contract/test_lock.py::test_one_that_another_took_is_not_renewed",),
     ),
     Mutant(
         "a listing has no end",
@@ -1210,14 +1210,14 @@ MUTANTS = (
     Mutant(
         "a user's questions are answered from everybody's events",
         _API,
-        "user = caller.scope if operation.of_user else None",
+        "user = caller.visible_user if operation.of_user else None",
         "user = None",
         (f"{_TEST_QUERY}::TestOnesOwn",),
     ),
     Mutant(
         "another user's event is shown by its id",
         "functions/query/operations.py",
-        "reader.get(call.parameters.event_id, call.caller.scope)",
+        "reader.get(call.parameters.event_id, call.caller.visible_user)",
         "reader.get(call.parameters.event_id)",
         (f"{_TEST_QUERY}::TestOnesOwn::test_another_users_event_is_not_there",),
     ),
@@ -1318,14 +1318,14 @@ MUTANTS = (
         _FILTERS,
         '{"timestamp": position.timestamp, "_id": {f"{earlier}e": position.event_id}}',
         '{"timestamp": position.timestamp}',
-        ("tests/contract/test_reading.py::test_every_combination_gives_what_a_plain_filter_gives",),
+        ("tests/contract/test_pages.py::test_every_combination_gives_what_a_plain_filter_gives",),
     ),
     Mutant(
         "a search that was cut does not say so",
         "shared/twofold/reading.py",
         "= place, True, seen",
         "= place, False, seen",
-        ("tests/contract/test_reading.py::test_a_search_that_runs_out_of_time_says_so_and_goes_on",),
+        ("tests/contract/test_pages.py::test_a_search_that_runs_out_of_time_says_so_and_goes_on",),
     ),
     # what is told of it
     Mutant(
@@ -1359,7 +1359,7 @@ MUTANTS = (
     Mutant(
         "the span of publish is not sent on",
         _OTEL,
-        "item._replace(written=item.written.within(traceparent), traceparent=traceparent)",
+        "item._replace(written=item.encoded.within(traceparent), traceparent=traceparent)",
         "item._replace(traceparent=traceparent)",
         (f"{_TEST_TRACING}::test_an_event_without_a_trace_is_given_the_span_of_publish",),
     ),
@@ -1375,7 +1375,7 @@ MUTANTS = (
         "shared/twofold/reporting.py",
         "        if not (self.metrics or self.traces):\n            return SILENT\n",
         "",
-        ("tests/unit/test_reporting.py::test_without_a_collector_nothing_of_opentelemetry_is_imported",),
+        ("tests/unit/test_otel_settings.py::test_without_a_collector_nothing_of_opentelemetry_is_imported",),
     ),
     Mutant(
         "what is left at the end is not told",

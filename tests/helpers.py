@@ -185,7 +185,7 @@ class View:
 
     def accept(self, event: Event) -> None:
         """Put the event into `events` as `publish` does, and send nothing: a process that died behind its answer."""
-        self.database.events.insert_one(EventRepository.encode(event.document(), datetime.now(UTC)))
+        self.database.events.insert_one(EventRepository.encode(event.to_document(), datetime.now(UTC)))
 
     def relay(self, due: Iterable[Event] = ()) -> dict[str, Any]:
         """Wake the relay after the time of the marks of `due` has come, and return what it did."""

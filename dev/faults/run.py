@@ -105,7 +105,7 @@ class Report:
             "poison_gone": self.poison_gone,
             "redriven_twice": verdict.redriven_twice,
             "overclaimed": verdict.overclaimed,
-            "statement_ok": verdict.statement_ok,
+            "checkpoints_ok": verdict.checkpoints_ok,
             "retries": self.retries,
             "faults": dict(sorted(self.faults.items())),
             "run_s": round(self.run_s, 1),
@@ -236,12 +236,12 @@ class _Run:
         poison = self._poisoner.sendings
         newest = max(change.seq for change in self._watcher.changes.copy() if isinstance(change, Inserted))
         try:
-            last = next(self._database.statements.find({"kind": "statement"}).sort("seq", -1).limit(1), None)
+            last = next(self._database.checkpoints.find({"kind": "checkpoint"}).sort("seq", -1).limit(1), None)
             return (
                 last is not None
                 and last["pending"] == 0
-                and last["complete_up_to"] is not None
-                and last["complete_up_to"] > newest
+                and last["low_watermark"] is not None
+                and last["low_watermark"] > newest
                 and poison.acknowledged - poison.gone <= self._kept()
                 and bool(self._watcher.expired)
             )
@@ -282,14 +282,14 @@ class _Run:
             events=events,
             event_store=list(database.event_store.find()),
             dead_letters=list(database.dead_letters.find()),
-            statements=list(database.statements.find().sort("seq", 1)),
+            checkpoints=list(database.checkpoints.find().sort("seq", 1)),
             changes=self._watcher.changes,
             poison=self._poisoner.sendings,
         )
 
     def _keep(self, evidence: Evidence) -> None:
         """Beside the logs, for whoever must find out what happened; the servers end with the run."""
-        for name in ("events", "event_store", "dead_letters", "statements", "changes"):
+        for name in ("events", "event_store", "dead_letters", "checkpoints", "changes"):
             with (self._stack.logs / f"{name}.ndjson").open("w") as lines:
                 lines.writelines(f"{json.dumps(item, default=_readable)}\n" for item in getattr(evidence, name))
 

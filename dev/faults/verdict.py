@@ -31,7 +31,7 @@ class Evidence:
     events: Sequence[Document]
     event_store: Sequence[Document]
     dead_letters: Sequence[Document]
-    statements: Sequence[Document]
+    checkpoints: Sequence[Document]
     """In the order of their `seq`."""
     changes: Sequence[Change]
     """Of `events`, in the server's order, from before the first event on."""
@@ -55,8 +55,8 @@ class Verdict:
     poison_sent: int
     poison_kept: int
     overclaimed: int
-    """Statements that claimed more than was true when they were made."""
-    statement_ok: bool
+    """Checkpoints that claimed more than was true when they were made."""
+    checkpoints_ok: bool
     """None overclaimed, and the last agrees with what is there."""
     details: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """A few of each that is wrong, for people."""
@@ -67,8 +67,8 @@ class Verdict:
         off = [f"{name}: {count}" for name in names if (count := getattr(self, name))]
         if self.poison_kept != self.poison_sent:
             off.append(f"poison_kept: {self.poison_kept}, but poison_sent: {self.poison_sent}")
-        if not self.statement_ok:
-            off.append("statement_ok: false")
+        if not self.checkpoints_ok:
+            off.append("checkpoints_ok: false")
         return off + [f"{name}: {', '.join(some[:5])}" for name, some in self.details.items() if some]
 
 
@@ -92,7 +92,7 @@ def judge(evidence: Evidence) -> Verdict:
         poison_sent=len(sent),
         poison_kept=len(kept),
         overclaimed=len(claims),
-        statement_ok=not claims and not disagreeing,
+        checkpoints_ok=not claims and not disagreeing,
         details={
             "lost": lost,
             "doubled": doubled,
@@ -101,7 +101,7 @@ def judge(evidence: Evidence) -> Verdict:
             "redriven twice": twice,
             "poison not kept": sorted(sent - kept),
             "overclaimed": claims,
-            "the last statement": disagreeing,
+            "the last checkpoint": disagreeing,
         },
     )
 
@@ -232,10 +232,10 @@ def poison_counts(evidence: Evidence) -> tuple[set[str], set[str]]:
 
 
 def overclaims(evidence: Evidence, log: Mapping[UUID, Document]) -> list[str]:
-    """Statements that say "complete up to" beyond an event that came into the log only after the statement.
+    """Checkpoints that say "complete up to" beyond an event that came into the log only after the checkpoint.
 
     Exact, since all these moments are given by the one cluster clock: an event's `seq` in `events`, its `seq` in the
-    log, and the statement's own.
+    log, and the checkpoint's own.
     """
     inserted = sorted(
         (change for change in evidence.changes if isinstance(change, Inserted)), key=lambda change: change.seq
@@ -243,11 +243,11 @@ def overclaims(evidence: Evidence, log: Mapping[UUID, Document]) -> list[str]:
     seqs = [change.seq for change in inserted]
     logged = list(accumulate((_logged_at(evidence, change, log) for change in inserted), max))
     wrong = []
-    for statement in evidence.statements:
-        up_to = statement.get("complete_up_to")
+    for checkpoint in evidence.checkpoints:
+        up_to = checkpoint.get("low_watermark")
         before = bisect_left(seqs, up_to) if up_to is not None else 0
-        if before and logged[before - 1] > statement["seq"]:
-            wrong.append(f"the statement of {statement['seq']}: complete up to {up_to}")
+        if before and logged[before - 1] > checkpoint["seq"]:
+            wrong.append(f"the checkpoint of {checkpoint['seq']}: complete up to {up_to}")
     return wrong
 
 
@@ -260,14 +260,14 @@ def _logged_at(evidence: Evidence, change: Inserted, log: Mapping[UUID, Document
 
 
 def disagreements(evidence: Evidence) -> list[str]:
-    """What the last statement says, where it isn't so."""
-    stated = [statement for statement in evidence.statements if statement["kind"] == "statement"]
+    """What the last checkpoint says, where it isn't so."""
+    stated = [checkpoint for checkpoint in evidence.checkpoints if checkpoint["kind"] == "checkpoint"]
     if not stated:
         return ["there is none"]
     last = stated[-1]
     newest = max((change.seq for change in evidence.changes if isinstance(change, Inserted)), default=Timestamp(0, 0))
-    true = {"pending": 0, "dead": 0, "unreadable": 0, "set_back": False, "conflicting": len(evidence.late)}
+    true = {"pending": 0, "dead": 0, "unreadable": 0, "log_regressed": False, "conflicting": len(evidence.late)}
     wrong = [f"{name} is {last[name]}, not {value}" for name, value in true.items() if last[name] != value]
-    if last["complete_up_to"] is None or last["complete_up_to"] <= newest:
-        wrong.append(f"complete up to {last['complete_up_to']}, the newest event is of {newest}")
+    if last["low_watermark"] is None or last["low_watermark"] <= newest:
+        wrong.append(f"complete up to {last['low_watermark']}, the newest event is of {newest}")
     return wrong

@@ -1,26 +1,27 @@
-"""`admin`: `events` for those who look after it, by HTTP: browse, statistics, export, delete."""
+"""`admin`: `events` for administrators, over HTTP: browse, statistics, export, delete."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-
-import functions_framework.aio
-from starlette.requests import Request
-from starlette.responses import Response
 
 from twofold.mongo.client import open_database
 from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.read.admin_events import AdminEventsRepository
 from twofold.read.admin_statistics import AdminStatistics
-from twofold.settings import Settings
+from twofold.settings import AdminSettings, AuthSettings, LogSettings, MongoSettings
 from twofold.storage.archive import Archive
 from twofold.web.api import Api
 from twofold.web.auth import authenticator
-from twofold.web.function import Function
+from twofold.web.function import serve
 from twofold.web.openapi import describe
 
 from .operations import OPERATIONS, Admin
+
+
+class Settings(AdminSettings, MongoSettings, AuthSettings, LogSettings):
+    """The settings of `admin`."""
+
 
 settings = Settings()
 write_logs(settings, "admin")
@@ -29,15 +30,9 @@ api = Api(OPERATIONS, authenticator(settings), partial(describe, "admin", OPERAT
 
 @asynccontextmanager
 async def open_service(_: Telemetry) -> AsyncIterator[Admin]:
-    """What one worker process works with."""
+    """Open the connections of one worker process."""
     async with open_database(settings, "admin") as database:
         yield Admin(AdminEventsRepository(database, settings), AdminStatistics(database, settings), Archive(database))
 
 
-function = Function("admin", settings, open_service, api.handle)
-
-
-@functions_framework.aio.http
-async def admin(request: Request) -> Response:
-    """The HTTP function."""
-    return await function(request)
+admin = serve("admin", open_service, api.handle)

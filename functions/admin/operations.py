@@ -157,7 +157,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         handle=browse,
         parameters=Browse,
         answer=EventPage,
-        right=Permission.ADMIN,
+        permission=Permission.ADMIN,
     ),
     Operation(
         name="getEventDetail",
@@ -168,7 +168,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         handle=detail,
         parameters=OneEvent,
         answer=EventDetail,
-        right=Permission.ADMIN,
+        permission=Permission.ADMIN,
         refusals=(NotFound,),
     ),
     Operation(
@@ -181,7 +181,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         handle=delete,
         parameters=ToDelete,
         answer=Deletion,
-        right=Permission.ADMIN,
+        permission=Permission.ADMIN,
         refusals=(NotFound, NotInLog),
     ),
     Operation(
@@ -193,7 +193,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         handle=deletions,
         parameters=DeletionsFrom,
         answer=Deletions,
-        right=Permission.ADMIN,
+        permission=Permission.ADMIN,
     ),
     Operation(
         name="exportEvents",
@@ -208,7 +208,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         examples=(Example("/export?format=csv&type=order.paid"),),
         handle=export_events,
         parameters=Export,
-        right=Permission.ADMIN,
+        permission=Permission.ADMIN,
         media_types=tuple(MEDIA_TYPES.values()),
     ),
     Operation(
@@ -220,7 +220,7 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         handle=statistics,
         parameters=Hours,
         answer=RecentStatistics,
-        right=Permission.ADMIN,
+        permission=Permission.ADMIN,
     ),
     Operation(
         name="getUserOverview",
@@ -231,6 +231,6 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         handle=user,
         parameters=HoursOfUser,
         answer=UserOverview,
-        right=Permission.ADMIN,
+        permission=Permission.ADMIN,
     ),
 )

@@ -1,26 +1,28 @@
-"""`audit`: auditors' questions about `event_store`, by HTTP: history, statistics, and the feed."""
+"""`audit`: `event_store` for auditors, over HTTP: history, security events, types, and the feed."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
-import functions_framework.aio
-from starlette.requests import Request
-from starlette.responses import Response
-
 from twofold.mongo.client import open_database
 from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.read.feed import Feed
-from twofold.settings import Settings
-from twofold.storage.event_store import EventStore
+from twofold.read.log_summary import LogSummary
+from twofold.read.pages import EventReader
+from twofold.settings import AuditSettings, AuthSettings, LogSettings, MongoSettings
 from twofold.web.api import Api
 from twofold.web.auth import authenticator
-from twofold.web.function import Function
+from twofold.web.function import serve
 from twofold.web.openapi import describe
 
 from .operations import OPERATIONS, Audit
+
+
+class Settings(AuditSettings, MongoSettings, AuthSettings, LogSettings):
+    """The settings of `audit`."""
+
 
 settings = Settings()
 write_logs(settings, "audit")
@@ -29,23 +31,14 @@ api = Api(OPERATIONS, authenticator(settings), partial(describe, "audit", OPERAT
 
 @asynccontextmanager
 async def open_service(_: Telemetry) -> AsyncIterator[Audit]:
-    """What one worker process works with."""
+    """Open the connections of one worker process."""
     async with open_database(settings, "audit") as database:
-        event_store = EventStore(database)
         yield Audit(
-            event_store,
-            event_store.reader(settings),
+            LogSummary(database),
+            EventReader(database["event_store"], settings),
             Feed(database, timedelta(seconds=settings.mongodb_timeout_s)),
-            settings.security_types,
-            settings.page_bytes,
-            settings.query_timeout_s,
+            settings,
         )
 
 
-function = Function("audit", settings, open_service, api.handle)
-
-
-@functions_framework.aio.http
-async def audit(request: Request) -> Response:
-    """The HTTP function."""
-    return await function(request)
+audit = serve("audit", open_service, api.handle)

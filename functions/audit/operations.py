@@ -11,24 +11,22 @@ from twofold.query.filters import Filter, Order, Range
 from twofold.query.limits import MAX_LIMIT
 from twofold.query.parameters import AttributeValue, EventId, QueryTime, WholeNumber
 from twofold.read.feed import MAX_WAIT_S, Feed, FeedCursor, FeedPage
-from twofold.read.log_summary import LogHealth, TypePage
+from twofold.read.log_summary import LogHealth, LogSummary, TypePage
 from twofold.read.models import EventOut, EventPage
 from twofold.read.pages import EventReader
-from twofold.storage.event_store import EventStore
+from twofold.settings import AuditSettings
 from twofold.web.api import Call, Example, Operation
 from twofold.web.permissions import Permission
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What the operations work with."""
+    """The parts that the operations use."""
 
-    event_store: EventStore
+    summary: LogSummary
     reader: EventReader
     feed: Feed
-    security_types: tuple[str, ...]
-    page_bytes: int
-    timeout_s: float
+    settings: AuditSettings
 
 
 class OneEvent(BaseModel):
@@ -109,26 +107,26 @@ async def one(call: Call[Audit]) -> EventOut:
 async def security(call: Call[Audit]) -> EventPage:
     """Some security events."""
     asked = call.parameters.model_dump()
-    return await call.service.reader.page(Filter(types=call.service.security_types, **asked))
+    return await call.service.reader.page(Filter(types=call.service.settings.security_types, **asked))
 
 
 async def types(call: Call[Audit]) -> TypePage:
     """What there is of each type."""
     asked: TypesOf = call.parameters
-    return await call.service.event_store.types(asked, asked.after, asked.limit, call.service.timeout_s)
+    return await call.service.summary.types(asked, asked.after, asked.limit, call.service.settings.query_timeout_s)
 
 
 async def feed(call: Call[Audit]) -> FeedPage:
     """What comes next."""
     asked: FeedFrom = call.parameters
     longest = timedelta(seconds=asked.wait_s)
-    stretch = await call.service.feed.wait(asked.place, asked.limit, call.service.page_bytes, longest)
+    stretch = await call.service.feed.wait(asked.place, asked.limit, call.service.settings.page_bytes, longest)
     return FeedPage.of(stretch)
 
 
 async def health(call: Call[Audit]) -> LogHealth:
     """How the log is."""
-    return await call.service.event_store.health()
+    return await call.service.summary.health()
 
 
 OPERATIONS: tuple[Operation[Audit], ...] = (
@@ -145,7 +143,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         handle=page,
         parameters=LogFilter,
         answer=EventPage,
-        right=Permission.AUDIT,
+        permission=Permission.AUDIT,
     ),
     Operation(
         name="getLogEvent",
@@ -156,7 +154,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         handle=one,
         parameters=OneEvent,
         answer=EventOut,
-        right=Permission.AUDIT,
+        permission=Permission.AUDIT,
         refusals=(NotFound,),
     ),
     Operation(
@@ -168,7 +166,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         handle=security,
         parameters=SecurityEvents,
         answer=EventPage,
-        right=Permission.AUDIT,
+        permission=Permission.AUDIT,
     ),
     Operation(
         name="listLogTypes",
@@ -180,7 +178,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         handle=types,
         parameters=TypesOf,
         answer=TypePage,
-        right=Permission.AUDIT,
+        permission=Permission.AUDIT,
     ),
     Operation(
         name="readFeed",
@@ -195,7 +193,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         handle=feed,
         parameters=FeedFrom,
         answer=FeedPage,
-        right=Permission.AUDIT,
+        permission=Permission.AUDIT,
     ),
     Operation(
         name="getLogHealth",
@@ -205,6 +203,6 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         examples=(Example("/health"),),
         handle=health,
         answer=LogHealth,
-        right=Permission.AUDIT,
+        permission=Permission.AUDIT,
     ),
 )

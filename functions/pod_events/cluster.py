@@ -11,7 +11,7 @@ from kubernetes.config import ConfigException, load_incluster_config, load_kube_
 from urllib3.exceptions import HTTPError
 
 from twofold.errors import Unavailable
-from twofold.settings import Settings
+from twofold.settings import PodSettings
 
 from .listing import Json, NotAllowed, Page
 
@@ -67,7 +67,7 @@ class Cluster:
         return _read(self._api.list_pod_for_all_namespaces(**asked))
 
 
-def connect(settings: Settings) -> Cluster:
+def connect(settings: PodSettings) -> Cluster:
     """The cluster that the settings name, or `KUBECONFIG`, or that this runs in. Raises `Unavailable` without one."""
     configuration = Configuration()
     try:

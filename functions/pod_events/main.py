@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,12 +13,11 @@ from functions.pod_events.pod_state import PodStates
 from twofold.mongo.client import open_database
 from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
-from twofold.settings import SenderSettings
+from twofold.settings import LogSettings, PodSettings, PublishSettings, SenderSettings
 from twofold.storage.dead_letters import DeadLetters
 from twofold.web.bodies import JsonResponse, read_body, require_method
-from twofold.web.function import Function
-from twofold.web.shutdown import before_sigterm
-from twofold.write.publisher import open_publisher
+from twofold.web.function import serve
+from twofold.write.publisher import Publisher, open_publisher
 
 from .identity import Identity
 from .listing import Listing, Pods
@@ -27,15 +25,21 @@ from .watching import Watcher
 
 PING = "dev.knative.sources.ping"
 
-settings = SenderSettings()
+
+class Settings(SenderSettings, PublishSettings, PodSettings, LogSettings):
+    """The settings of `pod_events`."""
+
+
+settings = Settings()
 write_logs(settings, "pod_events")
 
 
 class Service(NamedTuple):
-    """What one worker process works with."""
+    """The parts of one worker process."""
 
     watcher: Watcher
     listing: Listing
+    publisher: Publisher
 
 
 def connect() -> Pods:
@@ -58,7 +62,6 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Service]:
         open_database(settings, "pod_events") as database,
         open_publisher(settings, "pod_events", telemetry) as publisher,
     ):
-        before_sigterm(publisher.flush)
         watcher = Watcher(
             publisher,
             PodStates(database),
@@ -76,7 +79,7 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Service]:
             budget_s=settings.pods_budget_s,
             seconds=time.monotonic,
         )
-        yield Service(watcher, listing)
+        yield Service(watcher, listing, publisher)
 
 
 async def handle(service: Service, request: Request) -> Response:
@@ -88,14 +91,13 @@ async def handle(service: Service, request: Request) -> Response:
     if request.headers.get("ce-type") == PING:
         run = await service.listing.run()
         return JsonResponse(run or {"busy": "another listing is at it"})
-    await service.watcher.take(request.headers.raw, await read_body(request, settings.max_letter_bytes))
+    await service.watcher.take(request.headers.raw, await read_body(request, settings.max_delivery_bytes))
     return Response(status_code=200)
 
 
-function = Function("pod_events", settings, open_service, handle)
+async def flush(service: Service) -> None:
+    """Wait a few seconds for Kafka's acknowledgements."""
+    await service.publisher.flush()
 
 
-@functions_framework.aio.http
-async def pod_events(request: Request) -> Response:
-    """The sink of the ApiServerSource and of the PingSource."""
-    return await function(request)
+pod_events = serve("pod_events", open_service, handle, finish=flush, topic=settings.kafka_topic)

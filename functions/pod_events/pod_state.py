@@ -36,10 +36,10 @@ class LastPodState:
 
 
 class PodStates:
-    """The collection `seen_pods`. Every method raises `Unavailable` when MongoDB is away."""
+    """The collection `pod_state`. Every method raises `Unavailable` when MongoDB is away."""
 
     def __init__(self, database: Database) -> None:
-        self._seen = database["seen_pods"]
+        self._seen = database["pod_state"]
 
     async def facts(self, uids: Sequence[str]) -> dict[str, bytes]:
         """The `facts` of those pods that were seen, in one read."""
@@ -96,7 +96,7 @@ def _noted(pod: LastPodState) -> UpdateOne:
         "namespace": pod.namespace,
         "name": pod.name,
         "facts": pod.facts,
-        "deletion": pod.deletion.document(),
+        "deletion": pod.deletion.to_document(),
     }
     change: Document = {"$set": fields, "$unset": {"looks": "", "next_look": ""}}
     if pod.deleted:

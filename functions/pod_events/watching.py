@@ -116,7 +116,7 @@ class Watcher:
         self, headers: RawHeaders, body: bytes, reason: Rejected, received: IncomingEvent | None = None
     ) -> None:
         """Make what is no pod a dead letter: one for each object, which comes with a new id each time, or is listed."""
-        delivered = DeliveredEvent(received.written.document) if received else None
+        delivered = DeliveredEvent(received.encoded.document) if received else None
         type_ = next((value.decode("latin-1") for name, value in headers if name == b"ce-type"), None)
         content = _as_said(body) if type_ is None or type_ in STATES else None
         letter = DeadLetter(headers, body, reason, None, None, delivered, sink="pod_events", content=content)

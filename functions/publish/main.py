@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from functools import cache
 from uuid import UUID
 
-import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,20 +14,24 @@ from twofold.observability.context import EVENT_ID
 from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.query.parameters import parse_query
-from twofold.settings import SenderSettings
+from twofold.settings import AuthSettings, LogSettings, PublishSettings, SenderSettings
 from twofold.web.api import NoParameters
 from twofold.web.auth import authenticator
 from twofold.web.bodies import JsonResponse, read_body, require_method
-from twofold.web.function import Function
+from twofold.web.function import serve
 from twofold.web.openapi import describe
 from twofold.web.permissions import Permission, Principal
 from twofold.web.problems import problem_details
-from twofold.web.shutdown import before_sigterm
 from twofold.write.publisher import Published, Publisher, open_publisher
 
 from .operations import OPERATIONS
 
-settings = SenderSettings()
+
+class Settings(SenderSettings, PublishSettings, AuthSettings, LogSettings):
+    """The settings of `publish`."""
+
+
+settings = Settings()
 write_logs(settings, "publish")
 callers = authenticator(settings)
 
@@ -41,9 +44,8 @@ def description() -> Response:
 
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[Publisher]:
-    """What one worker process works with."""
+    """Open the connections of one worker process."""
     async with open_publisher(settings, "publish", telemetry) as publisher:
-        before_sigterm(publisher.flush)
         yield publisher
 
 
@@ -58,14 +60,14 @@ async def handle(publisher: Publisher, request: Request) -> Response:
         if request.scope["query_string"]:
             parse_query(request.scope["query_string"], NoParameters)
         body = await read_body(request, settings.max_body_bytes)
-        await publisher.turn()
+        await publisher.yield_to_pending_write()
         received = decode_http(request.scope["headers"], body, publisher.clock(), settings.max_batch_events)
     except Rejected as unreadable:
         raise publisher.refused(unreadable) from None
     if not isinstance(received, IncomingEvent):
         return _batch_answer(request, await publisher.publish(_permitted(caller, each) for each in received))
-    EVENT_ID.set(received.written.given_id)
-    if refusal := caller.refusal(received.written.attributes):
+    EVENT_ID.set(received.encoded.given_id)
+    if refusal := caller.refusal(received.encoded.attributes):
         raise publisher.refused(refusal)
     (outcome,) = await publisher.publish([received])
     if isinstance(outcome, TwofoldError):
@@ -95,7 +97,7 @@ def _batch_answer(request: Request, outcomes: Sequence[Published | TwofoldError]
 def _permitted(caller: Principal, received: IncomingEvent | Rejected) -> IncomingEvent | Rejected:
     """The same, or why the caller may not publish it."""
     return (
-        (caller.refusal(received.written.attributes) or received) if isinstance(received, IncomingEvent) else received
+        (caller.refusal(received.encoded.attributes) or received) if isinstance(received, IncomingEvent) else received
     )
 
 
@@ -103,10 +105,4 @@ def _taken(published: Published) -> dict[str, str | UUID]:
     return {"id": published.given_id, "event_id": published.event_id, "result": published.status}
 
 
-function = Function("publish", settings, open_service, handle)
-
-
-@functions_framework.aio.http
-async def publish(request: Request) -> Response:
-    """The HTTP function, and Knative sink."""
-    return await function(request)
+publish = serve("publish", open_service, handle, finish=Publisher.flush, topic=settings.kafka_topic)

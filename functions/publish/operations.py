@@ -88,7 +88,7 @@ OPERATIONS = (
             "name. Without the right `events:publish:any`, `userid` can only be one's own. 422 `identity-conflict` "
             "says that the id belongs to another event already."
         ),
-        right=Permission.PUBLISH,
+        permission=Permission.PUBLISH,
         headers={
             "ce-specversion": "binary mode: `1.0`",
             "ce-id": "binary mode: the id",

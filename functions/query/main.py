@@ -1,25 +1,27 @@
-"""`query`: people's questions about `events`, by HTTP: pages, one event, counts, a live stream."""
+"""`query`: `events` for people, over HTTP: pages, one event, statistics, a live stream."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import functions_framework.aio
-from starlette.requests import Request
-from starlette.responses import Response
-
 from twofold.mongo.client import open_database
 from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
-from twofold.settings import Settings
-from twofold.storage.events import EventRepository
+from twofold.read.live import LiveEvents
+from twofold.read.pages import EventReader
+from twofold.read.statistics import EventStatistics
+from twofold.settings import AuthSettings, LogSettings, MongoSettings, QuerySettings, StreamSettings
 from twofold.web.api import Api
 from twofold.web.auth import authenticator
-from twofold.web.function import Function
+from twofold.web.function import serve
 from twofold.web.openapi import describe
-from twofold.web.shutdown import before_sigterm
 
 from .operations import OPERATIONS, Query
+
+
+class Settings(QuerySettings, StreamSettings, MongoSettings, AuthSettings, LogSettings):
+    """The settings of `query`."""
+
 
 settings = Settings()
 write_logs(settings, "query")
@@ -28,18 +30,15 @@ api = Api(OPERATIONS, authenticator(settings), partial(describe, "query", OPERAT
 
 @asynccontextmanager
 async def open_service(_: Telemetry) -> AsyncIterator[Query]:
-    """What one worker process works with."""
+    """Open the connections of one worker process."""
     async with open_database(settings, "query") as database:
-        events = EventRepository(database)
-        service = Query(events.reader(settings), events.statistics(settings), events.live(settings))
-        before_sigterm(service.live.close)
-        yield service
+        events = database["events"]
+        yield Query(EventReader(events, settings), EventStatistics(events, settings), LiveEvents(events, settings))
 
 
-function = Function("query", settings, open_service, api.handle)
+async def end_streams(service: Query) -> None:
+    """End the live streams: their readers connect to another process, and go on after their last event."""
+    await service.live.close()
 
 
-@functions_framework.aio.http
-async def query(request: Request) -> Response:
-    """The HTTP function."""
-    return await function(request)
+query = serve("query", open_service, api.handle, finish=end_streams)

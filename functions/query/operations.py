@@ -39,12 +39,12 @@ class OneEvent(BaseModel):
 
 async def page(call: Call[Query]) -> EventPage:
     """Some events."""
-    return await call.service.reader.page(call.parameters, call.caller.scope)
+    return await call.service.reader.page(call.parameters, call.caller.visible_user)
 
 
 async def one(call: Call[Query]) -> EventOut:
     """One event; another user's is no more there than one that never was."""
-    event = await call.service.reader.get(call.parameters.event_id, call.caller.scope)
+    event = await call.service.reader.get(call.parameters.event_id, call.caller.visible_user)
     if event is None:
         raise NotFound("there is no such event", "event_id")
     return event
@@ -52,12 +52,12 @@ async def one(call: Call[Query]) -> EventOut:
 
 async def statistics(call: Call[Query]) -> EventCounts:
     """Counts."""
-    return await call.service.statistics.count(call.parameters, call.caller.scope)
+    return await call.service.statistics.count(call.parameters, call.caller.visible_user)
 
 
 async def types(call: Call[Query]) -> TypeNames:
     """The types."""
-    return await call.service.statistics.types(call.parameters, call.caller.scope)
+    return await call.service.statistics.types(call.parameters, call.caller.visible_user)
 
 
 async def stream(call: Call[Query]) -> Response:

@@ -1,44 +1,43 @@
-"""`store`: the KafkaSource's sink. Appends each event to `event_store`; what it can't take becomes a dead letter."""
+"""`store`: the sink of the KafkaSource. It appends each event to `event_store`, and keeps poison as a dead letter."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
 from twofold.mongo.client import open_database
 from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
-from twofold.settings import Settings
+from twofold.settings import GroupCommitSettings, LogSettings, MongoSettings, RecordSettings, TopicSettings
 from twofold.web.bodies import read_body, require_method
-from twofold.web.function import Function
+from twofold.web.function import serve
 from twofold.write.store import Store
+
+DURABLE = Response(status_code=200)
+
+
+class Settings(MongoSettings, TopicSettings, RecordSettings, GroupCommitSettings, LogSettings):
+    """The settings of `store`."""
+
 
 settings = Settings()
 write_logs(settings, "store")
-DURABLE = Response(status_code=200)
 
 
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[Store]:
-    """What one worker process works with."""
+    """Open the connections of one worker process."""
     async with open_database(settings, "store") as database:
         yield Store(database, settings, lambda: datetime.now(UTC), telemetry=telemetry)
 
 
 async def handle(service: Store, request: Request) -> Response:
-    """Answer 200 once the delivery is durable somewhere. Raises `Unavailable`."""
+    """Answer 200 once the delivery is durable. Raises `Unavailable`."""
     require_method(request, "POST")
-    await service.take(request.scope["headers"], await read_body(request, settings.max_letter_bytes))
+    await service.take(request.scope["headers"], await read_body(request, settings.max_delivery_bytes))
     return DURABLE
 
 
-function = Function("store", settings, open_service, handle)
-
-
-@functions_framework.aio.http
-async def store(request: Request) -> Response:
-    """The sink of the KafkaSource."""
-    return await function(request)
+store = serve("store", open_service, handle, topic=settings.kafka_topic)

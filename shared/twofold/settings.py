@@ -1,4 +1,9 @@
-"""One frozen `Settings`, read from the environment; a missing or wrong one fails at start, by name."""
+"""Settings in groups. Each function reads the groups that it uses from its environment.
+
+The variable of a setting is the field's name in capitals: `mongodb_uri` is `MONGODB_URI`. A function's own `Settings`
+class lists its groups as base classes, so mypy finds a function that uses a group without reading it. A missing or
+wrong variable ends the start with `pydantic.ValidationError`: the error names every wrong variable and shows no value.
+"""
 
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -6,177 +11,139 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Count = Annotated[int, Field(ge=1)]
-
-
 Seconds = Annotated[float, Field(gt=0)]
 
-
 _Word = TypeVar("_Word")
-
-
 Words = Annotated[
     tuple[_Word, ...], NoDecode, BeforeValidator(lambda given: given.split() if isinstance(given, str) else given)
 ]
 """Words with white space between them."""
 
 
-class Settings(BaseSettings):
-    """What a function is told by its environment: each variable is its field's name in capitals.
-
-    Raises `pydantic.ValidationError`, which names every field that is missing or wrong, and shows none of their values.
-    """
+class Group(BaseSettings):
+    """The base of all groups: frozen, and silent about the values in an error."""
 
     model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
+
+
+class MongoSettings(Group):
+    """The connection to MongoDB."""
 
     mongodb_uri: SecretStr
     mongodb_database: str = "twofold"
     mongodb_timeout_s: Seconds = 4.0
-    """How long one operation may take in all, fail-over included. Below the 5 s in which a caller gets its 503."""
-    retention_days: Seconds = 30.0
-    """How long a document stays in `events` after it was read back from `event_store`."""
+    """Seconds for one operation, fail-over included. Shorter than the 5 s within which a caller gets its 503."""
+
+
+class LogSettings(Group):
+    """The log lines of a function."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The level of Twofold's own loggers. At `DEBUG`, each request writes a line."""
+    log_format: Literal["json", "console"] = "json"
+
+
+class AuthSettings(Group):
+    """Bearer tokens and their issuer."""
 
     auth: Literal["on", "off"] = "on"
-    """Off lets everybody do everything, in the functions that people reach; each says so in its log when it starts."""
+    """`off` lets every caller do everything. Each function writes this to its log when it starts."""
     auth_issuer: str = ""
-    """The `iss` of tokens; needed, as the next two, where tokens are asked for."""
+    """The `iss` of tokens. With `AUTH=on`, this setting and the next two are needed."""
     auth_audience: str = ""
     """The `aud` of tokens: Twofold's name at the issuer."""
     auth_jwks_url: str = ""
-    """Where the issuer's public keys are: a JWK set."""
+    """The address of the issuer's public keys, a JWK set (RFC 7517)."""
     auth_algorithms: Words[Literal["RS256", "PS256", "ES256", "EdDSA"]] = ("RS256", "ES256")
-    """What a token may be signed with; asymmetric ones only."""
+    """The allowed signature algorithms. All of them are asymmetric."""
     auth_roles_claim: str = "roles"
-    """Where a token has its rights; a dot leads into an object: `realm_access.roles`."""
+    """The claim with the permissions. A dot leads into an object: `realm_access.roles`."""
     auth_leeway_s: Annotated[float, Field(ge=0)] = 30.0
-    """How far the issuer's clock may be off."""
+    """The largest accepted difference between the issuer's clock and this machine's, in seconds."""
     auth_keys_fresh_s: Seconds = 300.0
-    """How long keys, and tokens that were checked, are believed without asking again."""
+    """Seconds until keys are fetched again, and until a checked token is checked again."""
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Of Twofold's own loggers. At debug, each request is a line."""
-    log_format: Literal["json", "console"] = "json"
+
+class TopicSettings(Group):
+    """The Kafka topic between `publish` and `store`."""
+
+    kafka_topic: str = "twofold.events"
+
+
+class KafkaSettings(TopicSettings):
+    """The connection to Kafka."""
 
     kafka_bootstrap_servers: str = ""
-    kafka_topic: str = "twofold.events"
     kafka_consumer_group: str = "twofold-store"
+    """The group of the KafkaSource that feeds `store`."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
     kafka_ssl_cafile: str | None = None
 
-    max_body_bytes: Count = 4 * 1024 * 1024
-    """The largest request that `publish` reads; a batch counts as one."""
-    max_batch_events: Count = 1000
-    max_letter_bytes: Annotated[int, Field(ge=1, le=15 * 1024 * 1024)] = 12 * 1024 * 1024
-    """The largest delivery that `store` reads: poison too must fit into a dead letter, and MongoDB takes 16 MB."""
+
+class RecordSettings(Group):
+    """The sizes of Kafka records, and of the deliveries that a KafkaSource makes of them."""
+
     max_record_bytes: Count = 1_000_000
-    """The largest Kafka record, headers included; the topic takes `max_message_bytes`, which is more."""
+    """The largest Kafka record of Twofold, headers included."""
+    max_delivery_bytes: Annotated[int, Field(ge=1, le=15 * 1024 * 1024)] = 12 * 1024 * 1024
+    """The largest delivery that `store` reads. A dead letter keeps the delivery, and MongoDB takes 16 MB a document."""
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The topic's `max.message.bytes`: the largest record that any producer can put there."""
+        return self.max_record_bytes + 64 * 1024
+
+    @model_validator(mode="after")
+    def _dead_letter_holds_record(self) -> Self:
+        if self.max_message_bytes > self.max_delivery_bytes:
+            raise ValueError(
+                f"MAX_DELIVERY_BYTES must be at least {self.max_message_bytes}, which is MAX_RECORD_BYTES and 64 KiB: "
+                "a record that is larger than every dead letter would be lost"
+            )
+        return self
+
+
+class SendSettings(KafkaSettings, RecordSettings):
+    """Records on their way to Kafka, behind the answers of `publish`."""
+
+    send_capacity: Count = 10_000
+    send_capacity_bytes: Count = 64 * 1024 * 1024
+    """The bounds of the records that wait for Kafka's acknowledgement. Beyond them, the relay sends the events."""
+    send_timeout_s: Seconds = 20.0
+    """Seconds that a record waits for Kafka's acknowledgement. Then the relay sends the event."""
+
+
+class SenderSettings(SendSettings):
+    """`SendSettings` of a function that must reach Kafka: it does not start without a broker's address."""
+
+    kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
+
+
+class GroupCommitSettings(Group):
+    """Group commit: many waiting callers, one write."""
 
     group_commit_events: Count = 500
     group_commit_wait_ms: Annotated[float, Field(ge=0)] = 1.0
     group_commit_writes: Count = 2
-    """How many groups are written at once: while MongoDB works on one, the next is read and checked."""
+    """The number of groups in writing at once. While MongoDB writes one group, the function decodes the next."""
     group_commit_capacity: Count = 10_000
     group_commit_capacity_bytes: Count = 64 * 1024 * 1024
-    """How much may wait to be written, or be on its way to MongoDB, as it came and as its document; beyond that, 503.
+    """The bounds of the events that wait or are being written, as request and as document. Beyond them, the answer is
+    503. When no event waits, a request of any size is taken."""
 
-    A request that comes when nothing waits is taken, however large.
-    """
-    send_capacity: Count = 10_000
-    send_capacity_bytes: Count = 64 * 1024 * 1024
-    """How much may wait for Kafka's acknowledgement; beyond that, events are left to the relay."""
-    send_timeout_s: Seconds = 20.0
-    """How long a record may wait for Kafka's acknowledgement; then it is left to the relay."""
 
-    query_timeout_s: Seconds = 3.0
-    """How long one query of a reader may take, in the server too."""
-    statistics_days: Seconds = 31.0
-    """Of how many days, at most, statistics are asked for."""
-    stream_s: Seconds = 240.0
-    """How long a live stream goes on before its reader is to connect again."""
-    stream_heartbeat_s: Seconds = 15.0
-    streams: Count = 100
-    """How many live streams a process serves at once."""
-    streams_each: Count = 20
-    """How many of them one caller may have."""
-    search_s: Seconds = 1.0
-    """How long one request may look through events that aren't wanted, at most half of `query_timeout_s`; the answer
-    says where it stopped."""
-    search_keys: Count = 500
-    """How many index keys such a search looks through at first, before it looks at its watch; then more and more."""
-    page_bytes: Count = 4 * 1024 * 1024
-    """With which size, in MongoDB, a page ends, and a page of the feed."""
+class PublishSettings(SendSettings, GroupCommitSettings, MongoSettings):
+    """The publisher: requests, group commit, MongoDB, and records to Kafka."""
 
-    export_timeout_s: Seconds = 30.0
-    """How long MongoDB may take for each piece of an export."""
-    statistics_timeout_s: Seconds = 10.0
-    """How long an admin's statistics may take."""
-    statistics_sample: Count = 1000
-    """Of how many finished aggregates, at most, the mean processing time is computed: of the latest."""
-    error_words: Words[str] = ("error", "failed", "timed_out")
-    """The last word of the types that count as errors: `order.failed`."""
-    finishing_words: Words[str] = ("cancelled", "completed", "failed", "succeeded", "timed_out")
-    """The last word of the types that finish an aggregate."""
-    security_types: Annotated[Words[str], Field(min_length=1, max_length=50)] = (
-        *("user.registered", "user.login", "user.login_failed", "user.logout", "user.password_changed"),
-        *("user.role_changed", "user.deleted", "token.revoked", "access.denied", "security.violation"),
-    )
-    """The types of the events that `audit` shows as security events."""
-
-    relay_first_look_s: Seconds = 30.0
-    """How long after its insert an event is first looked for in `event_store`."""
-    relay_back_off_s: Seconds = 60.0
-    """How long after its first resending an event is looked for again. Each wait doubles, up to 60 times the first."""
-    relay_clock_skew_s: Annotated[float, Field(ge=0)] = 30.0
-    """How far the publishers' clocks, which stamp records, may be from MongoDB's without an event being sent twice."""
-    relay_batch: Count = 1000
-    """How many marks are looked at together; no more than `send_capacity`."""
-    relay_bytes: Count = 8 * 1024 * 1024
-    """How much of the events, by their size in MongoDB, is loaded and sent again at a time."""
-    relay_budget_s: Seconds = 50.0
-    """How long one run may go on: less than the minute between two runs."""
-
-    pods_cluster: str = "kubernetes"
-    """What pod events call the cluster."""
-    pods_aggregate_keys: Words[str] = ("twofold.dev/aggregate-id",)
-    """Labels or annotations of a pod: the first of them that is there is its events' `aggregate_id`."""
-    pods_correlation_keys: Words[str] = ("twofold.dev/correlation-id",)
-    pods_user_keys: Words[str] = ("twofold.dev/user-id",)
-    pods_ignored_namespaces: Words[str] = ()
-    """Pods in these have no events; nor has one with the label or annotation `twofold.dev/ignore: "true"`."""
-    pods_namespace: str = ""
-    """Whose pods are listed; empty for those of all."""
-    pods_selector: str = "twofold.dev/watch=true"
-    """Which pods are listed, by their labels: the ApiServerSource's selector. Empty for all."""
-    pods_page: Count = 250
-    """How many pods are asked for, and held, at a time."""
-    pods_budget_s: Seconds = 30.0
-    """How long one listing may go on: less than the minute between two pings. The last answer may take 20 s more."""
-    kubernetes_api_server: str = ""
-    """Where pods are listed: a URL. Empty: what `KUBECONFIG` says, or else the cluster that this runs in."""
-    kubernetes_token: SecretStr = SecretStr("")
-    kubernetes_ca_file: str = ""
-    kubeconfig: str = ""
-
-    setup_topic_partitions: Count = 4
-    setup_topic_replication: Count = 1
-    setup_topic_min_insync_replicas: Count = 1
-    """How many replicas must have a record before it is acknowledged; with 3 replicas, 2 outlive the loss of one."""
-    setup_topic_retention_days: Seconds = 7.0
-
-    @property
-    def max_message_bytes(self) -> int:
-        """The topic's `max.message.bytes`: the largest record that anybody can put there."""
-        return self.max_record_bytes + 64 * 1024
+    max_body_bytes: Count = 4 * 1024 * 1024
+    """The largest request body that `publish` reads. A batch is one body."""
+    max_batch_events: Count = 1000
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.max_message_bytes > self.max_letter_bytes:
-            raise ValueError(
-                f"MAX_LETTER_BYTES must be at least {self.max_message_bytes}, which is MAX_RECORD_BYTES and 64 KiB: "
-                "a record that no letter can hold would be lost"
-            )
+    def _queue_holds_batch(self) -> Self:
         if self.max_batch_events > self.group_commit_capacity:
             raise ValueError(
                 "GROUP_COMMIT_CAPACITY must be at least MAX_BATCH_EVENTS: a larger batch would never be taken"
@@ -184,7 +151,124 @@ class Settings(BaseSettings):
         return self
 
 
-class SenderSettings(Settings):
-    """The same of who sends to Kafka: it does not start without a broker's address."""
+class RelaySettings(SendSettings, MongoSettings):
+    """The relay and the retention of `events`."""
 
-    kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
+    retention_days: Seconds = 30.0
+    """Days that a document stays in `events` after the relay read it back from `event_store`."""
+    relay_first_look_s: Seconds = 30.0
+    """Seconds between an event's insert and the relay's first look into `event_store`."""
+    relay_back_off_s: Seconds = 60.0
+    """Seconds between the first resending and the next look. Each wait doubles, up to 60 times the first."""
+    relay_clock_skew_s: Annotated[float, Field(ge=0)] = 30.0
+    """The largest difference in seconds between the publishers' clocks and MongoDB's at which no event is sent twice."""
+    relay_batch: Count = 1000
+    """The number of outbox entries in one look, at most `send_capacity`."""
+    relay_bytes: Count = 8 * 1024 * 1024
+    """The bytes of events, by their size in MongoDB, that the relay loads and sends at a time."""
+    relay_budget_s: Seconds = 50.0
+    """Seconds of one run: less than the minute between two runs."""
+
+
+class QuerySettings(Group):
+    """The bounds of a reader's query."""
+
+    query_timeout_s: Seconds = 3.0
+    """Seconds of one query, in the server too."""
+    search_s: Seconds = 1.0
+    """Seconds that one request searches through unwanted events, at most half of `query_timeout_s`. The answer then
+    names the place where the search stopped."""
+    search_keys: Count = 500
+    """The number of index keys in the first chunk of a search. Later chunks are larger."""
+    page_bytes: Count = 4 * 1024 * 1024
+    """The size in MongoDB at which a page, also a page of the feed, ends."""
+    statistics_days: Seconds = 31.0
+    """The longest range of statistics, in days."""
+
+
+class StreamSettings(Group):
+    """The live streams of `query`."""
+
+    stream_s: Seconds = 240.0
+    """Seconds of one live stream. Then its reader connects again."""
+    stream_heartbeat_s: Seconds = 15.0
+    streams: Count = 100
+    """The number of live streams in a process."""
+    streams_each: Count = 20
+    """The number of live streams of one caller in a process."""
+
+
+class AdminSettings(QuerySettings):
+    """The figures and exports of `admin`."""
+
+    export_timeout_s: Seconds = 30.0
+    """Seconds of MongoDB for each part of an export."""
+    statistics_timeout_s: Seconds = 10.0
+    """Seconds of one answer with statistics."""
+    statistics_sample: Count = 1000
+    """The number of finished aggregates, the latest ones, in the mean processing time."""
+    error_words: Words[str] = ("error", "failed", "timed_out")
+    """An event is an error if the last word of its type is one of these: `order.failed`."""
+    finishing_words: Words[str] = ("cancelled", "completed", "failed", "succeeded", "timed_out")
+    """An event finishes its aggregate if the last word of its type is one of these."""
+
+
+class AuditSettings(QuerySettings):
+    """The security events of `audit`."""
+
+    security_types: Annotated[Words[str], Field(min_length=1, max_length=50)] = (
+        *("user.registered", "user.login", "user.login_failed", "user.logout", "user.password_changed"),
+        *("user.role_changed", "user.deleted", "token.revoked", "access.denied", "security.violation"),
+    )
+    """The event types that `audit` shows as security events."""
+
+
+class PodSettings(Group):
+    """The pods that `pod_events` watches and lists."""
+
+    pods_cluster: str = "kubernetes"
+    """The cluster's name in pod events."""
+    pods_aggregate_keys: Words[str] = ("twofold.dev/aggregate-id",)
+    """Labels or annotations of a pod. The value of the first one that the pod has is the `aggregate_id` of its events."""
+    pods_correlation_keys: Words[str] = ("twofold.dev/correlation-id",)
+    pods_user_keys: Words[str] = ("twofold.dev/user-id",)
+    pods_ignored_namespaces: Words[str] = ()
+    """Namespaces without pod events. A pod with the label or annotation `twofold.dev/ignore: "true"` has none either."""
+    pods_namespace: str = ""
+    """The namespace to list. Empty lists all namespaces."""
+    pods_selector: str = "twofold.dev/watch=true"
+    """The label selector of the listing, as in the ApiServerSource. Empty selects all pods."""
+    pods_page: Count = 250
+    """The number of pods in one page of the listing."""
+    pods_budget_s: Seconds = 30.0
+    """Seconds of one listing: less than the minute between two pings. The last answer may take 20 s more."""
+    kubernetes_api_server: str = ""
+    """The URL of the API server. Empty means `KUBECONFIG`, or else the cluster of this pod."""
+    kubernetes_token: SecretStr = SecretStr("")
+    kubernetes_ca_file: str = ""
+    kubeconfig: str = ""
+
+
+class SetupSettings(KafkaSettings, RecordSettings, MongoSettings):
+    """The topic that set-up creates, and the servers that it prepares."""
+
+    setup_topic_partitions: Count = 4
+    setup_topic_replication: Count = 1
+    setup_topic_min_insync_replicas: Count = 1
+    """The number of replicas that must have a record before Kafka acknowledges it. With 3 replicas, 2 survive the loss
+    of one replica."""
+    setup_topic_retention_days: Seconds = 7.0
+
+
+class Settings(
+    PublishSettings,
+    RelaySettings,
+    AdminSettings,
+    AuditSettings,
+    StreamSettings,
+    PodSettings,
+    SetupSettings,
+    AuthSettings,
+    LogSettings,
+):
+    """All groups: for application code, the command line and the local stack."""

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dev.stack import Stack
-from tests.contract.test_reading import EVENTS, both, matches, questions
+from tests.contract.test_pages import EVENTS, both, matches, questions
 from tests.helpers import an_event, explained, listened, looked_at, settings_of, some_events, stages
 from twofold.errors import Malformed
 from twofold.event.model import Event
@@ -46,7 +46,7 @@ async def filled(stack: Stack) -> AsyncIterator[AdminEventsRepository]:
 
 
 async def accept(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in events]
+    documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in events]
     await EventRepository(database).insert(documents, [event.event_id for event in events])
 
 
@@ -189,7 +189,7 @@ class TestDetail:
         event, repository = an_event(), AdminEventsRepository(database, settings)
         await accept(database, [event])
         new = await repository.detail(event.event_id)
-        await EventRepository(database).confirm([event.event_id], timedelta(days=30))
+        await Outbox(database).confirm([event.event_id], timedelta(days=30))
         confirmed = await repository.detail(event.event_id)
         assert new is not None
         assert confirmed is not None

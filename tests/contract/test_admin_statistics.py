@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.test_reading import both
+from tests.contract.test_pages import both
 from tests.helpers import an_event, explained, listened, looked_at, some_events, stages
 from twofold.errors import Unavailable
 from twofold.event.model import Event

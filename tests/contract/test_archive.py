@@ -35,12 +35,12 @@ def archive(database: Database) -> Archive:
 
 
 async def accept(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in events]
+    documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in events]
     await EventRepository(database).insert(documents, [event.event_id for event in events])
 
 
 async def log(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in events]
+    documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in events]
     await EventStore(database).append(documents, [event.event_id for event in events])
 
 
@@ -49,7 +49,7 @@ async def confirmed(database: Database, number: int = 1, **changes: object) -> l
     events = some_events(number, **changes)
     await accept(database, events)
     await log(database, events)
-    await EventRepository(database).confirm([event.event_id for event in events], DAY)
+    await Outbox(database).confirm([event.event_id for event in events], DAY)
     return events
 
 
@@ -119,7 +119,7 @@ class TestDeleted:
         (event,) = await confirmed(database)
         await archive.delete(event.event_id, "Ada", "first")
         await accept(database, [event])
-        await EventRepository(database).confirm([event.event_id], DAY)
+        await Outbox(database).confirm([event.event_id], DAY)
         await archive.delete(event.event_id, "Ada", "second")
         assert {document["reason"] for document in await archived(database)} == {"first", "second"}
 
@@ -158,7 +158,7 @@ class TestRefused:
         (event,) = await confirmed(database)
         document = await undecoded(database["events"]).find_one({"_id": event.event_id})
         assert document is not None
-        await EventRepository(database).mark([event.event_id])
+        await Outbox(database).reopen([event.event_id])
         deletion = archive_entry(event)
         with pytest.raises(NotInLog):
             await archive._move(deletion, document)
@@ -209,8 +209,8 @@ class TestSetBack:
         assert await in_events(database, kept.event_id) is None
         stated = await Checkpoints(database, timedelta(seconds=4)).find_out()
         assert stated.pending == 1
-        assert stated.complete_up_to is not None
-        assert stated.complete_up_to <= accepted.as_datetime()
+        assert stated.low_watermark is not None
+        assert stated.low_watermark <= accepted.as_datetime()
         assert len(await archived(database)) == 2
 
     async def test_run_again_it_brings_back_nothing_twice(

@@ -122,7 +122,7 @@ def test_a_broker_that_is_away_is_told(settings: Settings) -> None:
 
 async def accept(database: Database, event: Event) -> None:
     """Put it into `events` as `publish` does."""
-    document = EventRepository.encode(event.document(), datetime.now(UTC))
+    document = EventRepository.encode(event.to_document(), datetime.now(UTC))
     await EventRepository(database).insert([document], [event.event_id])
 
 

@@ -54,7 +54,7 @@ async def fill(database: Database) -> None:
 
 
 async def accept(database: Database, events: list[Event]) -> None:
-    documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in events]
+    documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in events]
     await EventRepository(database).insert(documents, [event.event_id for event in events])
 
 
@@ -68,10 +68,10 @@ async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, setti
     sender = Sender(eager)
     relay = Relay(database, sender, eager, time.monotonic, nothing_waits)
     await fill(database)
-    await relay.run()  # its statement counts what is stored; the next one counts from there
+    await relay.run()  # its checkpoint counts what is stored; the next one counts from there
     events = some_events(DUE)
     await accept(database, [*events[5:], *events[:5]])
-    there = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in events[:5]]
+    there = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in events[:5]]
     await EventStore(database).append(there, [event.event_id for event in events[:5]])
     async with profiled(database) as operations:
         run = await relay.run()
@@ -93,5 +93,5 @@ async def test_looking_for_due_marks_stops_at_the_limit(database: Database) -> N
     await accept(database, [an_event() for _ in range(500)])
     far = datetime.now(UTC) + timedelta(seconds=5)
     async with profiled(database) as operations:
-        assert len(await EventRepository(database).due(far, timedelta(0), DUE)) == DUE
+        assert len(await Outbox(database).due(far, timedelta(0), DUE)) == DUE
     assert max(operation.get("docsExamined", 0) for operation in operations) <= DUE

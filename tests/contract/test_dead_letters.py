@@ -23,7 +23,7 @@ def letter(
     offset: int | None = 2,
 ) -> DeadLetter:
     headers, body = request
-    received = DeliveredEvent(event.document()) if event else None
+    received = DeliveredEvent(event.to_document()) if event else None
     return DeadLetter(headers, body, reason or Malformed("no JSON"), partition, offset, received)
 
 
@@ -40,7 +40,7 @@ async def test_the_bytes_the_reason_and_the_place_are_kept(database: Database) -
     (found,) = await kept(database)
     assert found["body"] == body
     assert (found["reason"], found["detail"], found["state"]) == ("malformed", "no JSON", "dead")
-    assert found["log"] == {"partition": 1, "offset": 2}
+    assert found["kafka"] == {"partition": 1, "offset": 2}
     assert {(header["name"], header["value"]) for header in found["headers"]} == {
         (name.decode(), value) for name, value in headers if name not in (b"host", b"user-agent")
     }
@@ -106,7 +106,7 @@ async def test_two_events_under_one_id_are_two_letters(database: Database) -> No
 async def test_a_replay_has_a_letter_of_its_own(database: Database) -> None:
     """Its headers say `replayid`: redriven, the event's own letter must not."""
     letters, event = DeadLetters(database), an_event()
-    replayed = DeliveredEvent(event.document(), replay_id="r-1")
+    replayed = DeliveredEvent(event.to_document(), replay_id="r-1")
     headers, body = delivered(event, replayid="r-1")
     await letters.keep(DeadLetter(headers, body, UnknownReplay("a replayed event must be known"), 1, 2, replayed))
     await letters.keep(letter(delivered(event, 1, 3), Conflict("other content"), event, offset=3))

@@ -33,14 +33,14 @@ def feed(database: Database) -> Feed:
 
 
 async def log(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in events]
+    documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in events]
     await EventStore(database).append(documents, [event.event_id for event in events])
 
 
 @asynccontextmanager
 async def committing_late(database: Database, events: Sequence[Event]) -> AsyncIterator[None]:
     """Insert the events, with their `seq`, and let nobody see them before the end of the block."""
-    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in events]
+    documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in events]
     async with database.client.start_session() as session, await session.start_transaction():
         await database["event_store"].insert_many(documents, session=session)
         yield

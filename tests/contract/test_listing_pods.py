@@ -238,7 +238,7 @@ class TestCost:
         before = len(lister.commands.sent)
         await lister.run()
         finds = [sent.command for sent in lister.commands.sent[before:] if sent.command_name == "find"]
-        read = [find["projection"] for find in finds if find["find"] == "seen_pods"]
+        read = [find["projection"] for find in finds if find["find"] == "pod_state"]
         assert read.count({"facts": 1}) == 2
         assert read.count({"_id": 1}) == len(read) - 2 > 0
 

@@ -22,11 +22,11 @@ ALL = Conditions()
 @pytest.fixture
 def live(database: Database, settings: Settings) -> LiveEvents:
     """Streams of `events`."""
-    return EventRepository(database).live(settings)
+    return LiveEvents(database["events"], settings)
 
 
 async def accept(database: Database, event: Event) -> None:
-    document = EventRepository.encode(event.document(), await server_time(database))
+    document = EventRepository.encode(event.to_document(), await server_time(database))
     await EventRepository(database).insert([document], [event.event_id])
 
 
@@ -85,7 +85,7 @@ async def test_an_altered_place_never_reaches_the_server(database: Database, liv
 @pytest.mark.guarantee("G9")
 async def test_no_caller_takes_all_the_streams(database: Database, settings: Settings) -> None:
     """Their own are counted, and one that ended is none."""
-    live = EventRepository(database).live(settings.model_copy(update={"streams": 3, "streams_each": 2}))
+    live = LiveEvents(database["events"], settings.model_copy(update={"streams": 3, "streams_each": 2}))
     async with live.follow(ALL, None, "ann"), live.follow(ALL, None, "ann"):
         with pytest.raises(Unavailable, match="of yours"):
             async with live.follow(ALL, None, "ann"):

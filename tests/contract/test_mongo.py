@@ -23,7 +23,7 @@ pytestmark = pytest.mark.guarantee("G2")
 
 
 def document(event: Event) -> RawDocument:
-    return encode_document(event.document())
+    return encode_document(event.to_document())
 
 
 async def insert(database: Database, *events: Event) -> list[object]:
@@ -150,7 +150,7 @@ async def test_the_server_numbers_the_log_in_the_order_of_inserts(database: Data
     store = EventStore(database)
 
     async def append(events: list[Event]) -> None:
-        documents = [EventStore.encode(DeliveredEvent(event.document()), event.timestamp) for event in events]
+        documents = [EventStore.encode(DeliveredEvent(event.to_document()), event.timestamp) for event in events]
         await store.append(documents, [event.event_id for event in events])
 
     await asyncio.gather(*(append(some_events(20)) for _ in range(10)))

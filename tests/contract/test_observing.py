@@ -52,7 +52,7 @@ async def test_two_observations_at_once_are_one_fact(publisher: Publisher, datab
 
 async def test_what_is_in_the_log_alone_is_not_announced_again(publisher: Publisher, database: Database) -> None:
     event = an_event()
-    document = EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC))
+    document = EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC))
     await EventStore(database).append([document], [event.event_id])
     assert await publisher.publish_observed([altered(event)]) == 0
     assert await EventRepository(database).get(event.event_id) is None

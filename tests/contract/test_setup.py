@@ -86,7 +86,7 @@ class TestIdempotence:
 
     async def test_events_outlive_a_second_run(self, with_users: Settings, database: Database) -> None:
         event = an_event()
-        document = EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC))
+        document = EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC))
         await EventStore(database).append([document], [event.event_id])
         await set_up(with_users, PASSWORDS)
         assert await EventStore(database).get(event.event_id) == event
@@ -214,7 +214,7 @@ class TestRetention:
     async def test_only_an_event_with_an_expiry_is_removed(self, database: Database) -> None:
         """The server's own monitor removes what is due, and lets alone whatever has a mark in place of a date."""
         repository, kept, due = EventRepository(database), an_event(), an_event()
-        documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in (kept, due)]
+        documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in (kept, due)]
         await repository.insert(documents, [kept.event_id, due.event_id])
         await repository.confirm([due.event_id], timedelta(0))
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
 from dev.stack import Stack
-from tests.contract.test_reading import EVENTS, MONDAY, TYPES, both, matches_all_but_text, questions
+from tests.contract.test_pages import EVENTS, MONDAY, TYPES, both, matches_all_but_text, questions
 from tests.helpers import explained, listened, looked_at, settings_of, some_events, stages
 from twofold.errors import Malformed
 from twofold.event.model import Event
@@ -22,7 +22,6 @@ from twofold.query.filters import Conditions, Ranged
 from twofold.read.statistics import DEFAULT, MOST_NAMES, EventCounts, EventStatistics
 from twofold.settings import Settings
 from twofold.setup.run import set_up
-from twofold.storage.events import EventRepository
 
 pytestmark = pytest.mark.guarantee("R24")
 
@@ -34,7 +33,7 @@ async def counting(stack: Stack) -> AsyncIterator[EventStatistics]:
     await set_up(own, {})
     async with open_database(own, "tests") as database:
         await both(database, own, EVENTS)
-        yield EventRepository(database).statistics(own)
+        yield EventStatistics(database["events"], own)
         await database.client.drop_database(database.name)
 
 
@@ -91,7 +90,7 @@ async def test_the_range_has_a_limit(counting: EventStatistics, days: float) -> 
 async def test_many_types_are_cut_off_and_that_is_said(database: Database, settings: Settings) -> None:
     events = [event for n in range(MOST_NAMES + 3) for event in some_events(1, event_type=f"t{n:05}")]
     await both(database, settings, events)
-    own = EventRepository(database).statistics(settings)
+    own = EventStatistics(database["events"], settings)
     found = await own.types(Conditions())
     assert (len(found.types), found.more) == (MOST_NAMES, True)
     everything = await own.count(Ranged())
@@ -110,7 +109,7 @@ async def test_they_come_from_an_index(settings: Settings, asked: dict[str, Any]
     async with listened(settings) as (database, commands):
         await both(database, settings, EVENTS)
         commands.sent.clear()
-        await EventRepository(database).statistics(settings).count(wanted)
+        await EventStatistics(database["events"], settings).count(wanted)
         sent = [each for each in commands.sent if each.command_name == "aggregate"]
         assert len(sent) == (1 if asked else 2)
         for each in sent:
@@ -127,7 +126,7 @@ async def test_all_types_come_from_a_skipping_scan(settings: Settings) -> None:
     async with listened(settings) as (database, commands):
         await both(database, settings, EVENTS)
         commands.sent.clear()
-        await EventRepository(database).statistics(settings).types(Conditions())
+        await EventStatistics(database["events"], settings).types(Conditions())
         (sent,) = [each for each in commands.sent if each.command_name == "aggregate"]
         explanation = await explained(database, sent)
     assert "DISTINCT_SCAN" in {stage["stage"] for stage in stages(explanation)}

@@ -16,6 +16,7 @@ from twofold.errors import Malformed, Unavailable
 from twofold.kafka.lag import Backlog
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database
+from twofold.observability import metrics
 from twofold.observability.metrics import (
     ACCEPTED,
     COMMIT_SIZE,
@@ -140,10 +141,12 @@ async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
     relay: Relay, database: Database, told: Told
 ) -> None:
     logged, conflicting, pending = some_events(3)
-    marked = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in (logged, conflicting, pending)]
+    marked = [
+        EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in (logged, conflicting, pending)
+    ]
     await EventRepository(database).insert(marked, [document["_id"] for document in marked])
     in_log = [
-        EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC))
+        EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC))
         for event in (logged, altered(conflicting))
     ]
     await EventStore(database).append(in_log, [document["_id"] for document in in_log])
@@ -160,7 +163,7 @@ async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
 
 @pytest.mark.guarantee("G10")
 async def test_a_log_that_was_set_back_is_told(relay: Relay, database: Database, told: Told) -> None:
-    document = EventStore.encode(DeliveredEvent(an_event().document()), datetime.now(UTC))
+    document = EventStore.encode(DeliveredEvent(an_event().to_document()), datetime.now(UTC))
     await EventStore(database).append([document], [document["_id"]])
     await relay.run()
     await database["event_store"].delete_many({})  # a backup was restored
@@ -216,7 +219,7 @@ def test_each_metric_comes_from_the_functions_that_ship_what_counts_it() -> None
             function
             for function in functions
             for module in modules
-            if imports.find_shortest_chain(f"functions.{function}.main", f"twofold.{module}")
+            if imports.find_shortest_chain(f"functions.{function}.main", module)
         }
         said = origins[metric] or set(functions)  # all
         assert said == {function for function in ship if (metric, function) not in IDLE}, metric
@@ -227,10 +230,12 @@ def test_each_metric_comes_from_the_functions_that_ship_what_counts_it() -> None
 def counted_in() -> dict[str, set[str]]:
     """The modules that name a metric's constant, by the metric's name."""
     found: dict[str, set[str]] = {}
-    constants = {name: value for name, value in vars(telemetry).items() if value in METRICS}
-    for file in (ROOT / "shared" / "twofold").glob("*.py"):
-        if file.stem not in ("telemetry", "otel"):
+    constants = {name: value for name, value in vars(metrics).items() if value in METRICS}
+    for file in (ROOT / "shared" / "twofold").rglob("*.py"):
+        if file.parent.name != "observability":
             for name, metric in constants.items():
-                if re.search(rf"\btelemetry\b(?s:.*)\b{name}\b", file.read_text()):
-                    found.setdefault(metric.name, set()).add(file.stem)
+                if re.search(rf"\bmetrics\b(?s:.*)\b{name}\b", file.read_text()):
+                    found.setdefault(metric.name, set()).add(
+                        ".".join(file.relative_to(ROOT / "shared").with_suffix("").parts)
+                    )
     return found

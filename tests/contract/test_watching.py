@@ -81,7 +81,7 @@ async def test_a_query_by_the_works_id_finds_the_pods_events(watched: Watched, s
     for state in states:
         state.pod["metadata"]["labels"]["twofold.dev/aggregate-id"] = work
         await watched.take(state)
-    reader = EventRepository(watched.database).reader(settings)
+    reader = EventReader(watched.database["events"], settings)
     page = await reader.page(Filter(aggregate=work, order="oldest"))
     assert {event.event_type for event in page.events} == {
         *("pod.created", "pod.scheduled", "pod.initialized", "pod.running"),

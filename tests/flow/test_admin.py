@@ -133,10 +133,10 @@ class TestDetail:
         detail = admin.json(f"/events/{published.ids[2]}")
         assert detail["event"]["event_id"] == published.ids[2]
         assert [kin["event_id"] for kin in detail["timeline"]] == published.ids
-        assert detail["mark"]["state"] in ("new", "pending", "in_log")
+        assert detail["outbox"]["state"] in ("new", "pending", "in_log")
         assert flow.arrive(published.events)
         assert flow.relayed(published.events)
-        mark = admin.json(f"/events/{published.ids[2]}")["mark"]
+        mark = admin.json(f"/events/{published.ids[2]}")["outbox"]
         assert mark["state"] == "in_log"
         assert mark["expires_at"]
 

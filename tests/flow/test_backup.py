@@ -95,19 +95,19 @@ def restore(own: View, file: Path) -> None:
 @contextmanager
 def under_way(own: View, event: Event) -> Iterator[None]:
     """An insert into the log that has its `seq` when the block begins, and commits when it ends."""
-    document = EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC))
+    document = EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC))
     with own.database.client.start_session() as session, session.start_transaction():
         raw(own).insert_one(document, session=session)
         yield
 
 
-def statement(own: View) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(twofold(own, "relay", "run", "--json"))["statement"]
+def checkpoint(own: View) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(twofold(own, "relay", "run", "--json"))["checkpoint"]
     return found
 
 
 def test_what_the_backup_lacks_comes_back_from_events(own: View, tmp_path: Path) -> None:
-    """Every event is in the log again, with its digest, and the statements say when it was not, and when it is."""
+    """Every event is in the log again, with its digest, and the checkpoints say when it was not, and when it is."""
     backed_up, later = some_events(30), some_events(20)
     publish(own, backed_up)
     made_at = datetime.now(UTC)
@@ -119,16 +119,16 @@ def test_what_the_backup_lacks_comes_back_from_events(own: View, tmp_path: Path)
     restore(own, tmp_path / "event_store.bson")
     own.stack.setup()
     assert own.held("event_store", backed_up + later) == {event.event_id for event in backed_up}
-    stated = statement(own)
-    assert (stated["set_back"], stated["complete_up_to"]) == (True, None)
+    stated = checkpoint(own)
+    assert (stated["log_regressed"], stated["low_watermark"]) == (True, None)
 
     done = json.loads(twofold(own, "reconcile", "--from", f"{made_at:%Y-%m-%dT%H:%M:%S}", "--json"))
-    assert done["marked"] == len(later)
-    assert statement(own)["pending"] == len(later)
+    assert done["reopened"] == len(later)
+    assert checkpoint(own)["pending"] == len(later)
     assert own.relayed(later)
-    stated = statement(own)
-    assert (stated["set_back"], stated["pending"]) == (False, 0)
-    assert stated["complete_up_to"] is not None
+    stated = checkpoint(own)
+    assert (stated["log_regressed"], stated["pending"]) == (False, 0)
+    assert stated["low_watermark"] is not None
     after = {document["_id"]: document for document in own.database.event_store.find()}
     assert {_id: document["digest"] for _id, document in after.items()} == {
         _id: document["digest"] for _id, document in before.items()

@@ -61,12 +61,12 @@ class TestStatus:
     def test_status_says_how_far_the_log_is_complete(self, twofold: Twofold) -> None:
         status = said(twofold("status", "--json"))
         assert status.keys() == {
-            *("at", "complete_up_to", "stored", "pending", "dead", "conflicting", "unreadable", "oldest_pending"),
-            *("set_back", "lag"),
+            *("at", "low_watermark", "stored", "pending", "dead", "conflicting", "unreadable", "oldest_pending"),
+            *("log_regressed", "lag"),
         }
         assert status["lag"].keys() == {"0", "1", "2", "3"}
         assert status["at"].endswith("Z")
-        assert status["complete_up_to"] <= status["at"]
+        assert status["low_watermark"] <= status["at"]
 
     @pytest.mark.slow
     @pytest.mark.guarantee("G7")
@@ -77,20 +77,20 @@ class TestStatus:
         assert result.exit_code == 0
         status = said(result)
         assert status["lag"] is None
-        assert status["complete_up_to"] <= status["at"]
+        assert status["low_watermark"] <= status["at"]
         assert "Kafka" in result.stderr
 
     def test_people_get_a_table(self, twofold: Twofold) -> None:
         output = twofold("status").stdout
-        assert "complete_up_to" in output
+        assert "low_watermark" in output
         assert "{" in output, "the lag, by partition"
 
-    def test_a_run_of_the_relay_ends_with_a_statement_that_is_listed(self, twofold: Twofold, flow: View) -> None:
+    def test_a_run_of_the_relay_ends_with_a_checkpoint_that_is_listed(self, twofold: Twofold, flow: View) -> None:
         """The same that the function `relay` then answers to a GET."""
         run = said(twofold("relay", "run", "--json"))
-        listed = said(twofold("statements", "--limit", "1", "--json"))
-        assert listed == [run["statement"]]
-        assert flow.http.get(flow.stack.relay_url).json() == run["statement"]
+        listed = said(twofold("checkpoints", "--limit", "1", "--json"))
+        assert listed == [run["checkpoint"]]
+        assert flow.http.get(flow.stack.relay_url).json() == run["checkpoint"]
 
     def test_setup_says_what_there_is(self, twofold: Twofold, flow: View) -> None:
         """With the rights of who may do that."""
@@ -110,7 +110,7 @@ class TestStatus:
         assert flow.relayed([event])
         flow.database.event_store.delete_one({"_id": event.event_id})  # root's right, and a restored backup's effect
         done = said(twofold("reconcile", "--from", "2020-01-01", "--json"))
-        assert done["marked"] == 1
+        assert done["reopened"] == 1
         assert done["looked_at"] >= 1
         assert flow.relayed([event])
         assert flow.held("event_store", [event])

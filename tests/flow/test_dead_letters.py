@@ -52,7 +52,7 @@ class TestSink:
         assert flow.store(given_up(request), sink(flow)).status_code == 200
         (letter,) = kept(flow, body)
         assert (letter["reason"], letter["state"], letter["event_id"]) == ("undelivered", "dead", None)
-        assert letter["log"] == {"partition": 2, "offset": 5}
+        assert letter["kafka"] == {"partition": 2, "offset": 5}
         assert letter["detail"] == 'http://store.local/ answered 503: {"title":"unavailable"}'
         names = {header["name"]: header["value"] for header in letter["headers"]}
         assert names == {name.decode(): value for name, value in headers}
@@ -139,10 +139,10 @@ class TestRedriven:
         assert [line["what"] for line in again["history"]] == ["redriven", "failed again"]
 
 
-async def redriven(flow: View, letter_id: Any) -> RedriveResult:
+async def redriven(flow: View, dead_letter_id: Any) -> RedriveResult:
     settings = settings_of(flow.stack)
     sender = Sender(settings)
     async with open_database(settings, "tests") as database:
-        done = await Redrive(DeadLetters(database), EventRepository(database), sender).redrive([letter_id], "Ada")
+        done = await Redrive(DeadLetters(database), EventRepository(database), sender).redrive([dead_letter_id], "Ada")
     await asyncio.to_thread(sender.close, 0.0)
     return done

@@ -15,7 +15,7 @@ from tests.helpers import an_event
 from twofold.cloudevents.encode import encode_http
 from twofold.mongo.client import Document
 
-NOTHING_OFF = {"lost": 0, "doubled": 0, "differing": 0, "pending_marks": 0}
+NOTHING_OFF = {"lost": 0, "doubled": 0, "differing": 0, "outbox_entries": 0}
 OF_THE_STACK = {"mongodb_uri", "database", "kafka", "publish_url", "token", "stop"}
 
 

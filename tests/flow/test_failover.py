@@ -139,16 +139,16 @@ async def test_without_a_majority_nothing_new_is_stated(three: View, members: Re
     others = [index for index in range(3) if index != primary]
     event = an_event()
     async with open_database(settings, "tests") as database:
-        statements = Checkpoints(database, timedelta(seconds=2))
-        before = await statements.record()
+        checkpoints = Checkpoints(database, timedelta(seconds=2))
+        before = await checkpoints.record()
         alone = database["events"].with_options(write_concern=WriteConcern(1))
         await asyncio.gather(*(asyncio.to_thread(members.pause, index) for index in others))
         try:
-            await alone.insert_one(EventRepository.encode(event.document(), datetime.now(UTC)))
+            await alone.insert_one(EventRepository.encode(event.to_document(), datetime.now(UTC)))
             with pytest.raises(Unavailable):
-                await statements.find_out()
+                await checkpoints.find_out()
             with pytest.raises(Unavailable):
-                await statements.record()
+                await checkpoints.record()
         finally:
             for index in others:
                 members.resume(index)
@@ -156,7 +156,7 @@ async def test_without_a_majority_nothing_new_is_stated(three: View, members: Re
 
         async def stated() -> bool:
             with suppress(Unavailable):
-                return await statements.last() == before
+                return await checkpoints.last() == before
             return False
 
         await eventually(stated)

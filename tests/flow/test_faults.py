@@ -25,7 +25,7 @@ def test_nothing_is_lost_while_everything_breaks(request: pytest.FixtureRequest,
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads(figures.read_text())
     assert found["complaints"] == []
-    assert (found["lost"], found["doubled"], found["differing"], found["statement_ok"]) == (0, 0, 0, True)
+    assert (found["lost"], found["doubled"], found["differing"], found["checkpoints_ok"]) == (0, 0, 0, True)
     assert found["acknowledged"] >= 2000
     assert found["expired"] > 0, "the TTL monitor took what was in the log, beside what wasn't"
     assert found["poison_kept"] == found["poison_sent"] > 0

@@ -51,7 +51,7 @@ def a_million() -> Iterator[Document]:
     """Events of about half a kilobyte, of some types, users and aggregates."""
     start = datetime.now(UTC) - timedelta(days=20)
     model = an_event(payload={"items": [{"sku": "A-1", "amount": 2, "price": "12.50"}] * 3, "note": "x" * 150})
-    template = model.document() | {"stored_at": start}
+    template = model.to_document() | {"stored_at": start}
     for number in range(EVENTS):
         yield template | {
             "_id": uuid4(),

@@ -42,5 +42,5 @@ def test_10_000_events_that_were_accepted_without_kafka_are_in_the_log_within_a_
     assert own.arrive(events, within=60.0)
     assert own.database.event_store.count_documents({}) == EVENTS
     assert own.relayed(events)
-    statement = own.relay()["statement"]
-    assert (statement["pending"], statement["dead"], statement["conflicting"]) == (0, 0, 0)
+    checkpoint = own.relay()["checkpoint"]
+    assert (checkpoint["pending"], checkpoint["dead"], checkpoint["conflicting"]) == (0, 0, 0)

@@ -86,7 +86,7 @@ class TestLives:
         send(flow, states[-1])
         assert arrived(flow, states[0].uid, facts)
         flow.database.events.delete_many({"payload.pod_uid": states[0].uid})
-        flow.database.seen_pods.delete_one({"_id": states[0].uid})
+        flow.database.pod_state.delete_one({"_id": states[0].uid})
         assert send(flow, states[-1]).status_code == 200
         assert held(flow, "events", states[0].uid) == {}
         assert held(flow, "event_store", states[0].uid) == facts
@@ -199,7 +199,7 @@ def test_the_function_may_append_and_remember_and_no_more(flow: View) -> None:
         for change in (
             lambda: database.events.update_one({}, {"$set": {"payload": {}}}),
             lambda: database.event_store.insert_one({"_id": 1}),
-            lambda: database.seen_pods.delete_one({"_id": "x"}),
+            lambda: database.pod_state.delete_one({"_id": "x"}),
         ):
             with pytest.raises(Exception, match="not authorized"):
                 change()

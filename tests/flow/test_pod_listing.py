@@ -115,7 +115,7 @@ class TestFound:
         run = listed(flow, lister)
         assert (run["listed"], run["ignored"], run["unreadable"]) == (3, 1, 1)
         assert run["published"] == len(sound.events())
-        letters = list(flow.database.dead_letters.find({"sink": "pod_events", "log.partition": None}))
+        letters = list(flow.database.dead_letters.find({"sink": "pod_events", "kafka.partition": None}))
         assert any(unreadable.uid.encode() in letter["body"] for letter in letters)
 
 

@@ -175,7 +175,7 @@ class TestKilled:
         api.put(sent.pod)
         listed(flow, function)
         api.remove(sent.pod)
-        seen = f"{flow.stack.database}.seen_pods"
+        seen = f"{flow.stack.database}.pod_state"
         how: dict[str, Any] = {
             "failCommands": ["update"],
             "namespace": seen,
@@ -189,7 +189,7 @@ class TestKilled:
         ):
             waiting = asyncio.create_task(sending.post(function.url, _ping()))
             await eventually(_told(flow, sent))
-            assert "gone_at" not in flow.database.seen_pods.find_one({"_id": sent.uid})
+            assert "gone_at" not in flow.database.pod_state.find_one({"_id": sent.uid})
             function.kill()
             assert (await waiting).status == 0
         function.start()

@@ -51,7 +51,7 @@ def writes(flow: View) -> int:
 
 def letters_at(flow: View, partition: int, offset: int) -> list[dict[str, Any]]:
     """The dead letters of the record there, once there are some."""
-    query = {"log": {"partition": partition, "offset": offset}}
+    query = {"kafka": {"partition": partition, "offset": offset}}
     wait_until(lambda: flow.database.dead_letters.count_documents(query) > 0, within=40.0, every=0.05)
     return list(flow.database.dead_letters.find(query))
 
@@ -83,7 +83,7 @@ class TestBothCollections:
         permanent = flow.document("event_store", event)
         assert permanent is not None
         assert operational.keys() - permanent.keys() == {"outbox"}
-        assert permanent.keys() - operational.keys() == {"log"}
+        assert permanent.keys() - operational.keys() == {"kafka"}
         common = operational.keys() & permanent.keys() - OWN
         assert {name: operational[name] for name in common} == {name: permanent[name] for name in common}
         assert permanent["digest"] == event.digest
@@ -143,7 +143,7 @@ class TestBothCollections:
         for event in events:
             flow.publish(event)
         assert flow.arrive(events)
-        logs = [(flow.document("event_store", event) or {})["log"] for event in events]
+        logs = [(flow.document("event_store", event) or {})["kafka"] for event in events]
         assert len({log["partition"] for log in logs}) == 1
         assert [log["offset"] for log in logs] == sorted(log["offset"] for log in logs)
 
@@ -326,7 +326,9 @@ async def bury(flow: View, event: Event) -> None:
     """Keep a letter of the event, as `store` does when the log has another event under its id."""
     async with open_database(settings_of(flow.stack), "tests") as database:
         reason = Conflict("this id belongs to another event in the log")
-        await DeadLetters(database).keep(DeadLetter(*delivered(event), reason, 0, 0, DeliveredEvent(event.document())))
+        await DeadLetters(database).keep(
+            DeadLetter(*delivered(event), reason, 0, 0, DeliveredEvent(event.to_document()))
+        )
 
 
 @pytest.mark.guarantee("G8")

@@ -228,15 +228,15 @@ class TestRoles:
         who = await caller(
             TokenAuthentication(settings, IssuerKeys(settings.auth_jwks_url, 300)), token("ann", (), **claims)
         )
-        assert who.rights == {Permission.ADMIN, Permission.READ_ALL, Permission.AUDIT}
+        assert who.permissions == {Permission.ADMIN, Permission.READ_ALL, Permission.AUDIT}
 
     @pytest.mark.parametrize("roles", [None, 5, {"admin": True}, [["admin"]], "Admin ADMIN", ["admin "]], ids=str)
     async def test_what_is_no_right_is_none(self, tokens: TokenAuthentication, roles: Any) -> None:
-        assert (await caller(tokens, token("ann", roles=roles))).rights == frozenset()
+        assert (await caller(tokens, token("ann", roles=roles))).permissions == frozenset()
 
     def test_what_implies_what(self) -> None:
-        assert Principal.of("s", ["events:publish:any"]).rights == {Permission.PUBLISH, Permission.PUBLISH_ANY}
-        assert Principal.of("s", ["events:read:all"]).rights == {Permission.READ_ALL}
+        assert Principal.of("s", ["events:publish:any"]).permissions == {Permission.PUBLISH, Permission.PUBLISH_ANY}
+        assert Principal.of("s", ["events:read:all"]).permissions == {Permission.READ_ALL}
         assert not Principal.of("s", ["admin"]).may(Permission.PUBLISH)
 
     def test_a_right_that_is_not_there_is_forbidden(self) -> None:
@@ -370,7 +370,7 @@ class TestSettings:
         for _ in range(2):
             with caplog.at_level(off.log_level):
                 who = await authenticator(off).principal([])
-            assert who.rights == set(Permission) - {Permission.PUBLISH_RESERVED}
+            assert who.permissions == set(Permission) - {Permission.PUBLISH_RESERVED}
         assert caplog.text.count("AUTH=off") == 2
 
     @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/", "jwks.json"])

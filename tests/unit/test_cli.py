@@ -43,7 +43,7 @@ def twofold(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_these_are_the_commands() -> None:
     said = {" ".join(command) for command in COMMANDS}
-    assert said >= {"setup", "status", "statements", "reconcile", "publish", "relay run"}
+    assert said >= {"setup", "status", "checkpoints", "reconcile", "publish", "relay run"}
     assert said >= {"history", "export", "feed"}
     assert said >= {f"dead-letters {name}" for name in ("list", "count", "show", "redrive", "discard")}
 
@@ -103,7 +103,7 @@ def test_a_server_that_is_away_is_one_line(arguments: list[str]) -> None:
         ["reconcile"],
         ["reconcile", "--from", "yesterday"],
         ["publish", "/no/such/file"],
-        ["statements", "--limit", "0"],
+        ["checkpoints", "--limit", "0"],
         ["history", "--limit", "0"],
         ["history", "--from", "yesterday"],
         ["history", "--from", "2026-07-02", "--to", "2026-07-01"],

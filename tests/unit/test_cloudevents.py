@@ -43,7 +43,7 @@ pytestmark = pytest.mark.guarantee("R5", "R26")
 def test_an_accepted_event_survives_the_whole_way(attributes: Attributes, payload: dict[str, Any]) -> None:
     """HTTP, BSON, Kafka, KafkaSource's request: after each the same event with the same digest."""
     accepted = read(binary(attributes, payload))
-    stored = event_of(encode_document(accepted.document()))
+    stored = event_of(encode_document(accepted.to_document()))
     received = decode_kafka(*through_kafka_source(encode_kafka(stored)))
 
     assert same(read(structured(attributes, payload)), accepted)

@@ -162,7 +162,7 @@ def test_a_changed_copy_has_its_own_digest_and_payload_even_if_those_of_the_firs
     copy = first.model_copy(update={"payload": {"a": 2}})
 
     assert copy.payload_json == b'{"a":2}'
-    assert copy.document()["digest"] == an_event(**_fields(first) | {"payload": {"a": 2}}).digest
+    assert copy.to_document()["digest"] == an_event(**_fields(first) | {"payload": {"a": 2}}).digest
 
 
 @pytest.mark.parametrize("deep", [True, False])
@@ -198,7 +198,7 @@ def test_the_order_of_names_is_no_part_of_the_digest() -> None:
 @settings(max_examples=100, deadline=None)
 @given(events)
 def test_a_document_is_read_back_as_the_event_that_it_was_made_of(event: Event) -> None:
-    document = event.document()
+    document = event.to_document()
 
     again = Event.from_document(document | {"seq": 1, "stored_at": 2, "outbox": {}})
 
@@ -208,7 +208,7 @@ def test_a_document_is_read_back_as_the_event_that_it_was_made_of(event: Event) 
 
 def test_absent_metadata_is_not_stored_as_null() -> None:
     """So that a field that is added one day changes no digest of before."""
-    assert an_event().document()["metadata"] == {"service_name": "/shop"}
+    assert an_event().to_document()["metadata"] == {"service_name": "/shop"}
 
 
 def test_a_document_that_is_no_event_says_so() -> None:
@@ -224,7 +224,7 @@ def test_a_document_too_large_for_mongodb_is_refused_before_it_joins_a_group() -
 
     assert len(event.payload_json) < 4 * 1024 * 1024
     with pytest.raises(TooLarge):
-        encode_document(event.document())
+        encode_document(event.to_document())
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

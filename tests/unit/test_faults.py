@@ -50,11 +50,11 @@ def letter(marker: str | None, name: str = "ce-marker", **more: object) -> Docum
     return {**first, "event_id": None, "digest": None, **more}
 
 
-def statement(second: int, up_to: int | None, **more: object) -> Document:
-    """A statement that was made at `second`."""
-    says: Document = {"pending": 0, "dead": 0, "unreadable": 0, "conflicting": 1, "set_back": False}
+def checkpoint(second: int, up_to: int | None, **more: object) -> Document:
+    """A checkpoint that was made at `second`."""
+    says: Document = {"pending": 0, "dead": 0, "unreadable": 0, "conflicting": 1, "log_regressed": False}
     complete = at(up_to) if up_to is not None else None
-    return {"kind": "statement", "seq": at(second), "complete_up_to": complete, **says, **more}
+    return {"kind": "checkpoint", "seq": at(second), "low_watermark": complete, **says, **more}
 
 
 SOUND = Evidence(
@@ -69,7 +69,7 @@ SOUND = Evidence(
         letter(None, reason="undelivered"),
         letter(None, reason="identity-conflict", event_id=LATE.event_id, digest=LATE.digest),
     ],
-    statements=[statement(12, 0), statement(14, 3), statement(50, 40)],
+    checkpoints=[checkpoint(12, 0), checkpoint(14, 3), checkpoint(50, 40)],
     changes=[
         *(inserted(sent, number) for number, sent in enumerate(SENT)),
         Deleted(SENT[2].event_id, at(20)),
@@ -103,11 +103,15 @@ class TestVerdict:
     def test_what_is_sound_gets_no_complaint(self) -> None:
         verdict = judge(SOUND)
         assert verdict.complaints() == []
-        assert (verdict.poison_sent, verdict.poison_kept, verdict.statement_ok) == (2, 2, True)
+        assert (verdict.poison_sent, verdict.poison_kept, verdict.checkpoints_ok) == (2, 2, True)
 
     def test_an_event_that_is_not_in_the_log_is_lost(self) -> None:
-        """And a statement that claimed it was wrong, and the event that expired did so too early."""
-        assert wrong(event_store=without(SOUND.event_store, 0)) == {"lost": 1, "overclaimed": 2, "statement_ok": False}
+        """And a checkpoint that claimed it was wrong, and the event that expired did so too early."""
+        assert wrong(event_store=without(SOUND.event_store, 0)) == {
+            "lost": 1,
+            "overclaimed": 2,
+            "checkpoints_ok": False,
+        }
 
     def test_an_event_that_is_not_in_events_and_never_left_it_is_lost(self) -> None:
         assert wrong(events=without(SOUND.events, 0)) == {"lost": 1}
@@ -159,25 +163,25 @@ class TestVerdict:
         history = [{"what": what} for what in ("redriven", "failed again", "redriven", "redriven", "failed again")]
         assert wrong(dead_letters=changed(SOUND.dead_letters, 0, history=history)) == {"redriven_twice": 1}
 
-    def test_a_statement_that_claimed_an_event_before_it_was_in_the_log_is_wrong_for_ever(self) -> None:
-        early = [statement(12, 4), *SOUND.statements[1:]]
-        assert wrong(statements=early) == {"overclaimed": 1, "statement_ok": False}
+    def test_a_checkpoint_that_claimed_an_event_before_it_was_in_the_log_is_wrong_for_ever(self) -> None:
+        early = [checkpoint(12, 4), *SOUND.checkpoints[1:]]
+        assert wrong(checkpoints=early) == {"overclaimed": 1, "checkpoints_ok": False}
 
-    def test_a_statement_speaks_of_what_was_before_its_moment_alone(self) -> None:
+    def test_a_checkpoint_speaks_of_what_was_before_its_moment_alone(self) -> None:
         """The event of that very moment is not yet in it."""
-        exactly = [statement(12, 3), *SOUND.statements[1:]]
-        assert judge(replace(SOUND, statements=exactly)).overclaimed == 0
+        exactly = [checkpoint(12, 3), *SOUND.checkpoints[1:]]
+        assert judge(replace(SOUND, checkpoints=exactly)).overclaimed == 0
 
     @pytest.mark.parametrize(
-        "more", [{"pending": 1}, {"dead": 1}, {"unreadable": 1}, {"conflicting": 0}, {"set_back": True}]
+        "more", [{"pending": 1}, {"dead": 1}, {"unreadable": 1}, {"conflicting": 0}, {"log_regressed": True}]
     )
-    def test_the_last_statement_must_agree(self, more: Document) -> None:
-        assert wrong(statements=changed(SOUND.statements, 2, **more)) == {"statement_ok": False}
+    def test_the_last_checkpoint_must_agree(self, more: Document) -> None:
+        assert wrong(checkpoints=changed(SOUND.checkpoints, 2, **more)) == {"checkpoints_ok": False}
 
-    def test_the_last_statement_must_reach_beyond_the_last_event(self) -> None:
-        assert wrong(statements=[statement(50, 30)]) == {"statement_ok": False}
-        assert wrong(statements=[statement(50, None)]) == {"statement_ok": False}
-        assert wrong(statements=[]) == {"statement_ok": False}
+    def test_the_last_checkpoint_must_reach_beyond_the_last_event(self) -> None:
+        assert wrong(checkpoints=[checkpoint(50, 30)]) == {"checkpoints_ok": False}
+        assert wrong(checkpoints=[checkpoint(50, None)]) == {"checkpoints_ok": False}
+        assert wrong(checkpoints=[]) == {"checkpoints_ok": False}
 
 
 class TestPlan:

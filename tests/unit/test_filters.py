@@ -1,4 +1,4 @@
-"""Cursors, and what a search for text looks into; what MongoDB makes of filters is in contract/test_reading.py."""
+"""Cursors, and what a search for text looks into; what MongoDB makes of filters is in contract/test_pages.py."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -87,7 +87,7 @@ def test_a_forged_cursor_leads_no_further_than_the_filters() -> None:
 
 def text_in(text: str, **changes: Any) -> bool:
     event = an_event(**changes)
-    return Filter(text=text).has_text(event.document())
+    return Filter(text=text).has_text(event.to_document())
 
 
 @pytest.mark.guarantee("R25")
@@ -127,4 +127,4 @@ def test_text_is_taken_literally(text: str) -> None:
 
 def test_text_does_not_reach_across_two_values() -> None:
     assert not text_in("pq", payload={"x": "p", "y": "q", "p": "q"})  # no id has these letters
-    assert "a\0b" in searchable_text(an_event(payload={"a": "b"}).document())
+    assert "a\0b" in searchable_text(an_event(payload={"a": "b"}).to_document())

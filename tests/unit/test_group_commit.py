@@ -253,12 +253,12 @@ async def test_who_waits_behind_a_write_that_failed_hears_it_too(database: Datab
 
 async def test_a_turn_lets_a_write_that_is_due_begin(database: Database) -> None:
     """Who is about to do the work of making items lets those who wait be written first."""
-    commit: Commit = GroupCommit(database.write, max_items=64, wait_s=0.0, capacity=100, worthwhile=8)
+    commit: Commit = GroupCommit(database.write, max_items=64, wait_s=0.0, capacity=100, yield_threshold=8)
     callers = [start(commit.submit([number])) for number in range(8)]
     await asyncio.sleep(0)
     assert database.groups == []
 
-    await commit.turn()
+    await commit.yield_to_pending_write()
     assert database.groups == [list(range(8))]
     await asyncio.gather(*callers)
 

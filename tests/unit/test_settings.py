@@ -88,7 +88,7 @@ def test_settings_do_not_change() -> None:
         ("max_body_bytes", 0),
         ("max_batch_events", 0),
         ("max_record_bytes", -1),
-        ("max_letter_bytes", 16 * 1024 * 1024),
+        ("max_delivery_bytes", 16 * 1024 * 1024),
         ("group_commit_events", 0),
         ("group_commit_wait_ms", -0.1),
         ("group_commit_capacity", 0),
@@ -114,7 +114,7 @@ def test_the_database_alone_must_be_named() -> None:
     assert usual.relay_budget_s < 60, "a run ends before the next begins"
     assert usual.pods_budget_s < 60, "and so does a listing"
     assert usual.max_record_bytes < usual.max_body_bytes
-    assert usual.max_record_bytes < usual.max_letter_bytes < 16 * 1024 * 1024
+    assert usual.max_record_bytes < usual.max_delivery_bytes < 16 * 1024 * 1024
     assert usual.group_commit_capacity >= usual.max_batch_events
 
 
@@ -123,9 +123,9 @@ def test_a_record_that_no_letter_could_hold_is_refused_at_the_start() -> None:
     """`store` and the dead-letter sink would answer 413, and the record would be gone."""
     margin = 64 * 1024
 
-    assert settings(max_letter_bytes=100_000 + margin, max_record_bytes=100_000).max_message_bytes == 100_000 + margin
-    with pytest.raises(ValidationError, match="MAX_LETTER_BYTES must be at least 165536, which is MAX_RECORD_BYTES"):
-        settings(max_letter_bytes=100_000 + margin - 1, max_record_bytes=100_000)
+    assert settings(max_delivery_bytes=100_000 + margin, max_record_bytes=100_000).max_message_bytes == 100_000 + margin
+    with pytest.raises(ValidationError, match="MAX_DELIVERY_BYTES must be at least 165536, which is MAX_RECORD_BYTES"):
+        settings(max_delivery_bytes=100_000 + margin - 1, max_record_bytes=100_000)
 
 
 @pytest.mark.guarantee("G1")

@@ -83,7 +83,7 @@ async def test_a_producers_own_trace_is_continued_and_never_replaced(told: Told,
     (taken,) = await published(tracing, [IncomingEvent.of(an_event_of(OWN))])
     (span,) = told.spans
     assert parent(span) == OWN
-    headers = dict(taken.written.record(taken.traceparent).headers)
+    headers = dict(taken.encoded.record(taken.traceparent).headers)
     assert headers["ce_traceparent"].decode() == OWN
     assert headers["traceparent"].decode() == identity(span)
 

@@ -12,7 +12,7 @@ from twofold.errors import TwofoldError
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 for command in (
-    *(operate.setup, operate.status, operate.statements, operate.reconcile),
+    *(operate.setup, operate.status, operate.checkpoints, operate.reconcile),
     *(publish.publish, read.history, read.export, read.feed),
 ):
     app.command()(command)

@@ -13,7 +13,7 @@ from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database
 from twofold.settings import Settings
 from twofold.storage.dead_letters import DeadLetters
-from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 from twofold.write.redrive import Redrive
 
 letters = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be taken into the log.")
@@ -39,30 +39,32 @@ def count(as_json: Json = False) -> None:
 
 
 @letters.command()
-def show(letter_id: UUID) -> None:
+def show(dead_letter_id: UUID) -> None:
     """Show a whole dead letter, with its history, as JSON; bytes are base64."""
-    letter = run_with(lambda db, _: DeadLetters(db).get(letter_id))
+    letter = run_with(lambda db, _: DeadLetters(db).get(dead_letter_id))
     if letter is None:
-        raise typer.BadParameter(f"there is no letter {letter_id}")
+        raise typer.BadParameter(f"there is no letter {dead_letter_id}")
     show_value(letter, as_json=True)
 
 
 @letters.command()
 def redrive(
     by: By,
-    letter_ids: Annotated[list[UUID] | None, typer.Argument(help="The letters; or all that --reason names.")] = None,
+    dead_letter_ids: Annotated[
+        list[UUID] | None, typer.Argument(help="The letters; or all that --reason names.")
+    ] = None,
     reason: Reason = None,
     limit: Limit = 10_000,
     as_json: Json = False,
 ) -> None:
     """Send dead letters the normal way again, through Kafka to `store`."""
-    if bool(letter_ids) == bool(reason):
+    if bool(dead_letter_ids) == bool(reason):
         raise typer.BadParameter("name either letters or a --reason")
 
     async def run(database: Database, settings: Settings) -> dict[str, Any]:
         dead_letters = DeadLetters(database)
-        ids = letter_ids or [letter["_id"] for letter in await dead_letters.list(_filter("dead", reason), limit)]
-        redriving = Redrive(dead_letters, EventRepository(database), Sender(settings))
+        ids = dead_letter_ids or [letter["_id"] for letter in await dead_letters.list(_filter("dead", reason), limit)]
+        redriving = Redrive(dead_letters, Outbox(database), Sender(settings))
         with progress("redriving", len(ids)) as advance:
             return asdict(await redriving.redrive(ids, by, advance))
 
@@ -71,12 +73,16 @@ def redrive(
 
 @letters.command()
 def discard(
-    by: By, letter_ids: list[UUID], why: Annotated[str, typer.Option(help="Why; kept in the history.")]
+    by: By, dead_letter_ids: list[UUID], why: Annotated[str, typer.Option(help="Why; kept in the history.")]
 ) -> None:
     """Decide that dead letters stay out of the log. They are kept all the same."""
 
     async def run(database: Database, _: Settings) -> list[UUID]:
-        return [letter_id for letter_id in letter_ids if not await DeadLetters(database).discard(letter_id, by, why)]
+        return [
+            dead_letter_id
+            for dead_letter_id in dead_letter_ids
+            if not await DeadLetters(database).discard(dead_letter_id, by, why)
+        ]
 
     if untouched := run_with(run):
         raise typer.BadParameter(f"not dead, so not discarded: {', '.join(map(str, untouched))}")

@@ -31,14 +31,14 @@ def setup() -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """Say how far the log is complete, and what is pending, dead or conflicting. Records no statement.
+    """Say how far the log is complete, and what is pending, dead or conflicting. Records no checkpoint.
 
     While Kafka is away, the lag is null.
     """
 
     async def look(database: Database, settings: Settings) -> dict[str, Any]:
-        statement = await _statements(database, settings).find_out()
-        return {**asdict(statement), "lag": await asyncio.to_thread(_lag, settings)}
+        checkpoint = await _checkpoints(database, settings).find_out()
+        return {**asdict(checkpoint), "lag": await asyncio.to_thread(_lag, settings)}
 
     show(run_with(look), as_json, "now")
 
@@ -52,12 +52,12 @@ def _lag(settings: Settings) -> dict[str, int] | None:
     return {str(number): lag for number, lag in sorted(backlog.lag.items())}
 
 
-def statements(limit: Limit = 20, as_json: Json = False) -> None:
-    """List the statements of completeness, newest first."""
-    show([asdict(line) for line in run_with(lambda db, settings: _statements(db, settings).list(limit))], as_json)
+def checkpoints(limit: Limit = 20, as_json: Json = False) -> None:
+    """List the checkpoints of completeness, newest first."""
+    show([asdict(line) for line in run_with(lambda db, settings: _checkpoints(db, settings).list(limit))], as_json)
 
 
-def _statements(database: Database, settings: Settings) -> Checkpoints:
+def _checkpoints(database: Database, settings: Settings) -> Checkpoints:
     return Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
 
 

@@ -22,13 +22,12 @@ from twofold.query.filters import Filter, Order
 from twofold.query.limits import MAX_LIMIT
 from twofold.query.parameters import validate_parameters
 from twofold.read.export import ExportItem, Format
-from twofold.read.export import event_json as json_of
 from twofold.read.export import encode_export as exported
+from twofold.read.export import event_json as json_of
 from twofold.read.feed import Feed, FeedCursor, FeedPage
 from twofold.read.models import EventOut
+from twofold.read.pages import EventReader
 from twofold.settings import Settings
-from twofold.storage.event_store import EventStore
-from twofold.storage.events import EventRepository
 
 LOOK_EVERY = timedelta(seconds=1)
 """How often who follows looks whether it is to end."""
@@ -59,7 +58,7 @@ def history(
     """Show the history of an aggregate, a correlation, a user, a type or a time, from the log."""
     asked = {"type": types, "aggregate": aggregate, "correlation": correlation, "user": user}
     wanted = _filter(**asked, **{"from": since, "to": until, "order": order, "limit": limit})
-    page = run_with(lambda database, settings: EventStore(database).reader(settings).page(wanted))
+    page = run_with(lambda database, settings: EventReader(database["event_store"], settings).page(wanted))
     if as_json:
         show(page, as_json=True)
         return
@@ -99,8 +98,7 @@ def export(
     wanted = _filter(**asked, **{"text": text, "from": since, "to": until, "order": order})
 
     async def run(database: Database, settings: Settings) -> int:
-        repository = EventRepository(database) if collection == "events" else EventStore(database)
-        items = repository.reader(settings).stream(wanted, settings.export_timeout_s)
+        items = EventReader(database[collection], settings).stream(wanted, settings.export_timeout_s)
         with progress("exporting", None) as advance, _whole(file) as output:
             async with aclosing(items):
                 counted = _Counted(items, advance)

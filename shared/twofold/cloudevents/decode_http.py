@@ -41,7 +41,7 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 class IncomingEvent(NamedTuple):
     """An event as a producer's request holds it."""
 
-    written: EncodedEvent
+    encoded: EncodedEvent
     replay_id: str | None = None
     traceparent: str | None = None
     """Of the hop that brings the event; what the event says of itself is in its metadata."""
@@ -54,7 +54,7 @@ class IncomingEvent(NamedTuple):
     @property
     def event(self) -> Event:
         """The event itself, built and checked anew each time."""
-        return Event.from_document(self.written.document)
+        return Event.from_document(self.encoded.document)
 
 
 def decode_http(
@@ -187,13 +187,13 @@ def _received(attributes: dict[str, str], data: object, now: datetime) -> Incomi
             f"reserved: {', '.join(reserved)}", problems=tuple(Problem(name, "is reserved") for name in reserved)
         )
     check_required_attributes(attributes)
-    return IncomingEvent(_soundly_written(attributes, data, now) or EncodedEvent.of(build_event(attributes, data, now)))
+    return IncomingEvent(_encode_fast(attributes, data, now) or EncodedEvent.of(build_event(attributes, data, now)))
 
 
 _NOT_SENT = HOP_ATTRIBUTES | {"datacontenttype"}
 
 
-def _soundly_written(attributes: dict[str, str], data: object, now: datetime) -> EncodedEvent | None:
+def _encode_fast(attributes: dict[str, str], data: object, now: datetime) -> EncodedEvent | None:
     """What `Written.of` makes of the event, without making one, if all is surely sound; None means: look closer.
 
     Raises `Invalid` for what is wrong with the payload alone.

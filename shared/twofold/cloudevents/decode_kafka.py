@@ -37,7 +37,7 @@ class DeliveredEvent(NamedTuple):
     """An event as KafkaSource delivers it, in the form that the log keeps, with what was said about it on the way."""
 
     document: dict[str, Any]
-    """See `Event.document`."""
+    """See `Event.to_document`."""
     replay_id: str | None = None
     partition: int | None = None
     offset: int | None = None
@@ -72,7 +72,8 @@ def decode_kafka(headers: Headers, body: bytes) -> DeliveredEvent:
         attributes["datacontenttype"] = content_type
     own = pop_internal_attributes(attributes)
     return DeliveredEvent(
-        _vouched_document(attributes, own, body) or verified_event(attributes, own, strict_json.parse(body)).document(),
+        _verified_document(attributes, own, body)
+        or verified_event(attributes, own, strict_json.parse(body)).to_document(),
         own.replay_id,
         _coordinate(attributes.get("knativekafkapartition")),
         _coordinate(attributes.get("knativekafkaoffset")),
@@ -103,7 +104,7 @@ def _letter(value: str | None) -> UUID | None:
 _raw_value = methodcaller("decode", "latin-1")
 
 
-def _vouched_document(attributes: dict[str, str], own: InternalAttributes, body: bytes) -> dict[str, Any] | None:
+def _verified_document(attributes: dict[str, str], own: InternalAttributes, body: bytes) -> dict[str, Any] | None:
     """The document that attributes and body are to the letter, if the digest was made for them as they are.
 
     `publish` had checked it, but not everybody who can write into the topic and make a digest has: what is in the log

@@ -45,7 +45,7 @@ class EncodedEvent(NamedTuple):
     """An event in the forms in which it is written: MongoDB's, and what CloudEvents' bindings are made of."""
 
     document: dict[str, Any]
-    """See `Event.document`."""
+    """See `Event.to_document`."""
     attributes: dict[str, str]
     """See `attributes_of`."""
     payload_json: bytes
@@ -54,7 +54,7 @@ class EncodedEvent(NamedTuple):
     @classmethod
     def of(cls, event: Event) -> Self:
         """The forms of `event`."""
-        return cls(event.document(), attributes_of(event), event.payload_json)
+        return cls(event.to_document(), attributes_of(event), event.payload_json)
 
     @property
     def event_id(self) -> UUID:

@@ -1,4 +1,8 @@
-"""TODO module."""
+"""The metadata of an event: the one table of its fields. Pure.
+
+A new metadata field is one line in `Metadata`. Its CloudEvents attribute is the field's name without `_`; the answers
+of readers, exports, records and headers follow from this class.
+"""
 
 import re
 from typing import Annotated
@@ -9,63 +13,9 @@ from pydantic_core import PydanticCustomError
 from twofold.errors import Invalid
 from twofold.event.attribute import Attribute, UriReference, check_uri_reference, printable_name
 from twofold.event.media_type import check_json_type, media_type
-from twofold.event.model import Event
 
-_EXTENSION_NAME = re.compile(r"[a-z0-9]{1,40}")
-
-
-def check_extensions(value: dict[str, str]) -> dict[str, str]:
-    for name in value:
-        if not _EXTENSION_NAME.fullmatch(name):
-            raise Invalid("an attribute's name must be 1 to 40 lower-case letters and digits", printable_name(name))
-        if name in _NO_EXTENSIONS:
-            raise Invalid("is the name of something else: it can't be an extension", name)
-    if "dataschema" in value:
-        try:
-            check_uri_reference(value["dataschema"])
-        except PydanticCustomError as error:
-            raise Invalid(error.message(), "dataschema") from None
-    check_json_type(media_type(value.get("datacontenttype", "")))
-    return value
-
-
-Extensions = Annotated[dict[str, Attribute], AfterValidator(check_extensions)]
-
-
-class Metadata(BaseModel):
-    """Who and what an event came from: CloudEvents' `source` and extensions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    service_name: UriReference
-    service_version: Attribute | None = None
-    correlation_id: Attribute | None = None
-    causation_id: Attribute | None = None
-    user_id: Attribute | None = None
-    environment: Attribute | None = None
-    ip_address: Attribute | None = None
-    user_agent: Attribute | None = None
-    traceparent: Attribute | None = None
-    source_event_id: Attribute | None = None
-    """The `id` as it was given, if the event's identity had to be derived from it."""
-    time_assigned: bool = False
-    """The producer gave no `time`, so `publish` did; the digest then leaves the timestamp out."""
-    extensions: Extensions = Field(default_factory=dict)
-
-
-_ATTRIBUTE_OF_FIELD = {
-    "event_id": "id",
-    "event_type": "type",
-    "event_version": "eventversion",
-    "timestamp": "time",
-    "aggregate_id": "subject",
-    "service_name": "source",
-    "source_event_id": "id",
-    "payload": "data",
-    "metadata": "",
-    "extensions": "",
-}
-
+FIELD_OF_ATTRIBUTE = {"type": "event_type", "eventversion": "event_version", "subject": "aggregate_id"}
+"""The field of an `Event`, beside its metadata, for each attribute that is copied as it is."""
 
 HOP_ATTRIBUTES = frozenset(
     {
@@ -74,29 +24,62 @@ HOP_ATTRIBUTES = frozenset(
         "redriveof",
     }
 )
-"""About one hop: where a record lay, why it was not delivered, and whose redrive it is. No content, so neither stored
-nor part of the digest."""
+"""Attributes of one hop: a record's place in Kafka, a failed delivery, a redrive. They are no content of the event, so
+Twofold neither stores them nor puts them into the digest."""
+
+_EXTENSION_NAME = re.compile(r"[a-z0-9]{1,40}")
 
 
-_NO_EXTENSIONS = (
-    HOP_ATTRIBUTES
-    | {"specversion", "digest", "replayid"}
-    | {_ATTRIBUTE_OF_FIELD.get(field, field.replace("_", "")) for field in Event.model_fields | Metadata.model_fields}
-)
-"""Attributes with a field of their own, Twofold's, and `data`: as extensions they would replace those on the way."""
+def check_extensions(extensions: dict[str, str]) -> dict[str, str]:
+    for name in extensions:
+        if not _EXTENSION_NAME.fullmatch(name):
+            raise Invalid("an attribute's name must be 1 to 40 lower-case letters and digits", printable_name(name))
+        if name in NO_EXTENSIONS:
+            raise Invalid("the name has another meaning: it can't be an extension", name)
+    if "dataschema" in extensions:
+        try:
+            check_uri_reference(extensions["dataschema"])
+        except PydanticCustomError as error:
+            raise Invalid(error.message(), "dataschema") from None
+    check_json_type(media_type(extensions.get("datacontenttype", "")))
+    return extensions
+
+
+Extensions = Annotated[dict[str, Attribute], AfterValidator(check_extensions)]
+
+
+class Metadata(BaseModel):
+    """The origin of an event: CloudEvents' `source` and extension attributes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    service_name: Annotated[UriReference, Field(description="CloudEvents' `source`")]
+    service_version: Attribute | None = None
+    correlation_id: Attribute | None = None
+    causation_id: Attribute | None = None
+    user_id: Attribute | None = None
+    environment: Attribute | None = None
+    ip_address: Attribute | None = None
+    user_agent: Attribute | None = None
+    traceparent: Attribute | None = None
+    source_event_id: Annotated[Attribute | None, Field(description="the producer's `id`, if it is no UUID")] = None
+    time_assigned: Annotated[
+        bool, Field(description="true: the producer gave no time, so `publish` gave one, and the digest leaves it out")
+    ] = False
+    extensions: Annotated[Extensions, Field(description="all other attributes")] = Field(default_factory=dict)
 
 
 METADATA_OF_ATTRIBUTE = {
-    "source": "service_name",
-    "serviceversion": "service_version",
-    "correlationid": "correlation_id",
-    "causationid": "causation_id",
-    "userid": "user_id",
-    "environment": "environment",
-    "ipaddress": "ip_address",
-    "useragent": "user_agent",
-    "traceparent": "traceparent",
+    "source" if field == "service_name" else field.replace("_", ""): field
+    for field in Metadata.model_fields
+    if field not in ("source_event_id", "time_assigned", "extensions")
 }
+"""The metadata field of each attribute that has one."""
 
-
-FIELD_OF_ATTRIBUTE = {"type": "event_type", "eventversion": "event_version", "subject": "aggregate_id"}
+NO_EXTENSIONS = (
+    HOP_ATTRIBUTES
+    | FIELD_OF_ATTRIBUTE.keys()
+    | METADATA_OF_ATTRIBUTE.keys()
+    | {"specversion", "id", "time", "data", "digest", "replayid", "timeassigned"}
+)
+"""Names that no extension may have: attributes with a field of their own, Twofold's own attributes, and `data`."""

@@ -16,7 +16,7 @@ from twofold.event.attribute import Attribute, Word
 from twofold.event.canonical import canonical_json
 from twofold.event.digest import compute_digest
 from twofold.event.identity import canonical_id, derived_id, is_random_or_timed
-from twofold.event.metadata import _ATTRIBUTE_OF_FIELD, Metadata
+from twofold.event.metadata import FIELD_OF_ATTRIBUTE, METADATA_OF_ATTRIBUTE, Metadata
 from twofold.event.payload import check_payload
 from twofold.event.time import Timestamp, format_time
 
@@ -100,7 +100,7 @@ class Event(BaseModel):
             "metadata": self.metadata_fields,
         }
 
-    def document(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The event as its MongoDB document, without what the server and each collection add."""
         said = self._said
         return {
@@ -127,6 +127,12 @@ def _invalid(error: ValidationError) -> Invalid:
     return Invalid("; ".join(f"{where}: {what}" for where, what in problems), problems=problems)
 
 
+_ATTRIBUTE_OF_FIELD = {
+    **{field: attribute for attribute, field in (METADATA_OF_ATTRIBUTE | FIELD_OF_ATTRIBUTE).items()},
+    **{"event_id": "id", "source_event_id": "id", "timestamp": "time", "payload": "data"},
+}
+
+
 def _attribute_name(location: tuple[int | str, ...]) -> str:
-    names = (_ATTRIBUTE_OF_FIELD.get(str(part), str(part).replace("_", "")) for part in location)
-    return ".".join(name for name in names if name and name != "[key]")
+    parts = (str(part) for part in location if part not in ("metadata", "extensions", "[key]"))
+    return ".".join(_ATTRIBUTE_OF_FIELD.get(part, part.replace("_", "")) for part in parts)

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from twofold.settings import Settings
+from twofold.settings import KafkaSettings
 
 ANSWER_S = 10.0
 """How long Kafka may take for one question."""
@@ -22,7 +22,7 @@ def client_module() -> Any:
     return confluent_kafka
 
 
-def connection_config(settings: Settings) -> dict[str, Any]:
+def connection_config(settings: KafkaSettings) -> dict[str, Any]:
     """What each client is told. librdkafka says much about a broker that is away: its callers say it once."""
     password = settings.kafka_sasl_password
     given = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from twofold.errors import Unavailable
 from twofold.kafka.client import ANSWER_S, BOOTSTRAP_S, client_module, connection_config
-from twofold.settings import Settings
+from twofold.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, TopicPartition
@@ -29,7 +29,7 @@ class Backlog:
         return self.waiting_since is not None and sent_at >= self.waiting_since
 
 
-def read_backlog(settings: Settings) -> Backlog:
+def read_backlog(settings: KafkaSettings) -> Backlog:
     """The backlog of the group that feeds `store`. Blocks. Raises `Unavailable` when Kafka is away."""
     kafka = client_module()
     config = {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from twofold.cloudevents.encode import KafkaRecord
 from twofold.errors import TooLarge, TwofoldError, Unavailable
 from twofold.kafka.client import client_module, connection_config
-from twofold.settings import Settings
+from twofold.settings import SendSettings
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer
@@ -31,7 +31,7 @@ _SAID_AGAIN_S = 60.0
 """How long Kafka takes no records before that is said once more."""
 
 
-def new_producer(settings: Settings, failed: "Callable[[KafkaError], None]") -> "Producer":
+def new_producer(settings: SendSettings, failed: "Callable[[KafkaError], None]") -> "Producer":
     """A bounded producer with acks from all in-sync replicas. `failed` is told of what is no record's own fault.
 
     One request at a time to each broker keeps the order. Not by idempotence: that saves doubles, which `store` drops
@@ -65,7 +65,7 @@ class Sender:
     It holds at most `send_capacity` records and `send_capacity_bytes`, and none for longer than `send_timeout_s`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SendSettings) -> None:
         self._settings = settings
         self._producer: Producer | None = None
         self._said_at = -math.inf

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from twofold.errors import Unavailable
 from twofold.kafka.client import ANSWER_S, client_module, connection_config
-from twofold.settings import Settings
+from twofold.settings import SetupSettings
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
 
-def ensure_topic(settings: Settings) -> None:
+def ensure_topic(settings: SetupSettings) -> None:
     """Make the topic, or bring its partitions (never fewer) and settings to what they should be. Blocks.
 
     Raises `Unavailable` when Kafka is away.

@@ -19,7 +19,7 @@ from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from twofold.errors import Unavailable
-from twofold.settings import Settings
+from twofold.settings import MongoSettings
 
 Document = dict[str, Any]
 
@@ -49,7 +49,7 @@ DUPLICATE_KEY = 11000
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, application: str) -> AsyncIterator[Database]:
+async def open_database(settings: MongoSettings, application: str) -> AsyncIterator[Database]:
     """The database, with majority concerns and the primary, whatever the URI says. Open it after the fork.
 
     No operation takes longer than `mongodb_timeout_s`, retries and fail-over included: pymongo's `timeoutMS` also sends
@@ -70,7 +70,7 @@ async def open_database(settings: Settings, application: str) -> AsyncIterator[D
         await client.close()
 
 
-def database_of(client: Client, settings: Settings) -> Database:
+def database_of(client: Client, settings: MongoSettings) -> Database:
     """Twofold's database on `client`, with the concerns that its guarantees need."""
     return client.get_database(
         settings.mongodb_database,

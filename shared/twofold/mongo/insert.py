@@ -1,49 +1,79 @@
-"""TODO module."""
+"""The one way to insert events, each once and durably."""
 
 from collections.abc import Sequence
+from typing import Literal, Protocol
 from uuid import UUID
 
 from pymongo.errors import BulkWriteError
 
-from twofold.errors import TwofoldError, Unavailable
+from twofold.errors import Conflict, TwofoldError, Unavailable
 from twofold.mongo.client import DUPLICATE_KEY, Collection, RawDocument, driver_errors
 
+InsertResult = Literal["new", "duplicate"] | TwofoldError
+"""`new`: inserted now. `duplicate`: an equal event was stored before. An error concerns this event alone."""
 
-async def insert_once(
-    collection: Collection, documents: Sequence[RawDocument], ids: Sequence[UUID]
-) -> list[bytes | TwofoldError | None]:
-    """Insert `documents`; each one's outcome is None if it is new, or the digest of the one that is there already.
 
-    Both are durable by then: inserted with majority concern, and seen there by a majority read that is causally after
-    the insert (an id can be taken by a document that is not yet, or never will be, on a majority). An error in the list
-    is that document's alone. Raises `Unavailable` when nobody may be acknowledged.
+class NewDocument(Protocol):
+    """An event that is ready to be inserted."""
+
+    @property
+    def event_id(self) -> UUID:
+        """The `_id` of the document."""
+
+    @property
+    def digest(self) -> bytes:
+        """The event's digest, 32 bytes."""
+
+    @property
+    def document(self) -> RawDocument:
+        """The encoded document."""
+
+
+async def insert_once(collection: Collection, new: Sequence[NewDocument]) -> list[InsertResult]:
+    """Insert the documents, and return the result of each in its place.
+
+    New events and duplicates are durable then: the insert has majority concern, and the digest of a stored event comes
+    from a majority read that is causally after the insert. Because a duplicate key alone says only that the primary has
+    such a document, which could still be rolled back. Raises `Unavailable` when no event may be acknowledged.
     """
-    outcomes: list[bytes | TwofoldError | None] = [None] * len(documents)
+    results: list[InsertResult] = ["new"] * len(new)
     with driver_errors():
         async with collection.database.client.start_session(causal_consistency=True) as session:
             try:
-                await collection.insert_many(documents, ordered=False, session=session)
+                await collection.insert_many([item.document for item in new], ordered=False, session=session)
             except BulkWriteError as error:
                 failed = _failed(error)
-                taken = [ids[position] for position, code in failed.items() if code == DUPLICATE_KEY]
-                found = {
+                taken = [new[position].event_id for position, code in failed.items() if code == DUPLICATE_KEY]
+                stored = {
                     document["_id"]: document["digest"]
                     async for document in collection.find({"_id": {"$in": taken}}, {"digest": 1}, session=session)
                 }
                 for position in failed:
-                    outcomes[position] = found.get(ids[position]) or Unavailable("MongoDB refused the write for now")
-    return outcomes
+                    digest = stored.get(new[position].event_id)
+                    results[position] = (
+                        compare_digests(digest, new[position].digest)
+                        if digest
+                        else Unavailable("MongoDB refused the write for now")
+                    )
+    return results
+
+
+def compare_digests(stored: bytes, given: bytes) -> Literal["duplicate"] | Conflict:
+    """Return `duplicate` for equal digests, and a `Conflict` for different ones."""
+    if stored == given:
+        return "duplicate"
+    return Conflict("this id belongs to another event: same id, different content", "id")
 
 
 def _failed(error: BulkWriteError) -> dict[int, int]:
-    """Position and code of each write that failed. Raises `Unavailable` if what did not fail isn't durable either."""
+    """Return position and code of each failed write. Raises `Unavailable` if the other writes are not durable either."""
     if error.details["writeConcernErrors"]:
         raise Unavailable("MongoDB could not make the write durable") from error
     return {failure["index"]: failure["code"] for failure in error.details["writeErrors"]}
 
 
 async def find_digests(collection: Collection, ids: Sequence[UUID]) -> dict[UUID, bytes]:
-    """The digests of those events that are there, durably."""
+    """Return the digest of each event that exists, durably."""
     with driver_errors():
         found = collection.find({"_id": {"$in": list(ids)}}, {"digest": 1})
         return {document["_id"]: document["digest"] async for document in found}

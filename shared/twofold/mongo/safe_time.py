@@ -6,7 +6,7 @@ from math import ceil
 
 from bson.timestamp import Timestamp
 
-from twofold.mongo.client import CODEC, Database, Session, database_of, driver_errors
+from twofold.mongo.client import CODEC, Database, Session, driver_errors
 
 
 async def server_time(database: Database) -> datetime:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from twofold.observability.context import EVENT_ID, REQUEST, TRACE_ID
-from twofold.settings import Settings
+from twofold.settings import LogSettings
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
@@ -23,7 +23,7 @@ _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-")
 _SERVERS = ("gunicorn.error", "gunicorn.access", "uvicorn.error", "uvicorn.access")
 
 
-def write_logs(settings: Settings, function: str) -> None:
+def write_logs(settings: LogSettings, function: str) -> None:
     """Let every logger of this process write to standard error, as `settings` say. Call it before gunicorn starts.
 
     `LOG_LEVEL` is that of Twofold's own loggers. Libraries say what is a warning or worse: at debug, pymongo would

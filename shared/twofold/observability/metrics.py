@@ -71,7 +71,7 @@ UNRESOLVED = Metric("twofold.events.given_up", "gauge", "{event}", "Accepted eve
 COMPLETENESS_DELAY = Metric("twofold.completeness.delay", "gauge", "s", "How long ago the log was complete.")
 
 
-LOG_REGRESSED = Metric("twofold.log.set_back", "gauge", "1", "1 if the log lacks what it had, else 0.")
+LOG_REGRESSED = Metric("twofold.log.regressed", "gauge", "1", "1 if the log lacks what it had, else 0.")
 
 
 CONSUMER_LAG = Metric(

@@ -144,7 +144,7 @@ class EventTracing(Tracing):
             return outcomes
 
     def _publish_span(self, item: IncomingEvent) -> Span:
-        attributes = item.written.attributes
+        attributes = item.encoded.attributes
         parent, links = _lineage(attributes.get("traceparent"), item.traceparent)
         return self._tracer.start_span(
             f"send {self._topic}",
@@ -154,7 +154,7 @@ class EventTracing(Tracing):
             | {
                 "messaging.operation.name": "send",
                 "messaging.operation.type": "send",
-                "messaging.message.id": str(item.written.event_id),
+                "messaging.message.id": str(item.encoded.event_id),
                 "cloudevents.event_id": attributes["id"],
                 "cloudevents.event_source": attributes["source"],
                 "cloudevents.event_type": attributes["type"],
@@ -234,7 +234,7 @@ def _carrying(item: IncomingEvent | TwofoldError, span: Span | None) -> Incoming
     carrier: dict[str, str] = {}
     _W3C.inject(carrier, trace.set_span_in_context(span, Context()))
     traceparent = carrier["traceparent"]
-    return item._replace(written=item.written.within(traceparent), traceparent=traceparent)
+    return item._replace(encoded=item.encoded.within(traceparent), traceparent=traceparent)
 
 
 def _tell_logs(span: Span | None) -> None:

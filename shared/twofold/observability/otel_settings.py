@@ -45,7 +45,7 @@ class OtelSettings(BaseSettings):
         named = exporter == "otlp" or (exporter is None and bool(endpoint or self.exporter_otlp_endpoint))
         return named and not self.sdk_disabled
 
-    def open(self, function: str, topic: str) -> Telemetry:
+    def open_telemetry(self, function: str, topic: str) -> Telemetry:
         """Telemetry to the collector, or `SILENT`, for which nothing is imported. Call it after the fork."""
         if not (self.metrics or self.traces):
             return SILENT

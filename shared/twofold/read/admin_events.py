@@ -15,9 +15,9 @@ from twofold.mongo.client import Database, driver_errors, time_limit
 from twofold.query.cursors import PAGE_CURSOR_BYTES, PageCursor, decode_cursor, encode_cursor, invalid_cursor
 from twofold.query.filters import FIELDS, Filter, Order, field_value, page_cursor_of
 from twofold.read.models import EventOut, EventPage, UnreadableEvent
+from twofold.read.pages import EventReader
 from twofold.read.scan import chunks_in_order
-from twofold.settings import Settings
-from twofold.storage.events import EventRepository
+from twofold.settings import AdminSettings
 
 MAX_RELATED = 50
 """How many related events are shown before an event, and behind it, for each relation."""
@@ -117,9 +117,9 @@ class EventDetail(BaseModel):
 class AdminEventsRepository:
     """`events` for admins. Every method raises `Unavailable`."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: AdminSettings) -> None:
         self._events = database["events"]
-        self._reader = EventRepository(database).reader(settings)
+        self._reader = EventReader(database["events"], settings)
         self._timeout_s = settings.query_timeout_s
         self._search_keys = settings.search_keys
         self._export_timeout_s = settings.export_timeout_s

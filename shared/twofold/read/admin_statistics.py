@@ -14,8 +14,8 @@ from twofold.mongo.client import Database, Document, driver_errors, time_limit
 from twofold.mongo.safe_time import server_time
 from twofold.query.filters import FIELDS, Filter
 from twofold.read.models import EventOut
-from twofold.settings import Settings
-from twofold.storage.events import EventRepository
+from twofold.read.pages import EventReader
+from twofold.settings import AdminSettings
 
 TOP = 10
 
@@ -91,10 +91,10 @@ class UserOverview(BaseModel):
 class AdminStatistics:
     """Counts in `events`. Every method raises `Unavailable`, also when there is too much for the time that it has."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: AdminSettings) -> None:
         self._database = database
         self._events = database["events"]
-        self._reader = EventRepository(database).reader(settings)
+        self._reader = EventReader(database["events"], settings)
         self._timeout_s = settings.statistics_timeout_s
         self._error_words = frozenset(settings.error_words)
         self._finishing_words = frozenset(settings.finishing_words)

@@ -22,7 +22,7 @@ from twofold.mongo.documents import undecoded
 from twofold.query.cursors import decode_cursor, encode_cursor
 from twofold.query.filters import Conditions
 from twofold.read.models import EventOut
-from twofold.settings import Settings
+from twofold.settings import StreamSettings
 
 LOOK_EVERY_MS = 1000
 """How long the server waits for the next event before it says that there is none: an end is noticed after that."""
@@ -50,7 +50,7 @@ class StreamItem:
 class LiveEvents:
     """Streams over one collection, so many at once. Every method raises `Unavailable` when MongoDB is away."""
 
-    def __init__(self, collection: Collection, settings: Settings) -> None:
+    def __init__(self, collection: Collection, settings: StreamSettings) -> None:
         self._collection = undecoded(collection)
         self._free = settings.streams
         self._each = settings.streams_each

@@ -4,7 +4,7 @@ No query runs without an index, and none for longer than it may. What is shown i
 """
 
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from twofold.mongo.documents import decode_document, undecoded
 from twofold.query.filters import FIELDS, Filter
 from twofold.read.models import EventOut, EventPage, UnreadableEvent
 from twofold.read.scan import Chunk, chunks_by_time, cursor_after, raise_no_cursor
-from twofold.settings import Settings
+from twofold.settings import QuerySettings
 from twofold.storage.indexes import index_for
 
 NARROWER = "narrow the time or the filters"
@@ -34,9 +34,8 @@ class EventReader:
     cut after `search_s`, and a page ends once its events have `page_bytes`, as MongoDB stores them.
     """
 
-    def __init__(self, collection: Collection, indexed: Iterable[str], settings: Settings) -> None:
+    def __init__(self, collection: Collection, settings: QuerySettings) -> None:
         self._collection = collection
-        self._indexed = frozenset(indexed)
         self._timeout_s = settings.query_timeout_s
         self._search_s = min(settings.search_s, settings.query_timeout_s / 2)
         self._search_keys = settings.search_keys
@@ -51,7 +50,7 @@ class EventReader:
 
     async def page(self, wanted: Filter, scope: str | None = None) -> EventPage:
         """The page that `wanted` describes, for a caller who may read one user's events alone, if that is `scope`."""
-        name = index_for(wanted, self._indexed, scope)
+        name = index_for(self._collection.name, wanted, scope)
         pieces = chunks_by_time(self._collection, wanted, f"by_{name}", FIELDS.get(name), self._search_keys)
         return await self.fill(wanted, pieces)
 
@@ -99,7 +98,7 @@ class EventReader:
                 here = wanted.model_copy(update={"cursor": place or raise_no_cursor()})
 
     async def _piece(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[Document]:
-        hint = f"by_{index_for(wanted, self._indexed)}"
+        hint = f"by_{index_for(self._collection.name, wanted)}"
         found = undecoded(self._collection).find(wanted.query(), hint=hint, batch_size=STREAM_BATCH)
         async with found.sort(wanted.sort).limit(STREAM_PIECE):
             while True:

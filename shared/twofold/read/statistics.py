@@ -10,7 +10,7 @@ from twofold.mongo.client import Collection, Document, driver_errors, time_limit
 from twofold.mongo.safe_time import server_time
 from twofold.query.filters import FIELDS, Conditions, Ranged
 from twofold.read.pages import NARROWER
-from twofold.settings import Settings
+from twofold.settings import QuerySettings
 from twofold.storage.indexes import index_for
 
 DEFAULT = timedelta(hours=24)
@@ -51,9 +51,8 @@ class TypeNames(BaseModel):
 class EventStatistics:
     """Counts of a collection that has `reading.filter_indexes(indexed)`. Every method raises `Unavailable`."""
 
-    def __init__(self, collection: Collection, indexed: tuple[str, ...], settings: Settings) -> None:
+    def __init__(self, collection: Collection, settings: QuerySettings) -> None:
         self._collection = collection
-        self._indexed = frozenset(indexed)
         self._timeout_s = settings.query_timeout_s
         self._longest = timedelta(days=settings.statistics_days)
 
@@ -66,7 +65,7 @@ class EventStatistics:
         since, until = await self._bounds(wanted)
         wanted = wanted.model_copy(update={"since": since, "until": until})
         if Conditions.query(wanted):
-            hint = f"by_{index_for(wanted, self._indexed, scope)}"
+            hint = f"by_{index_for(self._collection.name, wanted, scope)}"
             (row,) = await self._rows(_pipeline(wanted.query()), hint)
         else:
             row = await self._of_all(wanted)
@@ -98,7 +97,7 @@ class EventStatistics:
     async def types(self, wanted: Conditions, scope: str | None = None) -> TypeNames:
         """The types of what `wanted` selects: of everything, from the index alone. `scope` as in `count`."""
         query = wanted.query()
-        name = index_for(wanted, self._indexed, scope) if query else "types"
+        name = index_for(self._collection.name, wanted, scope) if query else "types"
         rows = await self._rows(_all_types(query), f"by_{name}")
         return TypeNames(types=[row["_id"] for row in rows[:MOST_NAMES]], more=len(rows) > MOST_NAMES)
 

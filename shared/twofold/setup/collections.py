@@ -4,8 +4,6 @@ from typing import Any
 
 from pymongo import ASCENDING, IndexModel
 
-from twofold.storage.event_store import EventStore
-from twofold.storage.events import EventRepository
 from twofold.storage.indexes import filter_indexes
 
 _ZSTD = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
@@ -17,8 +15,8 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "dead_letters": {},
     "archive": _ZSTD,
     "locks": {},
-    "seen_pods": {},
-    "statements": {},
+    "pod_state": {},
+    "checkpoints": {},
 }
 
 
@@ -28,14 +26,14 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel("outbox.next_try", name="due", sparse=True),
         IndexModel(
             [("outbox.state", ASCENDING), ("seq", ASCENDING)],
-            name="marks",
+            name="outbox",
             partialFilterExpression={"outbox.state": {"$exists": True}},
         ),
-        *filter_indexes(EventRepository.INDEXED),
+        *filter_indexes("events"),
     ],
     "event_store": [
         IndexModel("seq", name="feed"),
-        *filter_indexes(EventStore.INDEXED),
+        *filter_indexes("event_store"),
     ],
     "dead_letters": [
         IndexModel([("event_id", ASCENDING), ("state", ASCENDING)], name="by_event"),
@@ -43,7 +41,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel("to_look_up", name="to_look_up", sparse=True),
     ],
     "archive": [IndexModel([("deleted_at", ASCENDING), ("_id", ASCENDING)], name="newest")],
-    "seen_pods": [IndexModel("gone_at", name="retention", expireAfterSeconds=3600, sparse=True)],
-    "statements": [IndexModel("seq", name="newest")],
+    "pod_state": [IndexModel("gone_at", name="retention", expireAfterSeconds=3600, sparse=True)],
+    "checkpoints": [IndexModel("seq", name="newest")],
 }
 """Each for a query that needs it. `_id` has its own in every collection."""

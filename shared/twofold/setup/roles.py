@@ -19,7 +19,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "event_store": READ,
         "dead_letters": CHANGE,
         "locks": CHANGE,
-        "statements": APPEND,
+        "checkpoints": APPEND,
     },
     "dead_letters": {"dead_letters": CHANGE},
     "admin": {"events": ("find", "remove"), "event_store": READ, "archive": APPEND},
@@ -30,7 +30,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "event_store": READ,
         "dead_letters": CHANGE,
         "locks": CHANGE,
-        "seen_pods": CHANGE,
+        "pod_state": CHANGE,
     },
     "operator": {
         "events": ("find", "insert", "update"),
@@ -38,7 +38,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "event_store": READ,
         "dead_letters": CHANGE,
         "locks": CHANGE,
-        "statements": APPEND,
+        "checkpoints": APPEND,
     },
 }
 """What the database lets each function do, and an operator with the CLI. Nobody may change `event_store`."""

@@ -15,8 +15,7 @@ from pymongo.errors import OperationFailure
 from twofold.errors import Unavailable
 from twofold.kafka.topic import ensure_topic
 from twofold.mongo.client import Database, driver_errors, open_database, time_limit
-from twofold.settings import Settings
-from twofold.setup.__main__ import main
+from twofold.settings import SetupSettings
 from twofold.setup.collections import COLLECTIONS, INDEXES
 from twofold.setup.roles import ROLES
 
@@ -41,7 +40,7 @@ _USER_EXISTS = 51003
 """MongoDB 6.0's error codes: what its user may not do; `create`, `createRole` and `createUser` of what is there."""
 
 
-async def set_up(settings: Settings, passwords: Mapping[str, str]) -> list[str]:
+async def set_up(settings: SetupSettings, passwords: Mapping[str, str]) -> list[str]:
     """Bring everything to what it should be; returns a line for each thing.
 
     `passwords` has one for each function that shall have a user of its own, named like the function. Raises
@@ -72,7 +71,7 @@ async def set_up(settings: Settings, passwords: Mapping[str, str]) -> list[str]:
 
 
 async def set_up_patiently(
-    settings: Settings, passwords: Mapping[str, str], patience_s: float, pause_s: float = PAUSE_S
+    settings: SetupSettings, passwords: Mapping[str, str], patience_s: float, pause_s: float = PAUSE_S
 ) -> list[str]:
     """`set_up`, tried again for so long while MongoDB or Kafka is away, or refuses: they may be starting beside it.
 
@@ -134,7 +133,3 @@ async def _create_or_update(database: Database, kind: str, name: str, definition
         if error.code != exists:
             raise
         await database.command(f"update{kind}", name, **definition)
-
-
-if __name__ == "__main__":
-    main()

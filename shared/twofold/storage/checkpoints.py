@@ -1,14 +1,14 @@
 """Completeness: what can be said, at any time, of how far the log holds everything that was accepted.
 
-A statement must never say more than is true, so it stands on no function's clock. Time is the server's cluster time,
-and an event's `seq` is given by the server at insert. Whatever was accepted with a `seq` below the statement's has been
+A checkpoint must never say more than is true, so it stands on no function's clock. Time is the server's cluster time,
+and an event's `seq` is given by the server at insert. Whatever was accepted with a `seq` below the checkpoint's has been
 read back from `event_store`, for three reasons:
 
 - all that it says is read from one majority snapshot, which is causally after the moment that it speaks of: a mark that
   changes its state meanwhile, or a `reconcile` that ends, is seen as it was or as it is, never in between;
-- an insert gets its `seq` when it is carried out, and can commit only within its `maxTimeMS`; the statement stays that
+- an insert gets its `seq` when it is carried out, and can commit only within its `maxTimeMS`; the checkpoint stays that
   much below the snapshot, so no insert from before it can still appear (`mongo.settled`);
-- the newest document that the last statement saw in the log must still be there. If it isn't, the log was set back (a
+- the newest document that the last checkpoint saw in the log must still be there. If it isn't, the log was set back (a
   backup was restored), and nothing is stated until `reconcile` has run.
 """
 
@@ -25,7 +25,7 @@ from twofold.mongo.client import Collection, Database, Document, Session, driver
 from twofold.mongo.safe_time import SafeTime, read_safe_time
 
 COUNTED_UP_TO = 1_000_000
-"""No more are counted of a kind, so that a backlog of any size leaves a statement its time: then there are this many or
+"""No more are counted of a kind, so that a backlog of any size leaves a checkpoint its time: then there are this many or
 more."""
 
 
@@ -34,11 +34,11 @@ class Checkpoint:
     """What holds at `at` (the server's clock)."""
 
     at: datetime
-    complete_up_to: datetime | None
+    low_watermark: datetime | None
     """Every event that was accepted before this moment, by the server's clock, is in the log, but for those counted as
     dead, conflicting or unreadable. None if the log was set back."""
     stored: int
-    """Events that came into the log since the last statement. This count and those below end at `COUNTED_UP_TO`."""
+    """Events that came into the log since the last checkpoint. This count and those below end at `COUNTED_UP_TO`."""
     pending: int
     """Accepted events that are not known to be in the log, and will be tried again."""
     dead: int
@@ -46,34 +46,34 @@ class Checkpoint:
     unreadable: int
     oldest_pending: datetime | None
     """When the oldest pending event was accepted, by the server's clock."""
-    set_back: bool
-    """The log lacks what it had at the last statement: run `twofold reconcile`."""
+    log_regressed: bool
+    """The log lacks what it had at the last checkpoint: run `twofold reconcile`."""
 
 
 _NOTHING = Timestamp(0, 0)
 
 
-_ENTRY = {"kind": {"$in": ["statement", "reconciliation"]}}
+_ENTRY = {"kind": {"$in": ["checkpoint", "reconciliation"]}}
 
 
 class Checkpoints:
-    """The append-only collection `statements`. Every method raises `Unavailable` when MongoDB is away."""
+    """The append-only collection `checkpoints`. Every method raises `Unavailable` when MongoDB is away."""
 
     def __init__(self, database: Database, longest_insert: timedelta, counted_up_to: int = COUNTED_UP_TO) -> None:
         self._database = database
-        self._statements = database["statements"]
+        self._checkpoints = database["checkpoints"]
         self._longest_insert = longest_insert
         self._counted_up_to = counted_up_to
 
     async def last(self) -> Checkpoint | None:
-        """The newest statement."""
-        document = await self._newest({"kind": "statement"})
+        """The newest checkpoint."""
+        document = await self._newest({"kind": "checkpoint"})
         return _checkpoint_in(document) if document else None
 
     async def list(self, limit: int) -> list[Checkpoint]:
-        """The newest statements, newest first."""
+        """The newest checkpoints, newest first."""
         with driver_errors():
-            newest = self._statements.find({"kind": "statement"}).sort("seq", DESCENDING).limit(limit)
+            newest = self._checkpoints.find({"kind": "checkpoint"}).sort("seq", DESCENDING).limit(limit)
             return [_checkpoint_in(document) async for document in newest]
 
     async def find_out(self) -> Checkpoint:
@@ -85,15 +85,15 @@ class Checkpoints:
         """Find out what holds, write it down, and return it."""
         async with self._session() as session:
             document = await self._document(session)
-            await self._statements.insert_one({"seq": _NOTHING, "kind": "statement", **document}, session=session)
+            await self._checkpoints.insert_one({"seq": _NOTHING, "kind": "checkpoint", **document}, session=session)
         return _checkpoint_in(document)
 
     async def record_reconciliation(self, done: Document) -> None:
-        """Write down that the log was compared with `events`: statements may trust the log again as it is."""
+        """Write down that the log was compared with `events`: checkpoints may trust the log again as it is."""
         async with self._session() as session:
             head = await self._log_head(session)
             entry = {"seq": _NOTHING, "kind": "reconciliation", "log_head": head, **done}
-            await self._statements.insert_one(entry, session=session)
+            await self._checkpoints.insert_one(entry, session=session)
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
@@ -113,16 +113,16 @@ class Checkpoints:
         oldest = await self._oldest_pending(session)
         last = await self._newest(_ENTRY, session)
         before = last["log_head"] if last else None
-        set_back = await self._is_set_back(last, session)
+        log_regressed = await self._has_regressed(last, session)
         head = await self._log_head(session)
         return {
             "at": settled.at,
-            "complete_up_to": None if set_back else min(settled.up_to, oldest or settled.up_to),
+            "low_watermark": None if log_regressed else min(settled.up_to, oldest or settled.up_to),
             "stored": await self._stored_since(before, session),
             **await self._counts(session),
             "oldest_pending": oldest,
-            "set_back": set_back,
-            "log_head": before if set_back else head,
+            "log_regressed": log_regressed,
+            "log_head": before if log_regressed else head,
         }
 
     async def _oldest_pending(self, session: Session) -> Timestamp | None:
@@ -130,13 +130,13 @@ class Checkpoints:
         oldest: list[Timestamp] = []
         for state in ("new", "pending"):
             marked = self._database["events"].find({"outbox.state": state}, {"seq": 1}, session=session)
-            oldest += [document["seq"] async for document in marked.hint("marks").sort("seq", ASCENDING).limit(1)]
+            oldest += [document["seq"] async for document in marked.hint("outbox").sort("seq", ASCENDING).limit(1)]
         return min(oldest, default=None)
 
     async def _counts(self, session: Session) -> Document:
         marks = self._database["events"]
         count = {
-            state: await self._count(marks, {"outbox.state": state}, "marks", session)
+            state: await self._count(marks, {"outbox.state": state}, "outbox", session)
             for state in ("new", "pending", "dead", "conflicting", "unreadable")
         }
         count["pending"] = min(count["pending"] + count.pop("new"), self._counted_up_to)
@@ -151,7 +151,7 @@ class Checkpoints:
             return document
         return None
 
-    async def _is_set_back(self, last: Document | None, session: Session) -> bool:
+    async def _has_regressed(self, last: Document | None, session: Session) -> bool:
         if last is None or last["log_head"] is None:
             return False
         there = await self._database["event_store"].find_one(
@@ -165,14 +165,14 @@ class Checkpoints:
 
     async def _newest(self, filter_: Document, session: Session | None = None) -> Document | None:
         with driver_errors():
-            async for document in self._statements.find(filter_, session=session).sort("seq", DESCENDING).limit(1):
+            async for document in self._checkpoints.find(filter_, session=session).sort("seq", DESCENDING).limit(1):
                 return document
         return None
 
 
 def _checkpoint_in(document: Document) -> Checkpoint:
     fields = {name: document[name] for name in Checkpoint.__dataclass_fields__}
-    for name in ("complete_up_to", "oldest_pending"):
+    for name in ("low_watermark", "oldest_pending"):
         if fields[name] is not None:
             fields[name] = fields[name].as_datetime()
     return Checkpoint(**fields)

@@ -50,7 +50,7 @@ class DeadLetter:
     """What makes two deliveries the same letter, for a source that gives each an id of its own."""
 
     @property
-    def letter_id(self) -> UUID:
+    def dead_letter_id(self) -> UUID:
         """The same for every redelivery: an event's by identity and digest, else the record's by place and bytes.
 
         A replay has a letter of its own: what becomes of it says nothing of the event.
@@ -100,11 +100,11 @@ class DeadLetters:
         names, since its place is a new one.
         """
         named = await self._named(letter.headers, letter.body, letter.received)
-        letter_id = named or letter.letter_id
+        dead_letter_id = named or letter.dead_letter_id
         with driver_errors():
-            await self._dead_letters.update_one({"_id": letter_id}, _upsert_of(letter), upsert=True)
+            await self._dead_letters.update_one({"_id": dead_letter_id}, _upsert_of(letter), upsert=True)
         self._telemetry.record(DEAD_LETTERS, 1, {"error.type": letter.reason.title})
-        about = {"letter_id": str(letter_id), "reason": letter.reason.title}
+        about = {"dead_letter_id": str(dead_letter_id), "reason": letter.reason.title}
         logger.warning("dead letter", extra=about | {"partition": letter.partition, "offset": letter.offset})
 
     async def dead(self, ids: Sequence[UUID]) -> set[tuple[UUID, bytes]]:
@@ -121,10 +121,10 @@ class DeadLetters:
             found = self._dead_letters.find(final, {"event_id": 1, "digest": 1})
             return {(document["event_id"], document["digest"]) async for document in found}
 
-    async def get(self, letter_id: UUID) -> Document | None:
+    async def get(self, dead_letter_id: UUID) -> Document | None:
         """The whole letter, or None."""
         with driver_errors():
-            return await self._dead_letters.find_one({"_id": letter_id})
+            return await self._dead_letters.find_one({"_id": dead_letter_id})
 
     async def list(self, filter_: Document, limit: int) -> list[Document]:
         """Letters without their bodies, the oldest first; `filter_` may name `state` and `reason`."""
@@ -139,29 +139,30 @@ class DeadLetters:
             counted = await self._dead_letters.aggregate(counting)
             return {(line["_id"]["state"], line["_id"]["reason"]): line["count"] async for line in counted}
 
-    async def start_redrive(self, letter_id: UUID, by: str) -> KafkaRecord | None:
+    async def start_redrive(self, dead_letter_id: UUID, by: str) -> KafkaRecord | None:
         """Take a dead letter for redriving, and return its record; None if it isn't dead, or not any more.
 
         None too for one of another sink than `store`: Kafka does not lead there.
         """
         line = {"what": "redriven", "by": by}
-        document = await self._change(letter_id, "dead", "redriving", line, {"sink": {"$in": ["store", None]}})
+        document = await self._change(dead_letter_id, "dead", "redriving", line, {"sink": {"$in": ["store", None]}})
         return redrive_record(document) if document else None
 
-    async def fail_redrive(self, letter_id: UUID, why: str) -> bool:
+    async def fail_redrive(self, dead_letter_id: UUID, why: str) -> bool:
         """Put a letter back that could not be sent."""
-        return await self._change(letter_id, "redriving", "dead", {"what": "not sent", "why": why}) is not None
+        return await self._change(dead_letter_id, "redriving", "dead", {"what": "not sent", "why": why}) is not None
 
-    async def discard(self, letter_id: UUID, by: str, why: str) -> bool:
+    async def discard(self, dead_letter_id: UUID, by: str, why: str) -> bool:
         """Decide that a dead letter stays out of the log; False if it isn't dead. It is kept all the same."""
         return (
-            await self._change(letter_id, "dead", "discarded", {"what": "discarded", "by": by, "why": why}) is not None
+            await self._change(dead_letter_id, "dead", "discarded", {"what": "discarded", "by": by, "why": why})
+            is not None
         )
 
     async def stored(self, headers: RawHeaders, body: bytes, received: DeliveredEvent) -> None:
         """Note that a redriven record is in the log: its letter is done, even if it counted as lost by then."""
-        if (letter_id := await self._named(headers, body, received)) is not None:
-            await self._change(letter_id, {"$ne": "stored"}, "stored", {"what": "stored"})
+        if (dead_letter_id := await self._named(headers, body, received)) is not None:
+            await self._change(dead_letter_id, {"$ne": "stored"}, "stored", {"what": "stored"})
 
     async def events_stored(self, digests: Mapping[UUID, bytes]) -> int:
         """Note that these events are in the log: their letters that are on their way or dead for a passing reason end.
@@ -213,18 +214,18 @@ class DeadLetters:
         """The letter that a redriven record names, if it is that letter's record: whoever writes into the topic can
         name any.
         """
-        if (letter_id := redriven_dead_letter_id(headers)) is None:
+        if (dead_letter_id := redriven_dead_letter_id(headers)) is None:
             return None
-        letter = await self.get(letter_id)
-        return letter_id if letter and _is_of(letter, headers, body, received) else None
+        letter = await self.get(dead_letter_id)
+        return dead_letter_id if letter and _is_of(letter, headers, body, received) else None
 
     async def _change(
-        self, letter_id: UUID, before: str | Document, after: str, line: Document, only: Document | None = None
+        self, dead_letter_id: UUID, before: str | Document, after: str, line: Document, only: Document | None = None
     ) -> Document | None:
         """The letter, if its state was `before`, and it is as `only` says."""
         line = {name: {"$literal": value} for name, value in line.items()} | {"at": "$$NOW"}
         change = [{"$set": {"state": after, "history": _with_line(line)}}]
-        which: Document = {"_id": letter_id, "state": before} | (only or {})
+        which: Document = {"_id": dead_letter_id, "state": before} | (only or {})
         with driver_errors():
             return await self._dead_letters.find_one_and_update(which, change)
 
@@ -260,7 +261,7 @@ def _upsert_of(letter: DeadLetter) -> list[Document]:
         "headers": [{"name": name.decode("latin-1"), "value": value} for name, value in letter.kept_headers],
         "body": letter.body,
         "sink": letter.sink,
-        "log": {"partition": letter.partition, "offset": letter.offset},
+        "kafka": {"partition": letter.partition, "offset": letter.offset},
         "event_id": letter.received.event_id if letter.received else None,
         "digest": letter.received.digest if letter.received else None,
         "state": "dead",

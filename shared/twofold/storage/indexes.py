@@ -1,43 +1,46 @@
-"""TODO module."""
+"""The indexes behind a reader's filters, and the choice of the index for a query.
 
-from collections.abc import Iterable
+Each index has the order of pages, `(timestamp, _id)`, behind its own field, so a page is one scan of one index.
+"""
 
 from pymongo import ASCENDING, IndexModel
 
 from twofold.query.filters import FIELDS, Conditions
 
-_TAIL = [("timestamp", ASCENDING), ("_id", ASCENDING)]
+INDEXED_FILTERS = {"events": tuple(FIELDS), "event_store": ("aggregate", "correlation", "user", "types")}
+"""The filters with an index, by collection. The log has few: every index costs every insert, for ever. No reader of
+the log asks by service."""
 
-
-_OPTIONAL = {
-    "aggregate": {"aggregate_id": {"$gt": ""}},  # it is stored as null where it is absent
+_PAGE_ORDER = [("timestamp", ASCENDING), ("_id", ASCENDING)]
+_PARTIAL = {
+    "aggregate": {"aggregate_id": {"$gt": ""}},  # an event without an aggregate stores null
     "correlation": {"metadata.correlation_id": {"$exists": True}},
     "user": {"metadata.user_id": {"$exists": True}},
 }
-"""Only events that have the field are in its index: it costs the others nothing."""
+"""Optional fields: an index holds only the events that have its field, so other events do not pay for it."""
 
 
-def filter_indexes(filters: Iterable[str]) -> list[IndexModel]:
-    """The indexes that pages by `filters` need, each in the order of pages, and the one for all other pages."""
-    wanted = set(filters)
+def filter_indexes(collection: str) -> list[IndexModel]:
+    """Return the indexes for pages of `collection`: `by_time`, and `by_NAME` for each indexed filter."""
     by_filter = [
         IndexModel(
-            [(field, ASCENDING), *_TAIL],
+            [(FIELDS[name], ASCENDING), *_PAGE_ORDER],
             name=f"by_{name}",
-            **({"partialFilterExpression": _OPTIONAL[name]} if name in _OPTIONAL else {}),
+            **({"partialFilterExpression": _PARTIAL[name]} if name in _PARTIAL else {}),
         )
-        for name, field in FIELDS.items()
-        if name in wanted
+        for name in FIELDS
+        if name in INDEXED_FILTERS[collection]
     ]
-    return [IndexModel(_TAIL, name="by_time"), *by_filter]
+    return [IndexModel(_PAGE_ORDER, name="by_time"), *by_filter]
 
 
-def index_for(wanted: Conditions, indexed: frozenset[str], scope: str | None = None) -> str:
-    """The filter whose index serves `wanted`: the one that leaves the fewest events, or else `time`.
+def index_for(collection: str, wanted: Conditions, visible_user: str | None = None) -> str:
+    """Return the filter whose index leaves the fewest events for `wanted`, or else `time`.
 
-    For a caller who may read the events of one user alone, `scope`, it is always that user's: nobody can tell from how
-    long an answer takes what others have.
+    A caller who may read only the events of `visible_user` always gets the index by user: the time of an answer then
+    tells nothing about the events of other users.
     """
-    if scope is not None:
+    if visible_user is not None:
         return "user"
+    indexed = INDEXED_FILTERS[collection]
     return next((name for name in FIELDS if name in indexed and getattr(wanted, name)), "time")

@@ -67,7 +67,7 @@ class OperationDescription:
     """One sentence."""
     details: str = ""
     """What else there is to know, for people."""
-    right: Permission | None = None
+    permission: Permission | None = None
     """What the caller needs besides a token."""
     of_user: bool = False
     """Whether who may not read everybody's events gets only their own: the parameter `user` is then theirs."""
@@ -134,9 +134,9 @@ class Api(Generic[Service]):
             return self._description()
         operation, in_path = self._operation(request.method, path)
         caller = await self._callers.principal(request.headers.raw)
-        if operation.right is not None:
-            caller.require(operation.right)
-        user = caller.scope if operation.of_user else None
+        if operation.permission is not None:
+            caller.require(operation.permission)
+        user = caller.visible_user if operation.of_user else None
         asked = parse_query(request.scope["query_string"], operation.parameters, in_path, user)
         body = await _body(request, operation.body) if operation.body else None
         answer = await operation.handle(Call(service, caller, asked, body, request))

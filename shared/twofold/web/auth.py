@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from twofold.settings import Settings
+from twofold.settings import AuthSettings
 from twofold.web.permissions import ANYBODY, Principal
 from twofold.web.tokens import Headers, IssuerKeys, TokenAuthentication, logger
 
@@ -23,7 +23,7 @@ class NoAuthentication:
         return ANYBODY
 
 
-def authenticator(settings: Settings) -> Authenticator:
+def authenticator(settings: AuthSettings) -> Authenticator:
     """What the settings ask for. Raises `ValueError`, which names each setting that is missing.
 
     With `AUTH=off` that is said in the log, each time that a function starts, whatever `LOG_LEVEL` is.

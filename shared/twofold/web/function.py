@@ -1,6 +1,7 @@
-"""The HTTP edge that all functions share: bodies within bounds, problem+json, health, one start and one end a process.
+"""The HTTP edge of every function: its service, health, errors, and its life in one worker process.
 
-Errors follow RFC 9457 (`application/problem+json`) and hold no stack trace, query or secret.
+functions-framework imports the module of a function before gunicorn forks, and has no hook for the start of a worker.
+So the connections are opened with the first request.
 """
 
 import asyncio
@@ -9,8 +10,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Generic, TypeVar
 
+import functions_framework.aio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,53 +25,84 @@ from twofold.observability.context import REQUEST
 from twofold.observability.metrics import REQUEST_TIME
 from twofold.observability.otel_settings import OtelSettings
 from twofold.observability.telemetry import SILENT, Telemetry
-from twofold.settings import Settings
 from twofold.web.bodies import JsonResponse
 from twofold.web.problems import problem_response
-from twofold.web.shutdown import at_exit, before_sigterm
+from twofold.web.shutdown import Shutdown
 
 logger = logging.getLogger(__name__)
 
-
 Service = TypeVar("Service")
-
-
+OpenService = Callable[[Telemetry], AbstractAsyncContextManager[Service]]
 Handle = Callable[[Service, Request], Awaitable[Response]]
+Finish = Callable[[Service], Awaitable[None]]
+Target = Callable[[Request], Awaitable[Response]]
+
+QUIET_S = 1.0
+"""Seconds without a request after which a draining process stops."""
+MAX_DRAIN_S = 5.0
+"""The longest drain: a part of the 30 s that Kubernetes and gunicorn give."""
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT")
+
+
+def serve(
+    name: str,
+    open_service: OpenService[Service],
+    handle: Handle[Service],
+    *,
+    finish: Finish[Service] | None = None,
+    topic: str = "",
+) -> Target:
+    """Return the target of functions-framework for the function `name`.
+
+    `open_service` opens the connections of one worker process, and `handle` answers a request with them. `finish` runs
+    at shutdown, when no more requests come. `topic` is the Kafka topic in the function's spans.
+    """
+    function = Function(name, open_service, handle, finish=finish, topic=topic)
+
+    async def target(request: Request) -> Response:
+        return await function(request)
+
+    target.__name__ = name
+    functions_framework.aio.http(target)
+    return target
 
 
 class Function(Generic[Service]):
-    """A function's life in one worker process: what it works with is opened with the first request, after the fork.
+    """A function in one worker process.
 
-    functions-framework imports the module before it forks, and has no hook for the start. What the environment says
-    of logs and of a collector is read at once, so that a wrong value ends the start. Raises `ValidationError`.
+    The settings of telemetry are read at once, so a wrong value ends the start with `pydantic.ValidationError`.
 
-    From the first request on, the server calls the function directly: what Starlette and the framework put in between
-    (routing, execution ids, nested handlers of exceptions) takes half of an empty function's time, for nothing.
+    From the first request on, the server calls the function directly. Starlette and the framework would add routing,
+    execution ids and nested exception handlers, which take half of an empty function's time.
     """
 
     def __init__(
         self,
         name: str,
-        settings: Settings,
-        open_service: Callable[[Telemetry], AbstractAsyncContextManager[Service]],
+        open_service: OpenService[Service],
         handle: Handle[Service],
+        *,
+        finish: Finish[Service] | None = None,
+        topic: str = "",
     ) -> None:
         self._name = name
-        self._topic = settings.kafka_topic
-        self._reporting = OtelSettings()
+        self._topic = topic
+        self._otel = OtelSettings()
         self._open_service = open_service
         self._handle = handle
+        self._finish = finish
         self._service: Service | None = None
         self._framework: ASGIApp | None = None
         self._opening = asyncio.Lock()
         self._resources = AsyncExitStack()
+        self._shutdown: Shutdown | None = None
         self._telemetry = SILENT
         self._observed = logger.isEnabledFor(logging.DEBUG)
         self._last_request = 0.0
-        self._leaving = False
+        self._draining = False
 
     async def __call__(self, request: Request) -> Response:
-        """Answer `request`, with 503 for whatever is unexpected: ApiServerSource takes a 500 for final."""
+        """Answer `request`. An unexpected error gives 503, because ApiServerSource never retries a 500."""
         REQUEST.set(request.scope)
         if request.method in ("GET", "HEAD") and request.scope["path"] == "/healthz":
             return JsonResponse({"status": "ok"})
@@ -77,7 +111,7 @@ class Function(Generic[Service]):
             response = await self._observe(request)
         else:
             response = await self._answer(request)
-        if self._leaving:
+        if self._draining:
             response.headers["connection"] = "close"
         return response
 
@@ -95,7 +129,7 @@ class Function(Generic[Service]):
             return problem_response(Unavailable("unexpected error; the function's log says more"))
 
     async def _observe(self, request: Request) -> Response:
-        """Answer, and tell how that went: for those who asked to be told."""
+        """Answer, record the duration, and log the request at debug."""
         start = time.perf_counter()
         status = 500
         try:
@@ -116,53 +150,42 @@ class Function(Generic[Service]):
         async with self._opening:
             if self._service is None:
                 if self._telemetry is SILENT:
-                    self._open_telemetry()
-                self._service = await self._resources.enter_async_context(self._open_service(self._telemetry))
-                before_sigterm(self._leave)
+                    self._telemetry = self._otel.open_telemetry(self._name, self._topic)
+                    self._observed = self._observed or self._telemetry is not SILENT
+                service = await self._resources.enter_async_context(self._open_service(self._telemetry))
+                self._shutdown = Shutdown(
+                    [self._drain, *([partial(self._finish, service)] if self._finish else [])],
+                    self._telemetry.close if self._telemetry is not SILENT else None,
+                )
                 _collect_garbage_seldom()
                 self._framework, app.middleware_stack = app.middleware_stack, self._serve
+                self._service = service
             return self._service
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The function as an ASGI application, for HTTP; all else is still the framework's."""
+        """Serve HTTP as an ASGI application; the framework still serves every other protocol."""
         if scope["type"] == "http":
             response = await self(Request(scope, receive, send))
             await response(scope, receive, send)
         elif self._framework is not None:
             await self._framework(scope, receive, send)
 
-    def _open_telemetry(self) -> None:
-        self._telemetry = self._reporting.open(self._name, self._topic)
-        if self._telemetry is not SILENT:
-            self._observed = True
-            at_exit(self._telemetry.close)
+    async def _drain(self) -> None:
+        """Answer requests, and close each connection after its answer, until no request comes for a second.
 
-    async def _leave(self) -> None:
-        """Go on answering, and close each connection behind its answer, until nobody has asked for a while.
-
-        uvicorn closes at once the connections on which it knows of no request: one that is on its way on such a
-        connection would get no answer.
+        uvicorn closes idle connections at once. A request that is on its way on such a connection would get no answer.
         """
-        self._leaving = True
-        until = time.monotonic() + _MOST_LEAVING_S
-        while time.monotonic() < min(until, self._last_request + _QUIET_S):  # noqa: ASYNC110 - quiet is no event
+        self._draining = True
+        until = time.monotonic() + MAX_DRAIN_S
+        while time.monotonic() < min(until, self._last_request + QUIET_S):  # noqa: ASYNC110 - no event says "quiet"
             await asyncio.sleep(0.05)
 
 
-_QUIET_S = 1.0
-
-
-_MOST_LEAVING_S = 5.0
-"""Of the 30 s or more that Kubernetes and gunicorn give."""
-
-
-_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT")
-
-
 def _collect_garbage_seldom() -> None:
-    """What is there now, stays: the collector need not look at it; and a request leaves no cycles worth a look each.
+    """Exclude the objects of the start from garbage collection, and collect less often than Python's default.
 
-    With Python's defaults a sixth of `store`'s time is spent looking for garbage (docs/performance.md).
+    A request leaves few reference cycles. With the defaults, `store` spends a sixth of its time in the collector
+    (docs/performance.md).
     """
     gc.collect()
     gc.freeze()

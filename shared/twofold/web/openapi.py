@@ -92,8 +92,8 @@ def _operation(operation: OperationDescription) -> dict[str, Any]:
 
 
 def _right(operation: OperationDescription) -> str:
-    if operation.right is not None:
-        return f"Needs the right `{operation.right}`."
+    if operation.permission is not None:
+        return f"Needs the right `{operation.permission}`."
     return "Without the right `events:read:all`: one's own events alone." if operation.of_user else ""
 
 

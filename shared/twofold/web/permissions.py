@@ -41,7 +41,7 @@ class Principal:
     """Who calls, and what they may."""
 
     subject: str
-    rights: frozenset[str]
+    permissions: frozenset[str]
     until: float = field(default=inf, compare=False)
     """When its token expires, in seconds since 1970, with what the issuer's clock may be off."""
 
@@ -53,24 +53,27 @@ class Principal:
 
     def may(self, right: Permission) -> bool:
         """Whether it has that right."""
-        return right in self.rights
+        return right in self.permissions
 
     def require(self, right: Permission) -> None:
         """Raise `Forbidden` unless it has that right."""
-        if right not in self.rights:
+        if right not in self.permissions:
             raise Forbidden(f"this needs the right {right}")
 
     @property
-    def scope(self) -> str | None:
+    def visible_user(self) -> str | None:
         """The one user whose events it may read; None: everybody's."""
-        return None if Permission.READ_ALL in self.rights else self.subject
+        return None if Permission.READ_ALL in self.permissions else self.subject
 
     def refusal(self, attributes: Mapping[str, str]) -> Forbidden | None:
         """Why it may not publish an event with these attributes; None if it may. That it may at all is asked before."""
         user = attributes.get("userid")
-        if user is not None and user != self.subject and Permission.PUBLISH_ANY not in self.rights:
+        if user is not None and user != self.subject and Permission.PUBLISH_ANY not in self.permissions:
             return Forbidden(f"another user's name needs the right {Permission.PUBLISH_ANY}", "userid")
-        if is_reserved(attributes["source"], attributes["type"]) and Permission.PUBLISH_RESERVED not in self.rights:
+        if (
+            is_reserved(attributes["source"], attributes["type"])
+            and Permission.PUBLISH_RESERVED not in self.permissions
+        ):
             return Forbidden(f"the cluster's name needs the right {Permission.PUBLISH_RESERVED}", "type")
         return None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 from twofold.errors import Unauthorized, Unavailable
-from twofold.settings import Settings
+from twofold.settings import AuthSettings
 from twofold.web.permissions import Principal
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _keys_in(document: Any) -> dict[str, "PyJWK"]:
 class TokenAuthentication:
     """Checks bearer tokens: signature, algorithm, issuer, audience, times. A good one is remembered for a while."""
 
-    def __init__(self, settings: Settings, keys: IssuerKeys, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: AuthSettings, keys: IssuerKeys, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._keys = keys
         self._clock = clock

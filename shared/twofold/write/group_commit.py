@@ -41,7 +41,7 @@ class GroupCommit(Generic[Item, Result]):
         wait_s: float,
         capacity: int,
         max_writes: int = 1,
-        worthwhile: int = 24,
+        yield_threshold: int = 24,
         size_of: Callable[[Item], int] = lambda _: 0,
         capacity_bytes: int = 0,
     ) -> None:
@@ -50,7 +50,7 @@ class GroupCommit(Generic[Item, Result]):
         self._wait_s = wait_s
         self._capacity = capacity
         self._max_writes = max_writes
-        self._worthwhile = worthwhile
+        self._yield_threshold = yield_threshold
         self._size_of = size_of
         self._capacity_bytes = capacity_bytes
         self._callers: deque[_Caller[Item, Result]] = deque()
@@ -80,13 +80,13 @@ class GroupCommit(Generic[Item, Result]):
         self._gather()
         return await future
 
-    async def turn(self) -> None:
+    async def yield_to_pending_write(self) -> None:
         """Let a write that is due begin. Await it before the work of making items.
 
         The event loop takes all requests that have come in one go: without this, nothing would be written until the
         last of them is decoded, and then nothing decoded until all are written.
         """
-        while self._gathering and self._waiting >= self._worthwhile:  # noqa: ASYNC110 - a turn of the loop, no event
+        while self._gathering and self._waiting >= self._yield_threshold:  # noqa: ASYNC110 - a turn of the loop, no event
             await asyncio.sleep(0)
 
     async def close(self) -> None:

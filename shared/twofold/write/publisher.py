@@ -2,7 +2,7 @@
 
 Application code uses the same path as the function `publish`:
 
-    async with publishing.open_publisher(Settings()) as publisher:
+    async with publishing.open_publisher(PublishSettings()) as publisher:
         await publisher.publish_event("order.created", {"total": 3}, source="/shop", aggregate_id="order-7")
 """
 
@@ -20,9 +20,10 @@ from twofold.errors import Conflict, Rejected, TooLarge, TwofoldError, UnknownRe
 from twofold.event.model import Event
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import RawDocument, open_database
+from twofold.mongo.insert import InsertResult, compare_digests
 from twofold.observability.metrics import ACCEPTED, DUPLICATES, REJECTED
 from twofold.observability.telemetry import SILENT, Telemetry
-from twofold.settings import Settings
+from twofold.settings import PublishSettings
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
 from twofold.write.group_commit import GroupCommit
@@ -62,7 +63,7 @@ class Publisher:
         events: EventRepository,
         event_store: EventStore,
         sender: Sender,
-        settings: Settings,
+        settings: PublishSettings,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         telemetry: Telemetry = SILENT,
@@ -73,7 +74,7 @@ class Publisher:
         self._max_record_bytes = settings.max_record_bytes
         self.clock = clock
         self._telemetry = telemetry
-        self._commit: GroupCommit[_Entry, bytes | TwofoldError | None] = GroupCommit(
+        self._commit: GroupCommit[_Entry, InsertResult] = GroupCommit(
             self._write,
             max_items=settings.group_commit_events,
             wait_s=settings.group_commit_wait_ms / 1000,
@@ -121,9 +122,9 @@ class Publisher:
             raise outcome
         return outcome
 
-    async def turn(self) -> None:
-        """Let a write that is due begin. Await it before decoding a request: see `GroupCommit.turn`."""
-        await self._commit.turn()
+    async def yield_to_pending_write(self) -> None:
+        """Let a write that is due begin. Await it before decoding a request: see `GroupCommit.yield_to_pending_write`."""
+        await self._commit.yield_to_pending_write()
 
     async def publish(self, received: Iterable[IncomingEvent | TwofoldError]) -> list[Published | TwofoldError]:
         """Publish several events together; each one's outcome stands in its place.
@@ -142,7 +143,7 @@ class Publisher:
             if isinstance(item, TwofoldError):
                 outcomes.append(self.refused(item))
             elif item.replay_id is not None:
-                outcomes.append(await self._replayed(item.written))
+                outcomes.append(await self._replayed(item.encoded))
             else:
                 entry = self._entry(item)
                 if isinstance(entry, TwofoldError):
@@ -180,7 +181,7 @@ class Publisher:
         return error
 
     def _entry(self, item: IncomingEvent) -> _Entry | TwofoldError:
-        written = item.written.within(item.traceparent)
+        written = item.encoded.within(item.traceparent)
         record = written.record(item.traceparent)
         record_size = record.size
         if record_size > self._max_record_bytes:
@@ -194,33 +195,27 @@ class Publisher:
         size = len(document.raw) + record_size
         return _Entry(written.event_id, written.given_id, written.digest, document, record, size)
 
-    async def _write(self, entries: list[_Entry]) -> Sequence[bytes | TwofoldError | None]:
+    async def _write(self, entries: list[_Entry]) -> Sequence[InsertResult]:
         with self._telemetry.committing("events", len(entries)):
-            results = await self._events.insert(
-                [entry.document for entry in entries], [entry.event_id for entry in entries]
-            )
-        self._telemetry.record(ACCEPTED, results.count(None))
-        self._sender.offer([entry.record for entry, result in zip(entries, results, strict=True) if result is None])
+            results = await self._events.insert(entries)
+        self._telemetry.record(ACCEPTED, results.count("new"))
+        self._sender.offer([entry.record for entry, result in zip(entries, results, strict=True) if result == "new"])
         return results
 
-    async def _replayed(self, written: EncodedEvent) -> Published | TwofoldError:
-        """Replay makes no new events: a known one is a duplicate, an unknown one is refused, and nothing is written."""
-        ids = [written.event_id]
+    async def _replayed(self, encoded: EncodedEvent) -> Published | TwofoldError:
+        """Answer a replayed event and write nothing: a known event is a duplicate, an unknown one is refused."""
+        ids = [encoded.event_id]
         known = await self._events.known(ids) or await self._event_store.known(ids)
-        if written.event_id not in known:
+        if encoded.event_id not in known:
             return self.refused(UnknownReplay("a replayed event must be known", "replayid"))
-        return self._outcome(written, known[written.event_id])
+        return self._outcome(encoded, compare_digests(known[encoded.event_id], encoded.digest))
 
-    def _outcome(self, written: EncodedEvent | _Entry, result: bytes | TwofoldError | None) -> Published | TwofoldError:
+    def _outcome(self, event: EncodedEvent | _Entry, result: InsertResult) -> Published | TwofoldError:
         if isinstance(result, TwofoldError):
-            return result
-        if result is not None and result != written.digest:
-            what = "this id belongs to another event already: same identity, other content"
-            return self.refused(Conflict(what, "id"))
-        if result is None:
-            return Published(written.event_id, written.given_id, "accepted")
-        self._telemetry.record(DUPLICATES, 1, {"db.collection.name": "events"})
-        return Published(written.event_id, written.given_id, "duplicate")
+            return self.refused(result)
+        if result == "duplicate":
+            self._telemetry.record(DUPLICATES, 1, {"db.collection.name": "events"})
+        return Published(event.event_id, event.given_id, "accepted" if result == "new" else "duplicate")
 
     async def close(self) -> None:
         """Finish what was taken; wait a few seconds for Kafka, and leave the rest to the relay."""
@@ -235,7 +230,7 @@ class Publisher:
 
 @asynccontextmanager
 async def open_publisher(
-    settings: Settings, application: str = "application", telemetry: Telemetry = SILENT
+    settings: PublishSettings, application: str = "application", telemetry: Telemetry = SILENT
 ) -> AsyncIterator[Publisher]:
     """A publisher with its own connections, which closes with the block. Open it after a fork."""
     sender = Sender(settings)

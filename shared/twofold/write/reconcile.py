@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from twofold.mongo.client import Database, Document
-from twofold.settings import Settings
+from twofold.settings import RelaySettings
 from twofold.storage.archive import Archive
 from twofold.storage.checkpoints import Checkpoints
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 
 
 @dataclass(slots=True)
@@ -17,7 +18,7 @@ class Reconciliation:
     """What `reconcile` found in `events`."""
 
     looked_at: int = 0
-    marked: int = 0
+    reopened: int = 0
     """Not in the log: marked again, so that the relay sends them."""
     conflicting: int = 0
     """The log has other content under their ids: marked again too, so that they stay, and are stated."""
@@ -26,7 +27,7 @@ class Reconciliation:
 
 
 async def reconcile(
-    database: Database, settings: Settings, since: datetime, progress: Callable[[int], None] = lambda _: None
+    database: Database, settings: RelaySettings, since: datetime, progress: Callable[[int], None] = lambda _: None
 ) -> Reconciliation:
     """Put the marks back on what was found in the log at `since` (by the server's clock) or later, and isn't there now.
 
@@ -36,7 +37,7 @@ async def reconcile(
     order of `_id`; `progress` hears how many it has looked at. Stopped half-way, it is run again. Raises `Unavailable`
     when MongoDB is away.
     """
-    events, event_store = EventRepository(database), EventStore(database)
+    events, outbox, event_store = EventRepository(database), Outbox(database), EventStore(database)
     retention = timedelta(days=settings.retention_days)
     done, last = Reconciliation(), None
     while piece := await events.after(last, settings.relay_batch):
@@ -49,13 +50,13 @@ async def reconcile(
         in_log = await event_store.known(list(confirmed))
         lost = [event_id for event_id in confirmed if event_id not in in_log]
         conflicting = [event_id for event_id, digest in in_log.items() if digest != confirmed[event_id]]
-        done.marked += await events.mark(lost) if lost else 0
-        done.conflicting += await events.mark(conflicting) if conflicting else 0
+        done.reopened += await outbox.reopen(lost)
+        done.conflicting += await outbox.reopen(conflicting)
         done.looked_at += len(piece)
         progress(done.looked_at)
     done.brought_back = await _bring_back(Archive(database), event_store, since, settings.relay_batch)
-    statements = Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
-    await statements.record_reconciliation({"since": since, **asdict(done)})
+    checkpoints = Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
+    await checkpoints.record_reconciliation({"since": since, **asdict(done)})
     return done
 
 

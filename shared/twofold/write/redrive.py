@@ -6,7 +6,7 @@ from uuid import UUID
 
 from twofold.kafka.sender import Sender
 from twofold.storage.dead_letters import DeadLetters
-from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 
 
 @dataclass(slots=True)
@@ -23,9 +23,9 @@ class RedriveResult:
 class Redrive:
     """Sends dead letters again. Safe twice at once: who changes a letter's state sends it."""
 
-    def __init__(self, letters: DeadLetters, events: EventRepository, sender: Sender) -> None:
+    def __init__(self, letters: DeadLetters, outbox: Outbox, sender: Sender) -> None:
         self._letters = letters
-        self._events = events
+        self._outbox = outbox
         self._sender = sender
 
     async def redrive(
@@ -36,22 +36,22 @@ class Redrive:
         Raises `Unavailable` when MongoDB is away; a letter that is under way by then becomes dead again by itself.
         """
         done = RedriveResult()
-        for position, letter_id in enumerate(ids, start=1):
-            await self._redrive_one(letter_id, by, done)
+        for position, dead_letter_id in enumerate(ids, start=1):
+            await self._redrive_one(dead_letter_id, by, done)
             progress(position)
         return done
 
-    async def _redrive_one(self, letter_id: UUID, by: str, done: RedriveResult) -> None:
-        record = await self._letters.start_redrive(letter_id, by)
+    async def _redrive_one(self, dead_letter_id: UUID, by: str, done: RedriveResult) -> None:
+        record = await self._letters.start_redrive(dead_letter_id, by)
         if record is None:
             done.not_dead += 1
             return
         (outcome,) = await self._sender.send([record])
         if outcome is not None:
-            await self._letters.fail_redrive(letter_id, outcome.detail)
+            await self._letters.fail_redrive(dead_letter_id, outcome.detail)
             done.not_sent += 1
             return
         done.sent += 1
-        letter = await self._letters.get(letter_id)
+        letter = await self._letters.get(dead_letter_id)
         if letter and letter["event_id"]:
-            await self._events.retry([letter["event_id"]])
+            await self._outbox.retry([letter["event_id"]])

@@ -33,11 +33,11 @@ from twofold.observability.metrics import (
     UNRESOLVED,
 )
 from twofold.observability.telemetry import SILENT, Telemetry
-from twofold.settings import Settings
+from twofold.settings import RelaySettings
 from twofold.storage.checkpoints import Checkpoint, Checkpoints
 from twofold.storage.dead_letters import DeadLetter, DeadLetters
 from twofold.storage.event_store import EventStore
-from twofold.storage.events import EventRepository, OutboxEntry
+from twofold.storage.outbox import Outbox, OutboxEntry
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ LONGEST_HOLD = timedelta(hours=1)
 
 @dataclass(slots=True)
 class RelayRun:
-    """What one run did, in events, and the statement that it ended with."""
+    """What one run did, in events, and the checkpoint that it ended with."""
 
     confirmed: int = 0
     conflicting: int = 0
@@ -57,7 +57,7 @@ class RelayRun:
     held: int = 0
     resent: int = 0
     unsent: int = 0
-    statement: Checkpoint | None = None
+    checkpoint: Checkpoint | None = None
 
 
 class Relay:
@@ -71,17 +71,17 @@ class Relay:
         self,
         database: Database,
         sender: Sender,
-        settings: Settings,
+        settings: RelaySettings,
         seconds: Callable[[], float],
         backlog: Callable[[], Awaitable[Backlog]],
         *,
         telemetry: Telemetry = SILENT,
     ) -> None:
         self._database = database
-        self._events = EventRepository(database, timedelta(seconds=settings.relay_back_off_s))
+        self._outbox = Outbox(database, timedelta(seconds=settings.relay_back_off_s))
         self._event_store = EventStore(database)
         self._dead_letters = DeadLetters(database, telemetry)
-        self._statements = Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
+        self._checkpoints = Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
         self._sender = sender
         self._batch = min(settings.relay_batch, settings.send_capacity)
         self._load_bytes = settings.relay_bytes
@@ -102,14 +102,14 @@ class Relay:
     async def run(self) -> RelayRun | None:
         """Work through the due marks until none is left or the budget is spent; None if another relay is at it.
 
-        Ends with a statement. Raises `Unavailable` when MongoDB is away; whatever was done by then is done.
+        Ends with a checkpoint. Raises `Unavailable` when MongoDB is away; whatever was done by then is done.
         """
         async with hold_lock(self._database, "relay", timedelta(seconds=self._budget_s + 30)) as mine:
             return await self._run() if mine else None
 
-    async def last_statement(self) -> Checkpoint | None:
+    async def last_checkpoint(self) -> Checkpoint | None:
         """What the last run stated."""
-        return await self._statements.last()
+        return await self._checkpoints.last()
 
     async def _run(self) -> RelayRun:
         run = RelayRun()
@@ -118,18 +118,18 @@ class Relay:
         more = True
         while more and self._seconds() < until:
             now = await server_time(self._database)
-            due = await self._events.due(now, self._first_look, self._batch)
+            due = await self._outbox.due(now, self._first_look, self._batch)
             if due:
                 to_send = await self._settle(due, now, backlog, run)
                 await self._send_again(to_send, until, run)
             more = len(due) == self._batch and backlog is not None and not run.unsent
-        await self._look_up_letters()
+        await self._look_up_dead_letters()
         await self._dead_letters.expire_redrives()
-        run.statement = await self._statements.record()
-        self._tell(run, run.statement, backlog)
+        run.checkpoint = await self._checkpoints.record()
+        self._tell(run, run.checkpoint, backlog)
         return run
 
-    async def _look_up_letters(self) -> None:
+    async def _look_up_dead_letters(self) -> None:
         """A source may give up on what is in the log already, and has no mark any more that would be looked at."""
         letters = await self._dead_letters.to_look_up(self._batch)
         in_log = await self._event_store.known([letter["event_id"] for letter in letters]) if letters else {}
@@ -143,9 +143,9 @@ class Relay:
             self._telemetry.record(UNRESOLVED, getattr(stated, state), {"twofold.state": state})
         self._telemetry.record(PENDING, stated.pending)
         self._telemetry.record(OLDEST_PENDING, _seconds(stated.at, stated.oldest_pending or stated.at))
-        self._telemetry.record(LOG_REGRESSED, int(stated.set_back))
-        if stated.complete_up_to is not None:
-            self._telemetry.record(COMPLETENESS_DELAY, _seconds(stated.at, stated.complete_up_to))
+        self._telemetry.record(LOG_REGRESSED, int(stated.log_regressed))
+        if stated.low_watermark is not None:
+            self._telemetry.record(COMPLETENESS_DELAY, _seconds(stated.at, stated.low_watermark))
         for partition, lag in (backlog.lag if backlog else {}).items():
             self._telemetry.record(
                 CONSUMER_LAG, lag, self._of_lag | {"messaging.destination.partition.id": str(partition)}
@@ -169,13 +169,13 @@ class Relay:
         confirmed = [mark.event_id for mark in found if in_log[mark.event_id] == mark.digest]
         conflicting = [mark.event_id for mark in found if in_log[mark.event_id] != mark.digest]
         await self._dead_letters.events_stored({event_id: in_log[event_id] for event_id in confirmed})
-        run.confirmed += await self._events.confirm(confirmed, self._retention)
-        run.conflicting += await self._events.give_up(conflicting, "conflicting")
+        run.confirmed += await self._outbox.confirm(confirmed, self._retention)
+        run.conflicting += await self._outbox.stop_retrying(conflicting, "conflicting")
         if missing and backlog is not None:
-            return await self._unburied(missing, now, backlog, run)
+            return await self._still_missing(missing, now, backlog, run)
         return []
 
-    async def _unburied(
+    async def _still_missing(
         self, missing: Sequence[OutboxEntry], now: datetime, backlog: Backlog, run: RelayRun
     ) -> list[UUID]:
         """Give up the dead, and hold what the consumer group may still come to; the rest is to be sent again."""
@@ -186,17 +186,17 @@ class Relay:
             for mark in missing
             if now - mark.sent_at < LONGEST_HOLD and backlog.may_hold(mark.sent_at + self._clock_skew)
         } - buried
-        run.dead += await self._events.give_up(list(buried), "dead")
-        run.held += await self._events.hold(list(held))
+        run.dead += await self._outbox.stop_retrying(list(buried), "dead")
+        run.held += await self._outbox.hold(list(held))
         return [mark.event_id for mark in missing if mark.event_id not in buried | held]
 
     async def _send_again(self, ids: Sequence[UUID], until: float, run: RelayRun) -> None:
         """Send the events, no more of them in memory at a time than `relay_bytes`; end when Kafka goes away."""
-        sizes = await self._events.sizes(ids)
+        sizes = await self._outbox.sizes(ids)
         for some in _pieces([event_id for event_id in ids if event_id in sizes], sizes.__getitem__, self._load_bytes):
-            loaded = await self._events.load(some)
+            loaded = await self._outbox.load(some)
             unreadable = [event_id for event_id, event in loaded.items() if isinstance(event, Rejected)]
-            run.unreadable += await self._events.give_up(unreadable, "unreadable")
+            run.unreadable += await self._outbox.stop_retrying(unreadable, "unreadable")
             events = [event for event_id in some if isinstance(event := loaded.get(event_id), Event)]
             await self._send([(event, encode_kafka(event)) for event in events], run)
             if run.unsent or self._seconds() >= until:
@@ -208,11 +208,11 @@ class Relay:
         No more is sent at once than the sender holds: what it would not take has not been tried.
         """
         for some in _pieces(events, lambda each: each[1].size, self._send_bytes):
-            await self._events.postpone([event.event_id for event, _ in some])
+            await self._outbox.postpone([event.event_id for event, _ in some])
             outcomes = await self._sender.send([record for _, record in some])
             for (event, record), outcome in zip(some, outcomes, strict=True):
                 if isinstance(outcome, Rejected):
-                    await self._bury(event, record, outcome, run)
+                    await self._dead_letter(event, record, outcome, run)
                 elif outcome is not None:
                     run.unsent += 1
                 else:
@@ -220,12 +220,12 @@ class Relay:
             if run.unsent:
                 return
 
-    async def _bury(self, event: Event, record: KafkaRecord, reason: Rejected, run: RelayRun) -> None:
+    async def _dead_letter(self, event: Event, record: KafkaRecord, reason: Rejected, run: RelayRun) -> None:
         """Kafka refuses the record for good: a dead letter, and the run goes on."""
         headers = [(name.replace("ce_", "ce-", 1).encode(), value) for name, value in record.headers]
-        letter = DeadLetter(headers, record.value, reason, None, None, DeliveredEvent(event.document()))
+        letter = DeadLetter(headers, record.value, reason, None, None, DeliveredEvent(event.to_document()))
         await self._dead_letters.keep(letter)
-        run.dead += await self._events.give_up([event.event_id], "dead")
+        run.dead += await self._outbox.stop_retrying([event.event_id], "dead")
 
 
 _Item = TypeVar("_Item")
@@ -249,7 +249,7 @@ def _seconds(now: datetime, then: datetime) -> float:
     return max((now - then).total_seconds(), 0.0)
 
 
-def open_relay(database: Database, sender: Sender, settings: Settings, telemetry: Telemetry = SILENT) -> Relay:
+def open_relay(database: Database, sender: Sender, settings: RelaySettings, telemetry: Telemetry = SILENT) -> Relay:
     """A relay with the real clock, and the consumer group's backlog from Kafka."""
     backlog = partial(asyncio.to_thread, read_backlog, settings)
     return Relay(database, sender, settings, time.monotonic, backlog, telemetry=telemetry)

@@ -3,16 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from twofold.cloudevents.attributes import RawHeaders
 from twofold.cloudevents.decode_kafka import DeliveredEvent, decode_kafka, kafka_coordinates
-from twofold.errors import Conflict, Rejected, TwofoldError, UnknownReplay
+from twofold.errors import Rejected, TwofoldError, UnknownReplay
 from twofold.mongo.client import Database, RawDocument
+from twofold.mongo.insert import InsertResult, compare_digests
 from twofold.observability.metrics import DUPLICATES, STORED
 from twofold.observability.telemetry import SILENT, Telemetry
-from twofold.settings import Settings
+from twofold.settings import GroupCommitSettings
 from twofold.storage.dead_letters import DeadLetter, DeadLetters, undelivered_reason
 from twofold.storage.event_store import EventStore
 from twofold.write.group_commit import GroupCommit
@@ -20,6 +21,7 @@ from twofold.write.group_commit import GroupCommit
 
 class _Entry(NamedTuple):
     event_id: UUID
+    digest: bytes
     document: RawDocument
     body_bytes: int
     """Of the request, which waits with it."""
@@ -42,7 +44,7 @@ class Store:
     def __init__(
         self,
         database: Database,
-        settings: Settings,
+        settings: GroupCommitSettings,
         clock: Callable[[], datetime],
         *,
         telemetry: Telemetry = SILENT,
@@ -51,7 +53,7 @@ class Store:
         self._dead_letters = DeadLetters(database, telemetry)
         self._telemetry = telemetry
         self._clock = clock
-        self._commit: GroupCommit[_Entry, bytes | TwofoldError | None] = GroupCommit(
+        self._commit: GroupCommit[_Entry, InsertResult] = GroupCommit(
             self._write,
             max_items=settings.group_commit_events,
             wait_s=settings.group_commit_wait_ms / 1000,
@@ -73,7 +75,7 @@ class Store:
 
     async def _take(self, headers: RawHeaders, body: bytes) -> str:
         """What became of it: `stored`, `duplicate`, or why it is a dead letter."""
-        await self._commit.turn()
+        await self._commit.yield_to_pending_write()
         received: DeliveredEvent | None = None
         try:
             received = decode_kafka(headers, body)
@@ -86,28 +88,26 @@ class Store:
             return reason.title
         return became
 
-    async def _append(self, received: DeliveredEvent, body_bytes: int) -> str:
-        event_id, digest = received.event_id, received.digest
-        if received.replay_id is not None:
-            there: bytes | TwofoldError | None = (await self._event_store.known([event_id])).get(event_id)
-            if there is None:
+    async def _append(self, delivered: DeliveredEvent, body_bytes: int) -> Literal["stored", "duplicate"]:
+        """Append the event to the log, or check a replayed event against it. Raises the event's error."""
+        if delivered.replay_id is not None:
+            stored = (await self._event_store.known([delivered.event_id])).get(delivered.event_id)
+            if stored is None:
                 raise UnknownReplay("a replayed event must be known", "replayid")
+            result: InsertResult = compare_digests(stored, delivered.digest)
         else:
-            entry = _Entry(event_id, EventStore.encode(received, self._clock()), body_bytes)
-            (there,) = await self._commit.submit([entry])
-        if isinstance(there, TwofoldError):
-            raise there
-        if there is not None and there != digest:
-            raise Conflict("this id belongs to another event in the log: same identity, other content", "id")
-        if there is None:
+            document = EventStore.encode(delivered, self._clock())
+            entry = _Entry(delivered.event_id, delivered.digest, document, body_bytes)
+            (result,) = await self._commit.submit([entry])
+        if isinstance(result, TwofoldError):
+            raise result
+        if result == "new":
             return "stored"
         self._telemetry.record(DUPLICATES, 1, {"db.collection.name": "event_store"})
         return "duplicate"
 
-    async def _write(self, entries: list[_Entry]) -> Sequence[bytes | TwofoldError | None]:
+    async def _write(self, entries: list[_Entry]) -> Sequence[InsertResult]:
         with self._telemetry.committing("event_store", len(entries)):
-            there = await self._event_store.append(
-                [entry.document for entry in entries], [entry.event_id for entry in entries]
-            )
-        self._telemetry.record(STORED, there.count(None))
-        return there
+            results = await self._event_store.append(entries)
+        self._telemetry.record(STORED, results.count("new"))
+        return results

@@ -382,7 +382,7 @@ class TestReplay:
         self, publisher: Publisher, database: Database, known_in: str
     ) -> None:
         event = an_event()
-        await database[known_in].insert_one(event.document())
+        await database[known_in].insert_one(event.to_document())
         (outcome,) = await publisher.publish([IncomingEvent.of(event, replay_id="r-1")])
         assert isinstance(outcome, Published)
         assert outcome.status == "duplicate"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.helpers import an_event, some_events
 from tests.strategies import events
 from twofold.event.model import Event
-from twofold.read.export import COLUMNS, FORMULA, PIECE_BYTES, ExportItem, Format, escape_formulas, encode_export
+from twofold.read.export import COLUMNS, FORMULA, PIECE_BYTES, ExportItem, Format, encode_export, escape_formulas
 from twofold.read.models import EventOut, UnreadableEvent
 
 pytestmark = pytest.mark.guarantee("R35")
@@ -23,7 +23,7 @@ NOW = datetime(2026, 7, 1, tzinfo=UTC)
 
 
 def shown(event: Event) -> EventOut:
-    return EventOut.of_plain(event.document() | {"stored_at": NOW})
+    return EventOut.of_plain(event.to_document() | {"stored_at": NOW})
 
 
 async def exported(items: Sequence[ExportItem], form: Format) -> str:

@@ -58,28 +58,28 @@ def relay(database: Database, sender: Sender, settings: Settings) -> Relay:
 
 
 async def ran(relay: Relay) -> RelayRun | None:
-    """What a run did, without the statement that it ended with: that has tests of its own."""
+    """What a run did, without the checkpoint that it ended with: that has tests of its own."""
     run = await relay.run()
-    return run and replace(run, statement=None)
+    return run and replace(run, checkpoint=None)
 
 
 async def publish(database: Database, events: Iterable[Event]) -> None:
     """Put the events into `events` as `publish` does."""
     listed = list(events)
-    documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in listed]
+    documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in listed]
     await EventRepository(database).insert(documents, [event.event_id for event in listed])
 
 
 async def log(database: Database, events: Iterable[Event]) -> None:
     """Put the events into `event_store` as `store` does."""
     listed = list(events)
-    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in listed]
+    documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in listed]
     await EventStore(database).append(documents, [event.event_id for event in listed])
 
 
 async def bury(database: Database, event: Event) -> None:
     headers, body = delivered(event)
-    letter = DeadLetter(headers, body, Conflict("other content"), 0, 0, DeliveredEvent(event.document()))
+    letter = DeadLetter(headers, body, Conflict("other content"), 0, 0, DeliveredEvent(event.to_document()))
     await DeadLetters(database).keep(letter)
 
 
@@ -131,7 +131,7 @@ class TestConfirmed:
         event = an_event()
         await publish(database, [event])
         async with listened(settings) as (own, commands):
-            assert await EventRepository(own).confirm([event.event_id], timedelta(days=3)) == 1
+            assert await Outbox(own).confirm([event.event_id], timedelta(days=3)) == 1
         (update,) = [sent.command for sent in commands.sent if sent.command_name == "update"]
         stages = update["updates"][0]["u"]
         assert stages[0] == {"$set": {"expires_at": {"$add": ["$$NOW", 3 * 86_400_000]}}}
@@ -396,8 +396,8 @@ class TestSentAgain:
             large.event_id,
         )
         assert (await document(database, large))["outbox"]["state"] == "dead"
-        again = DeadLetter(*delivered(large), Conflict("other content"), 0, 0, DeliveredEvent(large.document()))
-        assert again.letter_id == letter["_id"], "wherever the event fails, it is the same letter"
+        again = DeadLetter(*delivered(large), Conflict("other content"), 0, 0, DeliveredEvent(large.to_document()))
+        assert again.dead_letter_id == letter["_id"], "wherever the event fails, it is the same letter"
 
 
 @pytest.mark.guarantee("G1", "R9")

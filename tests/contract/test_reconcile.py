@@ -33,14 +33,14 @@ def settings(settings: Settings) -> Settings:
 
 
 async def log(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in events]
+    documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in events]
     await EventStore(database).append(documents, [event.event_id for event in events])
 
 
 async def confirmed(database: Database, number: int) -> list[Event]:
     """New events, in `events` and in the log, whose clocks have started."""
     events, repository = some_events(number), EventRepository(database)
-    documents = [EventRepository.encode(event.document(), datetime.now(UTC)) for event in events]
+    documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in events]
     await repository.insert(documents, [event.event_id for event in events])
     await log(database, events)
     await repository.confirm([event.event_id for event in events], DAY)
@@ -57,15 +57,15 @@ async def marked(database: Database) -> int:
 
 
 async def test_what_the_log_lacks_is_marked_and_expires_no_more(database: Database, settings: Settings) -> None:
-    """And what it has is let alone. What it did is written down among the statements."""
+    """And what it has is let alone. What it did is written down among the checkpoints."""
     events = await confirmed(database, 20)
     await lose(database, events[15:])
     since = datetime.now(UTC) - DAY
     assert await reconcile(database, settings, since) == Reconciliation(looked_at=20, marked=5)
     assert await marked(database) == 5
     assert await database["events"].count_documents({"expires_at": {"$exists": True}}) == 15
-    (line,) = [found async for found in database["statements"].find()]
-    assert (line["kind"], line["looked_at"], line["marked"]) == ("reconciliation", 20, 5)
+    (line,) = [found async for found in database["checkpoints"].find()]
+    assert (line["kind"], line["looked_at"], line["reopened"]) == ("reconciliation", 20, 5)
 
 
 async def test_what_was_accepted_before_the_backup_and_logged_after_it_is_marked_too(
@@ -74,7 +74,7 @@ async def test_what_was_accepted_before_the_backup_and_logged_after_it_is_marked
     """Kafka was away while the backup was made."""
     events, repository = some_events(3), EventRepository(database)
     ids = [event.event_id for event in events]
-    await repository.insert([EventRepository.encode(event.document(), datetime.now(UTC)) for event in events], ids)
+    await repository.insert([EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in events], ids)
     await asyncio.sleep(2.1)  # `seq` has seconds
     backup = await server_time(database)
     await log(database, events)
@@ -90,7 +90,7 @@ async def test_what_was_in_the_log_before_the_backup_is_not_asked_for(database: 
     assert await reconcile(database, settings, later) == Reconciliation(looked_at=3)
 
 
-async def test_the_relay_then_refills_the_log_and_the_statements_show_it(
+async def test_the_relay_then_refills_the_log_and_the_checkpoints_show_it(
     database: Database, settings: Settings
 ) -> None:
     """Set back; then pending; then complete."""
@@ -105,13 +105,13 @@ async def test_the_relay_then_refills_the_log_and_the_statements_show_it(
     await lose(database, events[5:])
     run = await relay.run()
     assert run is not None
-    assert run.statement is not None
-    assert run.statement.set_back
+    assert run.checkpoint is not None
+    assert run.checkpoint.log_regressed
     await reconcile(database, settings, datetime.now(UTC) - DAY)
     run = await relay.run()
     assert run is not None
-    assert run.statement is not None
-    assert (run.resent, run.statement.set_back, run.statement.pending) == (15, False, 15)
+    assert run.checkpoint is not None
+    assert (run.resent, run.checkpoint.log_regressed, run.checkpoint.pending) == (15, False, 15)
     await log(database, events[5:])  # as `store` does with what was sent
     await database["events"].update_many(
         {"outbox": {"$exists": True}}, {"$set": {"outbox.next_try": datetime.now(UTC) - DAY}}
@@ -119,9 +119,9 @@ async def test_the_relay_then_refills_the_log_and_the_statements_show_it(
     run = await relay.run()
     await asyncio.to_thread(sender.close, 0.0)
     assert run is not None
-    assert run.statement is not None
-    assert (run.confirmed, run.statement.pending) == (15, 0)
-    assert run.statement.complete_up_to is not None
+    assert run.checkpoint is not None
+    assert (run.confirmed, run.checkpoint.pending) == (15, 0)
+    assert run.checkpoint.low_watermark is not None
 
 
 async def test_stopped_half_way_it_is_run_again(database: Database, settings: Settings) -> None:
@@ -137,7 +137,7 @@ async def test_stopped_half_way_it_is_run_again(database: Database, settings: Se
     with pytest.raises(InterruptedError):
         await reconcile(database, settings, since, stop)
     assert await marked(database) == 14
-    assert await database["statements"].count_documents({}) == 0, "and the log isn't trusted yet"
+    assert await database["checkpoints"].count_documents({}) == 0, "and the log isn't trusted yet"
     assert await reconcile(database, settings, since) == Reconciliation(looked_at=30, marked=16)
     assert await marked(database) == 30
 

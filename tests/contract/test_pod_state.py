@@ -51,7 +51,7 @@ async def test_the_wait_for_one_that_is_there_but_not_listed_grows(database: Dat
     for _ in range(9):
         await pods.postpone(sent.uid)
         now = await server_time(database)
-        document = await database["seen_pods"].find_one({"_id": sent.uid})
+        document = await database["pod_state"].find_one({"_id": sent.uid})
         assert document is not None
         waits.append(round((document["next_look"] - now) / timedelta(minutes=1)))
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]

@@ -84,8 +84,8 @@ async def both(database: Database, settings: Settings, events: list[Event]) -> d
     """Put `events` into both collections; a reader of each."""
     repository, log, now = EventRepository(database), EventStore(database), datetime.now(UTC)
     ids = [event.event_id for event in events]
-    await repository.insert([repository.encode(event.document(), now) for event in events], ids)
-    await log.append([log.encode(DeliveredEvent(event.document()), now) for event in events], ids)
+    await repository.insert([repository.encode(event.to_document(), now) for event in events], ids)
+    await log.append([log.encode(DeliveredEvent(event.to_document()), now) for event in events], ids)
     return {"events": repository.reader(settings), "event_store": log.reader(settings)}
 
 
@@ -205,7 +205,7 @@ class TestPages:
             while not done.is_set():
                 around = [MONDAY, MONDAY + timedelta(seconds=rng.randrange(-9, 9)), datetime.now(UTC)]
                 more = [an_event(event_type="a", timestamp=time) for time in around]
-                documents = [repository.encode(event.document(), datetime.now(UTC)) for event in more]
+                documents = [repository.encode(event.to_document(), datetime.now(UTC)) for event in more]
                 await repository.insert(documents, [event.event_id for event in more])
 
         inserting = asyncio.create_task(insert())
@@ -350,7 +350,7 @@ class TestBytes:
         events = many(10, payload={"text": "x" * 1000})
         for size, pages in ((1, 10), (3000, 4), (10**6, 1)):
             own = settings.model_copy(update={"page_bytes": size})
-            reader = EventRepository(database).reader(own)
+            reader = EventReader(database["events"], own)
             if size == 1:
                 await both(database, own, events)
             page, seen = await reader.page(Filter(limit=1000)), 1
@@ -396,9 +396,9 @@ async def test_how_much_others_have_is_not_to_be_felt(settings: Settings, asked:
     async with listened(settings) as (database, commands):
         readers, statistics = (
             await both(database, settings, own + others),
-            EventRepository(database).statistics(settings),
+            EventStatistics(database["events"], settings),
         )
-        query = Query(readers["events"], statistics, EventRepository(database).live(settings))
+        query = Query(readers["events"], statistics, LiveEvents(database["events"], settings))
         for operation, parameters in (
             (operations.page, Filter.model_validate(asked | {"user": "ann"})),
             (operations.statistics, Ranged.model_validate(asked | range_ | {"user": "ann"})),

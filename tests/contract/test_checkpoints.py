@@ -1,4 +1,4 @@
-"""Statements of completeness on the real server: never more than is true."""
+"""Checkpoints of completeness on the real server: never more than is true."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def statements(database: Database) -> Checkpoints:
+def checkpoints(database: Database) -> Checkpoints:
     return Checkpoints(database, LONGEST_INSERT)
 
 
@@ -43,62 +43,64 @@ async def mark(database: Database, state: str, seconds_ago: int = 0) -> datetime
     """Put an event into `events` with a mark of that state, accepted that long ago by the server's clock."""
     accepted = Timestamp(int((await server_time(database)).timestamp()) - seconds_ago, 1)
     event = an_event()
-    await database["events"].insert_one({**event.document(), "seq": accepted, "outbox": {"state": state, "tries": 0}})
+    await database["events"].insert_one(
+        {**event.to_document(), "seq": accepted, "outbox": {"state": state, "tries": 0}}
+    )
     return accepted.as_datetime()
 
 
 async def log(database: Database, events: Iterable[Event]) -> None:
     listed = list(events)
-    documents = [EventStore.encode(DeliveredEvent(event.document()), datetime.now(UTC)) for event in listed]
+    documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in listed]
     await EventStore(database).append(documents, [event.event_id for event in listed])
 
 
 class TestCompleteUpTo:
     @pytest.mark.parametrize("state", ["new", "pending"])
     async def test_it_is_never_beyond_the_oldest_pending_event(
-        self, statements: Checkpoints, database: Database, state: str
+        self, checkpoints: Checkpoints, database: Database, state: str
     ) -> None:
         """However long it has been waiting, and however much came after it."""
         oldest = await mark(database, state, seconds_ago=1000)
         await mark(database, "new", seconds_ago=500)
         await mark(database, "pending", seconds_ago=600)
-        stated = await statements.find_out()
-        assert stated.complete_up_to == stated.oldest_pending == oldest
+        stated = await checkpoints.find_out()
+        assert stated.low_watermark == stated.oldest_pending == oldest
 
     async def test_without_pending_events_it_follows_the_servers_time(
-        self, statements: Checkpoints, database: Database
+        self, checkpoints: Checkpoints, database: Database
     ) -> None:
         before = await server_time(database)
-        stated = await statements.find_out()
-        assert stated.complete_up_to is not None
-        assert before - timedelta(seconds=8) < stated.complete_up_to < stated.at - LONGEST_INSERT
+        stated = await checkpoints.find_out()
+        assert stated.low_watermark is not None
+        assert before - timedelta(seconds=8) < stated.low_watermark < stated.at - LONGEST_INSERT
         assert before <= stated.at <= await server_time(database)
         assert stated.oldest_pending is None
 
     async def test_it_stays_below_what_an_insert_under_way_may_add(
-        self, statements: Checkpoints, database: Database
+        self, checkpoints: Checkpoints, database: Database
     ) -> None:
         """An event gets its `seq` before it can be seen: what is stated meanwhile must not speak of its moment."""
         event = an_event()
         async with database.client.start_session() as session:
             await session.start_transaction()
             await database["events"].insert_one(
-                EventRepository.encode(event.document(), datetime.now(UTC)), session=session
+                EventRepository.encode(event.to_document(), datetime.now(UTC)), session=session
             )
             await asyncio.sleep(1.5)
-            stated = await statements.find_out()
+            stated = await checkpoints.find_out()
             await session.commit_transaction()
         document = await database["events"].find_one({"_id": event.event_id})
         assert document is not None
         assert stated.pending == 0, "it could not be seen then"
-        assert stated.complete_up_to is not None
-        assert stated.complete_up_to < document["seq"].as_datetime()
+        assert stated.low_watermark is not None
+        assert stated.low_watermark < document["seq"].as_datetime()
 
     @pytest.mark.parametrize(("before", "after"), [("dead", "pending"), ("pending", "dead")])
     async def test_a_mark_that_changes_its_state_meanwhile_is_said_to_be_in_the_first(
         self, settings: Settings, database: Database, before: str, after: str
     ) -> None:
-        """A letter is redriven, or an event given up, between two of the statement's reads."""
+        """A letter is redriven, or an event given up, between two of the checkpoint's reads."""
         accepted = await mark(database, before, seconds_ago=1000)
 
         async def change() -> None:
@@ -106,31 +108,31 @@ class TestCompleteUpTo:
 
         stated = await stated_while(settings, database, "aggregate", "events", change)
         assert (stated.dead, stated.pending) == ((1, 0) if before == "dead" else (0, 1))
-        assert stated.complete_up_to is not None
-        assert stated.dead or stated.complete_up_to <= accepted
+        assert stated.low_watermark is not None
+        assert stated.dead or stated.low_watermark <= accepted
 
     async def test_a_reconciliation_that_ends_meanwhile_does_not_end_its_caution(
         self, settings: Settings, database: Database
     ) -> None:
-        """The last marks of `reconcile`, and its entry, come while a statement is made of a log that was set back."""
+        """The last marks of `reconcile`, and its entry, come while a checkpoint is made of a log that was set back."""
         await log(database, [an_event()])
-        statements = Checkpoints(database, LONGEST_INSERT)
-        await statements.record()
+        checkpoints = Checkpoints(database, LONGEST_INSERT)
+        await checkpoints.record()
         await database["event_store"].delete_many({})
         await mark(database, "dead", seconds_ago=1000)
 
         async def end() -> None:
             await database["events"].update_one({}, {"$set": {"outbox.state": "pending"}})
-            await statements.record_reconciliation({})
+            await checkpoints.record_reconciliation({})
 
-        stated = await stated_while(settings, database, "find", "statements", end)
-        assert (stated.set_back, stated.complete_up_to) == (True, None)
-        again = await statements.find_out()
-        assert (again.set_back, again.complete_up_to) == (False, again.oldest_pending)
+        stated = await stated_while(settings, database, "find", "checkpoints", end)
+        assert (stated.log_regressed, stated.low_watermark) == (True, None)
+        again = await checkpoints.find_out()
+        assert (again.log_regressed, again.low_watermark) == (False, again.oldest_pending)
 
     @pytest.mark.parametrize("off", [HOUR, -HOUR], ids=["ahead", "behind"])
     async def test_a_publishers_clock_changes_nothing(
-        self, statements: Checkpoints, database: Database, settings: Settings, off: timedelta
+        self, checkpoints: Checkpoints, database: Database, settings: Settings, off: timedelta
     ) -> None:
         """Not when an event was accepted, and not how far the log is complete."""
         publisher = Publisher(
@@ -143,12 +145,12 @@ class TestCompleteUpTo:
         before = await server_time(database)
         await publisher.publish_event("order.created", {}, source="/shop")
         await publisher.close()
-        stated = await statements.find_out()
+        stated = await checkpoints.find_out()
         assert stated.pending == 1
         assert stated.oldest_pending is not None
         assert abs(stated.oldest_pending - before) < timedelta(seconds=3)
-        assert stated.complete_up_to is not None
-        assert before - timedelta(seconds=8) < stated.complete_up_to <= stated.oldest_pending
+        assert stated.low_watermark is not None
+        assert before - timedelta(seconds=8) < stated.low_watermark <= stated.oldest_pending
 
     @pytest.mark.parametrize("off_s", [3600, -3600], ids=["ahead", "behind"])
     async def test_the_clock_of_who_states_it_changes_nothing(
@@ -159,7 +161,7 @@ class TestCompleteUpTo:
         stated = await asyncio.to_thread(status_by_a_clock_that_is_off, settings, off_s)
         at = datetime.fromisoformat(stated["at"])
         assert before <= at <= await server_time(database)
-        assert before - timedelta(seconds=8) < datetime.fromisoformat(stated["complete_up_to"]) < at - LONGEST_INSERT
+        assert before - timedelta(seconds=8) < datetime.fromisoformat(stated["low_watermark"]) < at - LONGEST_INSERT
 
 
 async def stated_while(
@@ -208,87 +210,89 @@ def status_by_a_clock_that_is_off(settings: Settings, off_s: int) -> Any:
 
 
 class TestCounts:
-    async def test_each_state_is_counted_as_its_own(self, statements: Checkpoints, database: Database) -> None:
+    async def test_each_state_is_counted_as_its_own(self, checkpoints: Checkpoints, database: Database) -> None:
         """Those that are given up hold nothing back, but are never left unsaid."""
         states = {"new": 5, "pending": 4, "dead": 3, "conflicting": 2, "unreadable": 1}
         for state, number in states.items():
             for _ in range(number):
                 await mark(database, state, seconds_ago=1000 if state == "dead" else 0)
-        stated = await statements.find_out()
+        stated = await checkpoints.find_out()
         assert (stated.pending, stated.dead, stated.conflicting, stated.unreadable) == (9, 3, 2, 1)
         assert stated.oldest_pending is not None
         assert stated.oldest_pending > stated.at - timedelta(seconds=60)
 
     async def test_no_more_is_counted_than_there_is_time_for(self, database: Database) -> None:
-        """However large the backlog: without a bound, it would leave no statement at all."""
+        """However large the backlog: without a bound, it would leave no checkpoint at all."""
         for state in ("new", "new", "pending", "pending", "dead", "dead", "dead", "dead"):
             await mark(database, state)
         await log(database, some_events(5))
         stated = await Checkpoints(database, LONGEST_INSERT, counted_up_to=3).find_out()
         assert (stated.pending, stated.dead, stated.conflicting, stated.stored) == (3, 3, 0, 3)
 
-    async def test_stored_are_those_since_the_last_statement(self, statements: Checkpoints, database: Database) -> None:
+    async def test_stored_are_those_since_the_last_checkpoint(
+        self, checkpoints: Checkpoints, database: Database
+    ) -> None:
         await log(database, some_events(3))
-        assert (await statements.record()).stored == 3
-        assert (await statements.record()).stored == 0
+        assert (await checkpoints.record()).stored == 3
+        assert (await checkpoints.record()).stored == 0
         await log(database, some_events(2))
-        assert (await statements.find_out()).stored == 2
-        assert (await statements.record()).stored == 2
+        assert (await checkpoints.find_out()).stored == 2
+        assert (await checkpoints.record()).stored == 2
 
 
 @pytest.mark.guarantee("R9")
 class TestSetBack:
     async def test_nothing_is_stated_of_a_log_that_lacks_what_it_had_until_it_is_compared(
-        self, statements: Checkpoints, database: Database, settings: Settings
+        self, checkpoints: Checkpoints, database: Database, settings: Settings
     ) -> None:
         """Somebody restored a backup, whose marks are long gone: then `reconcile` finds what is missing."""
         await log(database, some_events(3))
         last = an_event()
         await log(database, [last])
         await EventRepository(database).insert(
-            [EventRepository.encode(last.document(), datetime.now(UTC))], [last.event_id]
+            [EventRepository.encode(last.to_document(), datetime.now(UTC))], [last.event_id]
         )
-        await EventRepository(database).confirm([last.event_id], timedelta(days=1))
-        assert not (await statements.record()).set_back
+        await Outbox(database).confirm([last.event_id], timedelta(days=1))
+        assert not (await checkpoints.record()).log_regressed
         await database["event_store"].delete_one({"_id": last.event_id})
         for _ in range(2):
-            stated = await statements.record()
-            assert (stated.set_back, stated.complete_up_to) == (True, None)
+            stated = await checkpoints.record()
+            assert (stated.log_regressed, stated.low_watermark) == (True, None)
         await log(database, some_events(2))
-        assert (await statements.record()).complete_up_to is None, "what came later doesn't fill the gap"
+        assert (await checkpoints.record()).low_watermark is None, "what came later doesn't fill the gap"
         await reconcile(database, settings, datetime.now(UTC) - HOUR)
-        pending = await statements.record()
-        assert (pending.set_back, pending.pending) == (False, 1)
+        pending = await checkpoints.record()
+        assert (pending.log_regressed, pending.pending) == (False, 1)
         await log(database, [last])
-        await EventRepository(database).confirm([last.event_id], timedelta(days=1))
-        complete = await statements.record()
-        assert (complete.set_back, complete.pending) == (False, 0)
-        assert complete.complete_up_to is not None
+        await Outbox(database).confirm([last.event_id], timedelta(days=1))
+        complete = await checkpoints.record()
+        assert (complete.log_regressed, complete.pending) == (False, 0)
+        assert complete.low_watermark is not None
 
 
 class TestKept:
-    async def test_each_is_added_and_none_is_changed(self, statements: Checkpoints, database: Database) -> None:
+    async def test_each_is_added_and_none_is_changed(self, checkpoints: Checkpoints, database: Database) -> None:
         async def kept() -> list[Document]:
-            return [document async for document in database["statements"].find().sort("seq", 1)]
+            return [document async for document in database["checkpoints"].find().sort("seq", 1)]
 
-        assert await statements.last() is None
-        first = await statements.record()
+        assert await checkpoints.last() is None
+        first = await checkpoints.record()
         before = await kept()
         await mark(database, "new")
-        second = await statements.record()
+        second = await checkpoints.record()
         assert (await kept())[:1] == before
-        assert await statements.list(10) == [second, first]
-        assert await statements.last() == second
+        assert await checkpoints.list(10) == [second, first]
+        assert await checkpoints.last() == second
 
-    async def test_finding_out_writes_nothing(self, statements: Checkpoints, database: Database) -> None:
-        await statements.find_out()
-        assert await database["statements"].count_documents({}) == 0
+    async def test_finding_out_writes_nothing(self, checkpoints: Checkpoints, database: Database) -> None:
+        await checkpoints.find_out()
+        assert await database["checkpoints"].count_documents({}) == 0
 
     @pytest.mark.parametrize("function", ["relay", "operator"])
     def test_the_server_refuses_to_change_them(self, stack: Stack, function: str) -> None:
         """To those who may add to them."""
         with MongoClient[Document](stack.function_environment(function)["MONGODB_URI"]) as client:
-            kept = client[stack.database]["statements"]
+            kept = client[stack.database]["checkpoints"]
             for change in (lambda: kept.update_many({}, {"$set": {"dead": 0}}), lambda: kept.delete_many({})):
                 with pytest.raises(OperationFailure) as refused:
                     change()

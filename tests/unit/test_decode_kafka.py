@@ -11,7 +11,7 @@ from tests.carried import SINK, FakeRecord, Request, raw, same, text, through_ka
 from tests.helpers import Raw, an_event, delivered
 from tests.strategies import Attributes, attributes, events, payloads, read, texts
 from twofold.cloudevents.attributes import content_fields, pop_internal_attributes, read_headers
-from twofold.cloudevents.decode_kafka import _raw_value, _vouched_document, decode_kafka, kafka_coordinates
+from twofold.cloudevents.decode_kafka import _raw_value, _verified_document, decode_kafka, kafka_coordinates
 from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.errors import DigestMismatch, Malformed, Rejected
 from twofold.event.digest import compute_digest
@@ -188,7 +188,7 @@ def test_what_publish_sends_is_not_checked_twice() -> None:
         own = pop_internal_attributes(attributes | {"datacontenttype": content_type})
         del attributes["digest"]
         attributes["datacontenttype"] = content_type
-        document = _vouched_document(attributes, own, body)
+        document = _verified_document(attributes, own, body)
         assert (document is None) == (event.aggregate_id == "a  b")
     exponent = an_event(payload={"a": 1e-05})
     assert same(decode_kafka(*delivered(exponent)).event, exponent)

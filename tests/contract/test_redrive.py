@@ -57,13 +57,13 @@ def relay(database: Database, sender: Sender, settings: Settings) -> Relay:
 
 async def bury(letters: DeadLetters, event: Event) -> DeadLetter:
     """A sound event among the dead letters: whatever was wrong has been mended."""
-    letter = DeadLetter(*delivered(event), Conflict("other content"), 0, 0, DeliveredEvent(event.document()))
+    letter = DeadLetter(*delivered(event), Conflict("other content"), 0, 0, DeliveredEvent(event.to_document()))
     await letters.keep(letter)
     return letter
 
 
 async def shown(letters: DeadLetters, letter: DeadLetter) -> Document:
-    document = await letters.get(letter.letter_id)
+    document = await letters.get(letter.dead_letter_id)
     assert document is not None
     return document
 
@@ -90,7 +90,7 @@ async def test_a_letter_goes_through_kafka_into_the_log(
     """Dead, redriving, stored: to the topic that `store` reads, in the form that it knows; each step has its line."""
     event = an_event()
     letter = await bury(letters, event)
-    assert await redrive.redrive([letter.letter_id], "Ada") == RedriveResult(sent=1)
+    assert await redrive.redrive([letter.dead_letter_id], "Ada") == RedriveResult(sent=1)
     assert (await shown(letters, letter))["state"] == "redriving"
     await store.take(*await asyncio.to_thread(next_delivery, settings))
     assert await EventStore(database).get(event.event_id) == event
@@ -105,7 +105,7 @@ async def test_one_that_fails_again_is_the_same_letter_with_its_history(
     event = an_event()
     await store.take(*delivered(event))
     letter = await bury(letters, altered(event))
-    await redrive.redrive([letter.letter_id], "Ada")
+    await redrive.redrive([letter.dead_letter_id], "Ada")
     await store.take(*await asyncio.to_thread(next_delivery, settings))
     kept = await shown(letters, letter)
     assert (kept["state"], kept["times"]) == ("dead", 2)
@@ -124,7 +124,7 @@ async def test_raw_poison_comes_back_as_the_same_letter(
     await store.take(*await asyncio.to_thread(next_delivery, settings))
     (after,) = [found async for found in database["dead_letters"].find()]
     assert (after["_id"], after["state"], after["times"]) == (before["_id"], "dead", 2)
-    for name in ("body", "headers", "log", "reason", "first_at"):
+    for name in ("body", "headers", "kafka", "reason", "first_at"):
         assert after[name] == before[name]
 
 
@@ -133,7 +133,7 @@ async def test_two_redrives_at_once_send_it_once(
 ) -> None:
     letter = await bury(letters, an_event())
     redrives = [Redrive(DeadLetters(database), EventRepository(database), sender) for _ in range(5)]
-    done = await asyncio.gather(*(each.redrive([letter.letter_id], "Ada") for each in redrives))
+    done = await asyncio.gather(*(each.redrive([letter.dead_letter_id], "Ada") for each in redrives))
     assert (sum(each.sent for each in done), sum(each.not_dead for each in done)) == (1, 4)
     assert sum((await asyncio.to_thread(read_backlog, settings)).lag.values()) == 1
 
@@ -143,7 +143,7 @@ async def test_one_that_dies_half_way_leaves_a_letter_that_is_dead_again_in_time
 ) -> None:
     """Killed between changing the letter's state and sending it. Before its time, it stays as it is."""
     letter = await bury(letters, an_event())
-    assert await letters.start_redrive(letter.letter_id, "Ada") is not None
+    assert await letters.start_redrive(letter.dead_letter_id, "Ada") is not None
     await relay.run()
     assert (await shown(letters, letter))["state"] == "redriving"
     long_ago = datetime.now(UTC) - REDRIVE_WITHIN - timedelta(minutes=1)
@@ -158,7 +158,7 @@ async def test_without_kafka_a_letter_is_dead_as_before(
 ) -> None:
     sender = Sender(without_kafka(settings))
     letter = await bury(letters, an_event())
-    done = await Redrive(letters, EventRepository(database), sender).redrive([letter.letter_id], "Ada")
+    done = await Redrive(letters, EventRepository(database), sender).redrive([letter.dead_letter_id], "Ada")
     await asyncio.to_thread(sender.close, 0.0)
     assert done == RedriveResult(not_sent=1)
     assert (await shown(letters, letter))["state"] == "dead"
@@ -168,7 +168,7 @@ async def test_without_kafka_a_letter_is_dead_as_before(
 async def test_many_are_redriven_and_the_progress_is_told(letters: DeadLetters, redrive: Redrive) -> None:
     """One that is no letter at all is counted, and stops nothing."""
     buried = [await bury(letters, an_event()) for _ in range(3)]
-    ids = [letter.letter_id for letter in buried]
+    ids = [letter.dead_letter_id for letter in buried]
     heard: list[int] = []
     assert await redrive.redrive([ids[0], an_event().event_id, *ids[1:]], "Ada", heard.append) == RedriveResult(3, 1)
     assert heard == [1, 2, 3, 4]
@@ -177,13 +177,13 @@ async def test_many_are_redriven_and_the_progress_is_told(letters: DeadLetters, 
 async def test_discarding_names_who_and_why_and_removes_nothing(letters: DeadLetters, redrive: Redrive) -> None:
     letter = await bury(letters, an_event())
     before = await shown(letters, letter)
-    assert await letters.discard(letter.letter_id, "Ada", "a $test of $$ROOT")
+    assert await letters.discard(letter.dead_letter_id, "Ada", "a $test of $$ROOT")
     kept = await shown(letters, letter)
     assert (kept["state"], kept["body"], kept["headers"]) == ("discarded", before["body"], before["headers"])
     (line,) = kept["history"]
     assert (line["what"], line["by"], line["why"]) == ("discarded", "Ada", "a $test of $$ROOT")
-    assert not await letters.discard(letter.letter_id, "Bob", "once more")
-    assert await redrive.redrive([letter.letter_id], "Bob") == RedriveResult(not_dead=1)
+    assert not await letters.discard(letter.dead_letter_id, "Bob", "once more")
+    assert await redrive.redrive([letter.dead_letter_id], "Bob") == RedriveResult(not_dead=1)
 
 
 @pytest.mark.guarantee("G5")
@@ -193,11 +193,11 @@ async def test_the_mark_of_a_redriven_event_is_tried_again(
     """It was given up as dead; once the log has it, its mark goes and its clock starts."""
     event = an_event()
     await EventRepository(database).insert(
-        [EventRepository.encode(event.document(), datetime.now(UTC))], [event.event_id]
+        [EventRepository.encode(event.to_document(), datetime.now(UTC))], [event.event_id]
     )
     letter = await bury(DeadLetters(database), event)
     assert (await relay.run()) is not None
-    await redrive.redrive([letter.letter_id], "Ada")
+    await redrive.redrive([letter.dead_letter_id], "Ada")
     await store.take(*await asyncio.to_thread(next_delivery, settings))
     await database["events"].update_one({}, {"$set": {"outbox.next_try": datetime.now(UTC) - timedelta(minutes=1)}})
     run = await relay.run()
@@ -215,12 +215,12 @@ async def test_one_that_counted_as_lost_and_then_comes_is_stored(
     """Its record waited in Kafka for longer than a redrive may take."""
     event = an_event()
     letter = await bury(letters, event)
-    await letters.start_redrive(letter.letter_id, "Ada")
+    await letters.start_redrive(letter.dead_letter_id, "Ada")
     long_ago = datetime.now(UTC) - REDRIVE_WITHIN - timedelta(minutes=1)
     await database["dead_letters"].update_one({}, {"$set": {"history.0.at": long_ago}})
     await relay.run()
     assert (await shown(letters, letter))["state"] == "dead"
-    await store.take(*delivered(event, redriveof=str(letter.letter_id)))
+    await store.take(*delivered(event, redriveof=str(letter.dead_letter_id)))
     assert (await shown(letters, letter))["state"] == "stored"
     assert await lines(letters, letter) == ["redriven", "lost on its way", "stored"]
 
@@ -251,7 +251,7 @@ class TestNamed:
 
     async def test_another_event_that_names_a_letter_does_not_end_it(self, letters: DeadLetters, store: Store) -> None:
         letter = await bury(letters, an_event())
-        await store.take(*delivered(an_event(), redriveof=str(letter.letter_id)))
+        await store.take(*delivered(an_event(), redriveof=str(letter.dead_letter_id)))
         assert (await shown(letters, letter))["state"] == "dead"
 
 
@@ -264,7 +264,7 @@ class TestUndelivered:
     ) -> None:
         event = an_event()
         await EventRepository(database).insert(
-            [EventRepository.encode(event.document(), datetime.now(UTC))], [event.event_id]
+            [EventRepository.encode(event.to_document(), datetime.now(UTC))], [event.event_id]
         )
         await keep_undelivered(letters, *delivered(event, knativeerrorcode="503", knativeerrordest="http://store"))
         run = await relay.run()
@@ -324,10 +324,10 @@ class TestUndelivered:
     async def test_one_that_then_fails_for_a_reason_of_its_own_is_dead_for_that(
         self, letters: DeadLetters, relay: Relay, store: Store, database: Database
     ) -> None:
-        """The relay would send it again and again, and no statement would count it."""
+        """The relay would send it again and again, and no checkpoint would count it."""
         event = an_event()
         await EventRepository(database).insert(
-            [EventRepository.encode(event.document(), datetime.now(UTC))], [event.event_id]
+            [EventRepository.encode(event.to_document(), datetime.now(UTC))], [event.event_id]
         )
         await keep_undelivered(letters, *delivered(event, knativeerrorcode="503"))
         letter = await bury(letters, event)
@@ -350,7 +350,7 @@ async def test_what_was_stored_and_fails_again_is_dead_again(letters: DeadLetter
     """As when the log was set back."""
     event = an_event()
     letter = await bury(letters, event)
-    await store.take(*delivered(event, redriveof=str(letter.letter_id)))
+    await store.take(*delivered(event, redriveof=str(letter.dead_letter_id)))
     assert (await shown(letters, letter))["state"] == "stored"
     await bury(letters, event)
     assert (await shown(letters, letter))["state"] == "dead"
@@ -361,10 +361,10 @@ async def test_what_was_discarded_stays_so_unless_it_fails_for_another_reason(le
     """A redelivery is no news to whoever decided; another reason is."""
     event = an_event()
     letter = await bury(letters, event)
-    await letters.discard(letter.letter_id, "Ada", "a test")
+    await letters.discard(letter.dead_letter_id, "Ada", "a test")
     await bury(letters, event)
     assert (await shown(letters, letter))["state"] == "discarded"
-    large = DeadLetter(*delivered(event), TooLarge("Kafka refuses it"), 0, 0, DeliveredEvent(event.document()))
+    large = DeadLetter(*delivered(event), TooLarge("Kafka refuses it"), 0, 0, DeliveredEvent(event.to_document()))
     await letters.keep(large)
     kept = await shown(letters, letter)
     assert (kept["state"], kept["reason"], kept["times"]) == ("dead", "too-large", 3)
@@ -375,10 +375,10 @@ async def test_letters_are_listed_by_state_and_reason_the_oldest_first_and_count
     first, second = await bury(letters, an_event()), await bury(letters, an_event())
     poison = DeadLetter(*plain_record(b"poison"), Malformed("no JSON"), 0, 0)
     await letters.keep(poison)
-    await letters.discard(second.letter_id, "Ada", "a test")
+    await letters.discard(second.dead_letter_id, "Ada", "a test")
     listed = await letters.list({"state": "dead"}, 10)
-    assert [letter["_id"] for letter in listed] == [first.letter_id, poison.letter_id]
-    assert [letter["_id"] for letter in await letters.list({"reason": "malformed"}, 10)] == [poison.letter_id]
+    assert [letter["_id"] for letter in listed] == [first.dead_letter_id, poison.dead_letter_id]
+    assert [letter["_id"] for letter in await letters.list({"reason": "malformed"}, 10)] == [poison.dead_letter_id]
     assert not any({"body", "headers"} & letter.keys() for letter in listed)
     assert await letters.count() == {
         ("dead", "identity-conflict"): 1,

@@ -1,0 +1,157 @@
+"""The outbox: the part of an `events` document that says that the event is not yet known to be in the log.
+
+One atomic insert makes the event and its outbox entry, so no event can be in `events` without being sent. The relay
+removes the entry when it has read the event back from `event_store` with an equal digest: `confirm`. Only then does
+the document get `expires_at`, and its retention starts. An entry has one of these states:
+
+| state | meaning | next |
+|---|---|---|
+| `new` | Inserted, and not looked for yet. The relay looks some seconds after the event's `seq`. | `confirm`, or `pending` |
+| `pending` | Looked for, and sent again `tries` times, last at `sent_at`. The relay looks again at `next_try`. | `confirm`, or a final state |
+| `dead` | `store` keeps the event as a dead letter. | `retry` |
+| `conflicting` | The log has another event under this id. | `retry` |
+| `unreadable` | Somebody changed the document in the database. | `retry` |
+
+The last three states are final: the relay does not try again, and an operator must look. All times are the server's,
+so no publisher's clock matters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from bson.timestamp import Timestamp
+
+from twofold.errors import DigestMismatch, Rejected
+from twofold.event.model import Event
+from twofold.mongo.client import Database, Document, RawDocument, driver_errors
+from twofold.mongo.documents import event_of, undecoded
+
+BACK_OFF = timedelta(minutes=1)
+"""The default time between the first resending and the next look."""
+LONGEST_BACK_OFF = 60
+"""The longest back-off, as a multiple of the first."""
+
+FinalState = Literal["dead", "conflicting", "unreadable"]
+FINAL_STATES: tuple[FinalState, ...] = ("dead", "conflicting", "unreadable")
+
+NEW_ENTRY = {"state": "new", "tries": 0}
+"""The outbox entry of an event that is inserted now."""
+
+_FIELDS = {"digest": 1, "seq": 1, "outbox": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """An event with an outbox entry, and the time of its last sending by the server's clock."""
+
+    event_id: UUID
+    digest: bytes
+    sent_at: datetime
+
+
+class Outbox:
+    """The outbox entries in `events`. Every method raises `Unavailable` when MongoDB is unavailable."""
+
+    def __init__(self, database: Database, back_off: timedelta = BACK_OFF) -> None:
+        self._events = database["events"]
+        self._back_off_ms = round(back_off.total_seconds() * 1000)
+
+    async def due(self, now: datetime, first_look: timedelta, limit: int) -> list[OutboxEntry]:
+        """Return up to `limit` entries that are due at `now`, the server's time: tried entries first, then new ones.
+
+        A new entry is due `first_look` after its insert.
+        """
+        tried = self._events.find({"outbox.next_try": {"$lte": now}}, _FIELDS).sort("outbox.next_try", 1).limit(limit)
+        until = Timestamp(int((now - first_look).timestamp()), 0)
+        new = self._events.find({"outbox.state": "new", "seq": {"$lt": until}}, _FIELDS).sort("seq", 1)
+        with driver_errors():
+            entries = [_entry_in(document) async for document in tried]
+            if len(entries) < limit:
+                entries += [_entry_in(document) async for document in new.limit(limit - len(entries))]
+        return entries
+
+    async def sizes(self, ids: Sequence[UUID]) -> dict[UUID, int]:
+        """Return the bytes in MongoDB of each event that exists."""
+        if not ids:
+            return {}
+        with driver_errors():
+            found = self._events.find({"_id": {"$in": list(ids)}}, {"size": {"$bsonSize": "$$ROOT"}})
+            return {document["_id"]: document["size"] async for document in found}
+
+    async def load(self, ids: Sequence[UUID]) -> dict[UUID, Event | Rejected]:
+        """Return each event that exists. An event that somebody changed in the database gives the error instead."""
+        with driver_errors():
+            found = undecoded(self._events).find({"_id": {"$in": list(ids)}})
+            return {document["_id"]: _intact_event(document) async for document in found}
+
+    async def confirm(self, ids: Sequence[UUID], retention: timedelta) -> int:
+        """Remove the entries of events that the log has, and start their retention. Return the number of entries."""
+        expires_at = {"$add": ["$$NOW", round(retention.total_seconds() * 1000)]}
+        return await self._update(ids, [{"$set": {"expires_at": expires_at}}, {"$unset": "outbox"}])
+
+    async def postpone(self, ids: Sequence[UUID]) -> int:
+        """Count one more try. Each wait is twice the wait before, up to 60 times the first wait."""
+        doubled = {"$multiply": [self._back_off_ms, {"$pow": [2, {"$min": ["$outbox.tries", 10]}]}]}
+        entry = {
+            "state": "pending",
+            "tries": {"$add": ["$outbox.tries", 1]},
+            "sent_at": "$$NOW",
+            "next_try": {"$add": ["$$NOW", {"$min": [LONGEST_BACK_OFF * self._back_off_ms, doubled]}]},
+        }
+        return await self._update(ids, [{"$set": {"outbox": entry}}])
+
+    async def hold(self, ids: Sequence[UUID]) -> int:
+        """Look again after the first back-off, without counting a try: the records may still be in Kafka."""
+        later = {"state": "pending", "next_try": {"$add": ["$$NOW", self._back_off_ms]}}
+        return await self._update(ids, [{"$set": {"outbox": later}}])
+
+    async def stop_retrying(self, ids: Sequence[UUID], state: FinalState) -> int:
+        """Keep the entries in the final `state`: the events are not in the log, and the relay does not try again."""
+        return await self._update(ids, [{"$set": {"outbox.state": state}}, {"$unset": "outbox.next_try"}])
+
+    async def retry(self, ids: Sequence[UUID]) -> int:
+        """Make entries in a final state due again, after the first back-off."""
+        final = {"_id": {"$in": list(ids)}, "outbox.state": {"$in": list(FINAL_STATES)}}
+        again = {"state": "pending", "next_try": {"$add": ["$$NOW", self._back_off_ms]}}
+        with driver_errors():
+            result = await self._events.update_many(final, [{"$set": {"outbox": again}}])
+        return result.modified_count
+
+    async def reopen(self, ids: Sequence[UUID]) -> int:
+        """Give events a new entry that is due now: they do not expire any more, and the relay sends them."""
+        due: list[Document] = [
+            {"$set": {"outbox": {"state": "pending", "tries": 0, "next_try": "$$NOW"}}},
+            {"$unset": "expires_at"},
+        ]
+        if not ids:
+            return 0
+        with driver_errors():
+            result = await self._events.update_many({"_id": {"$in": list(ids)}}, due)
+        return result.modified_count
+
+    async def _update(self, ids: Sequence[UUID], pipeline: list[Document]) -> int:
+        if not ids:
+            return 0
+        with_entry: dict[str, Any] = {"_id": {"$in": list(ids)}, "outbox": {"$exists": True}}
+        with driver_errors():
+            result = await self._events.update_many(with_entry, pipeline)
+        return result.modified_count
+
+
+def _intact_event(document: RawDocument) -> Event | Rejected:
+    """Return the event, or the reason never to send it: the digest of a changed event would vouch for the change."""
+    try:
+        event = event_of(document)
+    except Rejected as error:
+        return error
+    if event.digest != document["digest"]:
+        return DigestMismatch("the document was changed in the database: its digest belongs to another event")
+    return event
+
+
+def _entry_in(document: Document) -> OutboxEntry:
+    sent_at = document["outbox"].get("sent_at") or document["seq"].as_datetime()
+    return OutboxEntry(document["_id"], document["digest"], sent_at)
