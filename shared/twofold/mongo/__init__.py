@@ -1,1 +1,1 @@
-"""TODO package."""
+"""MongoDB: the client, durable inserts, the safe time, and locks."""

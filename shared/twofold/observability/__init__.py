@@ -1,1 +1,1 @@
-"""TODO package."""
+"""Metrics, traces and logs of a running function."""

@@ -1,1 +1,1 @@
-"""TODO package."""
+"""A reader's query: parameters, filters, cursors and limits. Pure."""

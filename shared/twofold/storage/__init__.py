@@ -1,1 +1,1 @@
-"""TODO package."""
+"""One module for each collection, and the indexes of their filters."""

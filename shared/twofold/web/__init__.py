@@ -1,1 +1,1 @@
-"""TODO package."""
+"""The HTTP edge: functions, requests, errors, tokens, APIs, and shutdown."""

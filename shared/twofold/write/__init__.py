@@ -1,1 +1,1 @@
-"""TODO package."""
+"""The write side: publish, store, relay, reconcile, redrive. It never imports the read side."""
