@@ -119,7 +119,7 @@ class TestIdempotence:
         assert stack.mongo is not None
         uri = stack.mongo.uri_for("operator", PASSWORDS["operator"], with_users.mongodb_database)
         as_operator = with_users.model_copy(update={"mongodb_uri": SecretStr(uri)})
-        with pytest.raises(Unavailable, match=r"may not create the collection event_store: .* a Job, to be run again"):
+        with pytest.raises(Unavailable, match=r"may not create the collection event_store: .* run the Job `setup` again"):
             await set_up(as_operator, {})
 
     async def test_a_patient_one_tries_again(self, settings: Settings, database: Database) -> None:

@@ -1,1 +1,4 @@
-"""Set-up: collections, indexes, roles, users and the topic. `python -m twofold.setup` runs it; running it twice is safe."""
+"""Set-up of collections, indexes, roles, users and the topic.
+
+`python -m twofold.setup` runs it. A second run changes nothing.
+"""

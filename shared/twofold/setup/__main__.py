@@ -1,4 +1,4 @@
-"""TODO module."""
+"""The command `python -m twofold.setup`."""
 
 import asyncio
 import os
@@ -10,10 +10,14 @@ from twofold.setup.run import set_up_patiently
 
 
 def main() -> None:
-    """Run the set-up with the environment's settings, and print what is there now."""
+    """Create collections, indexes, roles, users and the topic, and print a line for every object."""
     parser = ArgumentParser(prog="python -m twofold.setup", description=main.__doc__)
     parser.add_argument(
-        "--patience", type=float, default=0.0, metavar="SECONDS", help="how long to try while MongoDB or Kafka is away"
+        "--patience",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="keep trying for this long while MongoDB or Kafka is unavailable",
     )
     patience_s = parser.parse_args().patience
     for line in asyncio.run(set_up_patiently(SetupSettings(), passwords_in(os.environ), patience_s)):

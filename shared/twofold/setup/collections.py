@@ -1,4 +1,15 @@
-"""TODO module."""
+"""The collections and their indexes. `twofold.setup.roles` has the functions with write access to a collection.
+
+| collection | documents |
+|---|---|
+| `events` | accepted events of the last days; an event has an outbox entry until the log has the event |
+| `event_store` | the log: all events, never changed |
+| `dead_letters` | deliveries without a place in the log, with the reasons |
+| `archive` | events deleted from `events` by an admin |
+| `locks` | locks of jobs that run one at a time |
+| `pod_state` | the last observed state of every pod |
+| `checkpoints` | completeness checkpoints and reconciliations |
+"""
 
 from typing import Any
 
@@ -7,7 +18,6 @@ from pymongo import ASCENDING, IndexModel
 from twofold.storage.indexes import filter_indexes
 
 _ZSTD = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
-
 
 COLLECTIONS: dict[str, dict[str, Any]] = {
     "events": {},
@@ -18,7 +28,7 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "pod_state": {},
     "checkpoints": {},
 }
-
+"""The options by collection."""
 
 INDEXES: dict[str, list[IndexModel]] = {
     "events": [
@@ -44,4 +54,4 @@ INDEXES: dict[str, list[IndexModel]] = {
     "pod_state": [IndexModel("gone_at", name="retention", expireAfterSeconds=3600, sparse=True)],
     "checkpoints": [IndexModel("seq", name="newest")],
 }
-"""Each for a query that needs it. `_id` has its own in every collection."""
+"""The indexes by collection, besides the index of `_id`. Every index serves a query or a retention."""

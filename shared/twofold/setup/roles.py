@@ -1,30 +1,33 @@
-"""TODO module."""
+"""The database roles: the collections that a function may read and write.
+
+Every function has a MongoDB user of its own with the role `twofold_<function>`. MongoDB refuses an action outside the
+role, so a mistake in a function's code cannot change the log: no role can update or delete in `event_store`, and only
+`store` can insert there.
+"""
 
 from collections.abc import Mapping
 
 READ = ("find",)
-
-
+WATCH = ("find", "changeStream")
 APPEND = ("find", "insert")
-
-
+UPDATE = ("find", "update")
 CHANGE = ("find", "insert", "update")
-
+DELETE = ("find", "remove")
 
 ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "publish": {"events": APPEND, "event_store": READ},
     "store": {"event_store": APPEND, "dead_letters": CHANGE},
     "relay": {
-        "events": ("find", "update"),
+        "events": UPDATE,
         "event_store": READ,
         "dead_letters": CHANGE,
         "locks": CHANGE,
         "checkpoints": APPEND,
     },
     "dead_letters": {"dead_letters": CHANGE},
-    "admin": {"events": ("find", "remove"), "event_store": READ, "archive": APPEND},
+    "admin": {"events": DELETE, "event_store": READ, "archive": APPEND},
     "audit": {"event_store": READ},
-    "query": {"events": ("find", "changeStream")},
+    "query": {"events": WATCH},
     "pod_events": {
         "events": APPEND,
         "event_store": READ,
@@ -33,18 +36,18 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "pod_state": CHANGE,
     },
     "operator": {
-        "events": ("find", "insert", "update"),
-        "archive": READ,
+        "events": CHANGE,
         "event_store": READ,
         "dead_letters": CHANGE,
+        "archive": READ,
         "locks": CHANGE,
         "checkpoints": APPEND,
     },
 }
-"""What the database lets each function do, and an operator with the CLI. Nobody may change `event_store`."""
+"""The allowed actions by function and collection. `operator` is the user of the command line `twofold`."""
 
 
 def passwords_in(environ: Mapping[str, str]) -> dict[str, str]:
-    """The password of each function's user, from `MONGODB_PASSWORD_<FUNCTION>`; those that have none get no user."""
-    given = {function: environ.get(f"MONGODB_PASSWORD_{function.upper()}") for function in ROLES}
-    return {function: password for function, password in given.items() if password}
+    """Return the passwords in `MONGODB_PASSWORD_<FUNCTION>` by function. A function without a password gets no user."""
+    passwords = {function: environ.get(f"MONGODB_PASSWORD_{function.upper()}") for function in ROLES}
+    return {function: password for function, password in passwords.items() if password}

@@ -1,7 +1,7 @@
-"""Everything that must exist before the functions run: collections, indexes, roles, users, topic.
+"""Create everything the functions need: collections, indexes, roles, users and the topic.
 
-Idempotent, and safe twice at once. `python -m twofold.setup` runs it with the environment's settings; in the cluster
-it is a Job with a user of its own.
+Set-up can run any number of times, and several runs can overlap. In the cluster, set-up is a Job. Its MongoDB user
+has more permissions than any function.
 """
 
 import asyncio
@@ -20,50 +20,43 @@ from twofold.setup.collections import COLLECTIONS, INDEXES
 from twofold.setup.roles import ROLES
 
 PAUSE_S = 5.0
-"""Between two attempts of a set-up that is patient."""
-
+"""Seconds between two tries of `set_up_patiently`."""
 
 LONGEST_BUILD_S = 24 * 3600.0
-"""How long an index may take: over a collection that was restored, far longer than any other operation."""
+"""The longest time in seconds for the indexes of a collection. After a restore, an index covers millions of events."""
 
-
+# error codes of MongoDB 6.0
 _UNAUTHORIZED = 13
-
-
 _NAMESPACE_EXISTS = 48
-
-
 _ROLE_EXISTS = 51002
-
-
 _USER_EXISTS = 51003
-"""MongoDB 6.0's error codes: what its user may not do; `create`, `createRole` and `createUser` of what is there."""
 
 
 async def set_up(settings: SetupSettings, passwords: Mapping[str, str]) -> list[str]:
-    """Bring everything to what it should be; returns a line for each thing.
+    """Create or correct everything, and return a line for every collection, index, role, user and topic.
 
-    `passwords` has one for each function that shall have a user of its own, named like the function. Raises
-    `Unavailable` when MongoDB or Kafka is away, or refuses; it names the right that MongoDB's user lacks.
+    `passwords` has a password for every user, by the function's name. Without passwords, set-up makes neither roles
+    nor users. Raises `Unavailable` when MongoDB or Kafka is unavailable or refuses an action. If MongoDB's user lacks
+    a permission, the error names the forbidden action.
     """
     done: list[str] = []
     async with open_database(settings, "setup") as database:
         with driver_errors():
             for name, options in COLLECTIONS.items():
-                with _right_to(f"create the collection {name}"):
+                with _permission_to(f"create the collection {name}"):
                     await _ensure_collection(database, name, options)
                 done.append(f"collection {name}")
             for name, indexes in INDEXES.items():
-                with time_limit(LONGEST_BUILD_S), _right_to(f"create indexes of {name}"):
+                with time_limit(LONGEST_BUILD_S), _permission_to(f"create indexes of {name}"):
                     built = await database[name].create_indexes(indexes)
                 done += [f"index {name}.{index}" for index in built]
             if passwords:
                 for function, grants in ROLES.items():
-                    with _right_to(f"create the role twofold_{function}"):
+                    with _permission_to(f"create the role twofold_{function}"):
                         await _ensure_role(database, function, grants)
                     done.append(f"role {function}")
             for function, password in passwords.items():
-                with _right_to(f"create the user {function}"):
+                with _permission_to(f"create the user {function}"):
                     await _ensure_user(database, function, password)
                 done.append(f"user {function}")
     await asyncio.to_thread(ensure_topic, settings)
@@ -73,9 +66,9 @@ async def set_up(settings: SetupSettings, passwords: Mapping[str, str]) -> list[
 async def set_up_patiently(
     settings: SetupSettings, passwords: Mapping[str, str], patience_s: float, pause_s: float = PAUSE_S
 ) -> list[str]:
-    """`set_up`, tried again for so long while MongoDB or Kafka is away, or refuses: they may be starting beside it.
+    """Call `set_up` again for up to `patience_s` seconds while it raises `Unavailable`: the servers may be starting.
 
-    Raises what the last attempt raised.
+    Raises the error of the last try.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + patience_s
@@ -85,21 +78,22 @@ async def set_up_patiently(
         except Unavailable as error:
             if loop.time() + pause_s >= until:
                 raise
-            print(f"not yet: {error}", file=sys.stderr, flush=True)  # noqa: T201 - for whoever waits for this command
+            line = f"set-up failed, next try in {pause_s:g} s: {error}"
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the progress of a command
         await asyncio.sleep(pause_s)
 
 
 @contextmanager
-def _right_to(do: str) -> Iterator[None]:
-    """Say so where the user of the settings may not `do` it. Raises `Unavailable`."""
+def _permission_to(action: str) -> Iterator[None]:
+    """Raise `Unavailable` with the name of the `action` when MongoDB's user may not do it."""
     try:
         yield
     except OperationFailure as error:
         if error.code != _UNAUTHORIZED:
             raise
         raise Unavailable(
-            f"MongoDB's user may not {do}: set-up needs rights that no function's user has, nor the operator's. "
-            "In the cluster it is a Job, to be run again (docs/deploy.md)"
+            f"MongoDB's user may not {action}: set-up needs permissions that neither a function's user nor the "
+            "operator has. In the cluster, run the Job `setup` again (docs/deploy.md)"
         ) from error
 
 
