@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -17,16 +18,23 @@ from dev.stack import Options, Stack
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.cloudevents.encode import encode_kafka
 from twofold.event.model import Event
-from twofold.mongo.client import Database, open_database
+from twofold.mongo.client import Database, RawDocument, open_database
 from twofold.settings import Settings
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 
 GROUP = 500
 COLLECTIONS = ("event_store", "events")
 _MILLION = 1_000_000
 
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+
+
+class _EncodedDocument(NamedTuple):
+    event_id: UUID
+    digest: bytes
+    document: RawDocument
 
 
 @app.command()
@@ -47,14 +55,18 @@ async def _fill(settings: Settings, count: int) -> int:
     """Into both collections, the clocks of `events` started; returns the bytes of the records in Kafka."""
     in_kafka = 0
     async with open_database(settings, "storage") as database:
-        log, repository = EventStore(database), EventRepository(database)
+        event_store, repository, outbox = EventStore(database), EventRepository(database), Outbox(database)
         now = datetime.now(UTC)
         for number, group in enumerate(_groups(count)):
-            ids = [event.event_id for event in group]
-            delivered = [DeliveredEvent(event.to_document(), partition=number % 4, offset=number) for event in group]
-            await log.append([EventStore.encode(each, now) for each in delivered], ids)
-            await repository.insert([EventRepository.encode(event.to_document(), now) for event in group], ids)
-            await repository.confirm(ids, timedelta(days=settings.retention_days))
+            stored, accepted = [], []
+            for event in group:
+                delivered = DeliveredEvent(event.to_document(), partition=number % 4, offset=number)
+                stored.append(_EncodedDocument(event.event_id, event.digest, EventStore.encode(delivered, now)))
+                document = EventRepository.encode(event.to_document(), now)
+                accepted.append(_EncodedDocument(event.event_id, event.digest, document))
+            await event_store.append(stored)
+            await repository.insert(accepted)
+            await outbox.confirm([event.event_id for event in group], timedelta(days=settings.retention_days))
             in_kafka += sum(encode_kafka(event).size for event in group)
         await database.client.admin.command("fsync")  # what isn't written yet would not be counted
     return in_kafka

@@ -19,10 +19,12 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from dev.issuer import token
 from dev.processes import free_port, wait_until
 from dev.stack import Stack
+from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.event.model import Event
-from twofold.mongo.client import CODEC, Database, Document, database_of
+from twofold.mongo.client import CODEC, Database, Document, RawDocument, database_of
 from twofold.settings import Settings
+from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
 
 Raw = list[tuple[bytes, bytes]]
@@ -104,6 +106,34 @@ def without_kafka(settings: Settings, **changes: Any) -> Settings:
 def settings_of(stack: Stack, **changes: Any) -> Settings:
     """The library's settings for the servers of `stack`, with `changes`."""
     return Settings.model_validate({name.lower(): value for name, value in stack.environment.items()} | changes)
+
+
+class EncodedDocument(NamedTuple):
+    """An event that is ready to be inserted."""
+
+    event_id: UUID
+    digest: bytes
+    document: RawDocument
+
+
+async def accept(database: Database, *events: Event) -> None:
+    """Insert the events into `events` as `publish` does, and send nothing to Kafka."""
+    now = datetime.now(UTC)
+    documents = [
+        EncodedDocument(event.event_id, event.digest, EventRepository.encode(event.to_document(), now))
+        for event in events
+    ]
+    await EventRepository(database).insert(documents)
+
+
+async def log(database: Database, *events: Event) -> None:
+    """Append the events to `event_store` as `store` does."""
+    now = datetime.now(UTC)
+    documents = [
+        EncodedDocument(event.event_id, event.digest, EventStore.encode(DeliveredEvent(event.to_document()), now))
+        for event in events
+    ]
+    await EventStore(database).append(documents)
 
 
 async def eventually(check: Callable[[], Awaitable[bool]], within: float = ARRIVES_WITHIN_S) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dev.stack import Stack
 from tests.contract.test_pages import EVENTS, both, matches, questions
-from tests.helpers import an_event, explained, listened, looked_at, settings_of, some_events, stages
+from tests.helpers import accept, an_event, explained, listened, looked_at, settings_of, some_events, stages
 from twofold.errors import Malformed
 from twofold.event.model import Event
 from twofold.mongo.client import Database, open_database
@@ -25,7 +25,7 @@ from twofold.read.export import encode_export
 from twofold.read.models import EventOut, UnreadableEvent
 from twofold.settings import Settings
 from twofold.setup.run import set_up
-from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 
 pytestmark = pytest.mark.guarantee("R23", "R24")
 
@@ -43,11 +43,6 @@ async def filled(stack: Stack) -> AsyncIterator[AdminEventsRepository]:
         await both(database, own, EVENTS)
         yield AdminEventsRepository(database, own)
         await database.client.drop_database(database.name)
-
-
-async def accept(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in events]
-    await EventRepository(database).insert(documents, [event.event_id for event in events])
 
 
 async def browsed(repository: AdminEventsRepository, asked: dict[str, Any]) -> list[EventOut]:
@@ -96,7 +91,7 @@ class TestBrowse:
     async def test_a_cursor_is_good_for_its_own_question_alone(
         self, database: Database, settings: Settings, sort: str
     ) -> None:
-        await accept(database, some_events(3))
+        await accept(database, *some_events(3))
         page = await AdminEventsRepository(database, settings).browse(Browse.model_validate({"sort": sort, "limit": 1}))
         assert page.next is not None
         for other in ({"sort": sort, "order": "oldest"}, {"sort": "timestamp"}, {"sort": sort, "user": "x"}):
@@ -112,7 +107,7 @@ class TestBrowse:
     ) -> None:
         """With hardly any time, each page looks at one event more."""
         events = [an_event(payload={"note": "needle" if n % 10 == 0 else "hay"}) for n in range(30)]
-        await accept(database, events)
+        await accept(database, *events)
         repository = AdminEventsRepository(database, settings.model_copy(update={"search_s": 1e-9}))
         page = await repository.browse(Browse.model_validate({"sort": sort, "text": "needle"}))
         assert page.cut
@@ -126,7 +121,7 @@ class TestBrowse:
         self, database: Database, settings: Settings, sort: str, order: str
     ) -> None:
         """From the cursor on, however much of the same type lies before it."""
-        await accept(database, some_events(60))
+        await accept(database, *some_events(60))
         asked = {"sort": sort, "order": order, "limit": 20}
         first = await AdminEventsRepository(database, settings).browse(Browse.model_validate(asked))
         async with listened(settings) as (heard, commands):
@@ -154,7 +149,7 @@ class TestDetail:
             at(3, "a", "c"),
             at(2, "x", "y"),
         )
-        await accept(database, [event, after, stranger, before, same])
+        await accept(database, event, after, stranger, before, same)
         detail = await AdminEventsRepository(database, settings).detail(event.event_id)
         assert detail is not None
         assert detail.event.event_id == event.event_id
@@ -177,7 +172,7 @@ class TestDetail:
             an_event(aggregate_id="large", timestamp=MONDAY + timedelta(seconds=second))
             for second in range(3 * MAX_RELATED)
         ]
-        await accept(database, events)
+        await accept(database, *events)
         detail = await AdminEventsRepository(database, settings).detail(events[75].event_id)
         assert detail is not None
         assert not detail.complete
@@ -187,7 +182,7 @@ class TestDetail:
         self, database: Database, settings: Settings
     ) -> None:
         event, repository = an_event(), AdminEventsRepository(database, settings)
-        await accept(database, [event])
+        await accept(database, event)
         new = await repository.detail(event.event_id)
         await Outbox(database).confirm([event.event_id], timedelta(days=30))
         confirmed = await repository.detail(event.event_id)
@@ -218,7 +213,7 @@ class TestExport:
         """More than one query of the database reads, with many of one time."""
         events = some_events(11_000, timestamp=MONDAY)
         for first in range(0, len(events), 1000):
-            await accept(database, events[first : first + 1000])
+            await accept(database, *events[first : first + 1000])
         found = [event async for event in AdminEventsRepository(database, settings).export(Filter())]
         assert len(found) == len(events)
         assert {event.event_id for event in found} == {event.event_id for event in events}
@@ -227,7 +222,7 @@ class TestExport:
         self, database: Database, settings: Settings
     ) -> None:
         events = some_events(3)
-        await accept(database, events)
+        await accept(database, *events)
         await database["events"].update_one({"_id": events[1].event_id}, {"$set": {"payload": "none"}})
         repository = AdminEventsRepository(database, settings)
         found = [item async for item in repository.export(Filter())]

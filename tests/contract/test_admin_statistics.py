@@ -16,8 +16,8 @@ from twofold.mongo.client import Database
 from twofold.mongo.safe_time import server_time
 from twofold.query.filters import Range
 from twofold.read.admin_statistics import TOP, AdminStatistics
+from twofold.read.log_summary import LogSummary
 from twofold.settings import Settings
-from twofold.storage.event_store import EventStore
 
 pytestmark = pytest.mark.guarantee("R24", "R25")
 
@@ -189,10 +189,10 @@ class TestUser:
 
 class TestTypesOfTheLog:
     async def types(self, database: Database, range_: Range, limit: int = 3) -> dict[str, tuple[Any, ...]]:
-        store, after = EventStore(database), None
+        summary, after = LogSummary(database), None
         found: dict[str, tuple[Any, ...]] = {}
         while True:
-            page = await store.types(range_, after, limit, 10.0)
+            page = await summary.types(range_, after, limit, 10.0)
             assert len(page.types) <= limit
             found |= {line.event_type: (line.count, line.first, line.last) for line in page.types}
             if page.next is None:
@@ -218,7 +218,7 @@ class TestTypesOfTheLog:
         events = await a_week(database, settings)
         found, after, pages = list[str](), None, 0
         while pages == 0 or after is not None:
-            page = await EventStore(database).types(Range(), after, 100, 0.0)
+            page = await LogSummary(database).types(Range(), after, 100, 0.0)
             assert len(page.types) == 1
             found, after, pages = [*found, page.types[0].event_type], page.next, pages + 1
         assert found == sorted({event.event_type for event in events})
@@ -226,7 +226,7 @@ class TestTypesOfTheLog:
     async def test_it_walks_the_index_by_type_and_reads_no_event(self, database: Database, settings: Settings) -> None:
         await a_week(database, settings)
         async with listened(settings) as (heard, commands):
-            await EventStore(heard).types(Range(), None, 100, 10.0)
+            await LogSummary(heard).types(Range(), None, 100, 10.0)
         for sent in [sent for sent in commands.sent if sent.command_name in ("find", "aggregate")]:
             plan = await explained(database, sent)
             names = {stage["stage"] for stage in stages(plan)}

@@ -1,7 +1,7 @@
 """Taking events out of `events` on the real server: only what the log has, with a record, and never for good."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -10,8 +10,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from dev.stack import Stack
-from tests.helpers import altered, an_event, settings_of, some_events
-from twofold.cloudevents.decode_kafka import DeliveredEvent
+from tests.helpers import accept, altered, an_event, log, settings_of, some_events
 from twofold.errors import Malformed, NotFound, NotInLog, Unavailable
 from twofold.event.model import Event
 from twofold.mongo.client import Database, Document, open_database
@@ -22,6 +21,7 @@ from twofold.storage.archive import Archive, Deletion
 from twofold.storage.checkpoints import Checkpoints
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 from twofold.write.reconcile import reconcile
 
 pytestmark = pytest.mark.guarantee("G1", "G5")
@@ -34,21 +34,11 @@ def archive(database: Database) -> Archive:
     return Archive(database)
 
 
-async def accept(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in events]
-    await EventRepository(database).insert(documents, [event.event_id for event in events])
-
-
-async def log(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in events]
-    await EventStore(database).append(documents, [event.event_id for event in events])
-
-
 async def confirmed(database: Database, number: int = 1, **changes: object) -> list[Event]:
     """New events, in `events` and in the log, without marks."""
     events = some_events(number, **changes)
-    await accept(database, events)
-    await log(database, events)
+    await accept(database, *events)
+    await log(database, *events)
     await Outbox(database).confirm([event.event_id for event in events], DAY)
     return events
 
@@ -118,7 +108,7 @@ class TestDeleted:
         """And deleted again: each deletion has its own line."""
         (event,) = await confirmed(database)
         await archive.delete(event.event_id, "Ada", "first")
-        await accept(database, [event])
+        await accept(database, event)
         await Outbox(database).confirm([event.event_id], DAY)
         await archive.delete(event.event_id, "Ada", "second")
         assert {document["reason"] for document in await archived(database)} == {"first", "second"}
@@ -137,8 +127,8 @@ class TestRefused:
     async def test_one_with_a_mark_stays(self, database: Database, archive: Archive) -> None:
         """Whatever the log has: it is the relay that finds out."""
         event = an_event()
-        await accept(database, [event])
-        await log(database, [event])
+        await accept(database, event)
+        await log(database, event)
         await self.refuses(database, archive, event, "is not known to be in the log")
 
     async def test_one_that_the_log_lost_stays(self, database: Database, archive: Archive) -> None:
@@ -150,7 +140,7 @@ class TestRefused:
     async def test_one_whose_id_has_other_content_in_the_log_stays(self, database: Database, archive: Archive) -> None:
         (event,) = await confirmed(database)
         await database["event_store"].delete_one({"_id": event.event_id})
-        await log(database, [altered(event)])
+        await log(database, altered(event))
         await self.refuses(database, archive, event, "reconcile")
 
     async def test_one_that_is_marked_meanwhile_stays(self, database: Database, archive: Archive) -> None:
@@ -200,7 +190,7 @@ class TestSetBack:
             await archive.delete(event.event_id, "Ada", "tidying up")
         await database["event_store"].delete_one({"_id": lost.event_id})
         done = await reconcile(database, settings, datetime.now(UTC) - DAY)
-        assert (done.marked, done.brought_back) == (0, 1)
+        assert (done.reopened, done.brought_back) == (0, 1)
         document = await in_events(database, lost.event_id)
         assert document is not None
         assert (document["outbox"]["state"], document["seq"]) == ("pending", accepted)

@@ -10,16 +10,14 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from dev.broker import Broker
-from tests.helpers import an_event, without_kafka
+from tests.helpers import accept, an_event, without_kafka
 from twofold.cloudevents.encode import KafkaRecord, encode_kafka
 from twofold.errors import Unavailable
-from twofold.event.model import Event
 from twofold.kafka.lag import Backlog, read_backlog
 from twofold.kafka.sender import Sender
 from twofold.kafka.topic import ensure_topic
 from twofold.mongo.client import Database
 from twofold.settings import Settings
-from twofold.storage.events import EventRepository
 from twofold.write.relay import Relay, open_relay
 
 pytestmark = pytest.mark.guarantee("R9")
@@ -118,12 +116,6 @@ def test_what_expired_before_it_was_read_counts_for_nothing(settings: Settings, 
 def test_a_broker_that_is_away_is_told(settings: Settings) -> None:
     with pytest.raises(Unavailable, match="Kafka"):
         read_backlog(without_kafka(settings))
-
-
-async def accept(database: Database, event: Event) -> None:
-    """Put it into `events` as `publish` does."""
-    document = EventRepository.encode(event.to_document(), datetime.now(UTC))
-    await EventRepository(database).insert([document], [event.event_id])
 
 
 async def test_the_relay_holds_what_waits_in_the_topic_until_the_group_has_passed_it(

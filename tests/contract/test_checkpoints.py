@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,9 +15,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from dev.stack import Stack
-from tests.helpers import an_event, failing, some_events
-from twofold.cloudevents.decode_kafka import DeliveredEvent
-from twofold.event.model import Event
+from tests.helpers import accept, an_event, failing, log, some_events
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database, Document, open_database
 from twofold.mongo.safe_time import server_time
@@ -25,6 +23,7 @@ from twofold.settings import Settings
 from twofold.storage.checkpoints import Checkpoint, Checkpoints
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 from twofold.write.publisher import Publisher
 from twofold.write.reconcile import reconcile
 
@@ -47,12 +46,6 @@ async def mark(database: Database, state: str, seconds_ago: int = 0) -> datetime
         {**event.to_document(), "seq": accepted, "outbox": {"state": state, "tries": 0}}
     )
     return accepted.as_datetime()
-
-
-async def log(database: Database, events: Iterable[Event]) -> None:
-    listed = list(events)
-    documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in listed]
-    await EventStore(database).append(documents, [event.event_id for event in listed])
 
 
 class TestCompleteUpTo:
@@ -115,7 +108,7 @@ class TestCompleteUpTo:
         self, settings: Settings, database: Database
     ) -> None:
         """The last marks of `reconcile`, and its entry, come while a checkpoint is made of a log that was set back."""
-        await log(database, [an_event()])
+        await log(database, an_event())
         checkpoints = Checkpoints(database, LONGEST_INSERT)
         await checkpoints.record()
         await database["event_store"].delete_many({})
@@ -225,17 +218,17 @@ class TestCounts:
         """However large the backlog: without a bound, it would leave no checkpoint at all."""
         for state in ("new", "new", "pending", "pending", "dead", "dead", "dead", "dead"):
             await mark(database, state)
-        await log(database, some_events(5))
+        await log(database, *some_events(5))
         stated = await Checkpoints(database, LONGEST_INSERT, counted_up_to=3).find_out()
         assert (stated.pending, stated.dead, stated.conflicting, stated.stored) == (3, 3, 0, 3)
 
     async def test_stored_are_those_since_the_last_checkpoint(
         self, checkpoints: Checkpoints, database: Database
     ) -> None:
-        await log(database, some_events(3))
+        await log(database, *some_events(3))
         assert (await checkpoints.record()).stored == 3
         assert (await checkpoints.record()).stored == 0
-        await log(database, some_events(2))
+        await log(database, *some_events(2))
         assert (await checkpoints.find_out()).stored == 2
         assert (await checkpoints.record()).stored == 2
 
@@ -246,24 +239,22 @@ class TestSetBack:
         self, checkpoints: Checkpoints, database: Database, settings: Settings
     ) -> None:
         """Somebody restored a backup, whose marks are long gone: then `reconcile` finds what is missing."""
-        await log(database, some_events(3))
+        await log(database, *some_events(3))
         last = an_event()
-        await log(database, [last])
-        await EventRepository(database).insert(
-            [EventRepository.encode(last.to_document(), datetime.now(UTC))], [last.event_id]
-        )
+        await log(database, last)
+        await accept(database, last)
         await Outbox(database).confirm([last.event_id], timedelta(days=1))
         assert not (await checkpoints.record()).log_regressed
         await database["event_store"].delete_one({"_id": last.event_id})
         for _ in range(2):
             stated = await checkpoints.record()
             assert (stated.log_regressed, stated.low_watermark) == (True, None)
-        await log(database, some_events(2))
+        await log(database, *some_events(2))
         assert (await checkpoints.record()).low_watermark is None, "what came later doesn't fill the gap"
         await reconcile(database, settings, datetime.now(UTC) - HOUR)
         pending = await checkpoints.record()
         assert (pending.log_regressed, pending.pending) == (False, 1)
-        await log(database, [last])
+        await log(database, last)
         await Outbox(database).confirm([last.event_id], timedelta(days=1))
         complete = await checkpoints.record()
         assert (complete.log_regressed, complete.pending) == (False, 0)

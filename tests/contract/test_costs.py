@@ -9,15 +9,12 @@ from uuid import uuid4
 import pytest
 from bson.timestamp import Timestamp
 
-from tests.helpers import an_event, some_events
-from twofold.cloudevents.decode_kafka import DeliveredEvent
-from twofold.event.model import Event
+from tests.helpers import accept, an_event, log, some_events
 from twofold.kafka.lag import Backlog
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database, Document
 from twofold.settings import Settings
-from twofold.storage.event_store import EventStore
-from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 from twofold.write.relay import Relay
 
 pytestmark = pytest.mark.guarantee("G5", "G10")
@@ -53,11 +50,6 @@ async def fill(database: Database) -> None:
     )
 
 
-async def accept(database: Database, events: list[Event]) -> None:
-    documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in events]
-    await EventRepository(database).insert(documents, [event.event_id for event in events])
-
-
 async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, settings: Settings) -> None:
     """Ten events are due, half of them in the log; each query goes by an index, and examines these ten at most."""
 
@@ -70,9 +62,8 @@ async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, setti
     await fill(database)
     await relay.run()  # its checkpoint counts what is stored; the next one counts from there
     events = some_events(DUE)
-    await accept(database, [*events[5:], *events[:5]])
-    there = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in events[:5]]
-    await EventStore(database).append(there, [event.event_id for event in events[:5]])
+    await accept(database, *events[5:], *events[:5])
+    await log(database, *events[:5])
     async with profiled(database) as operations:
         run = await relay.run()
     sender.close(0.0)
@@ -90,7 +81,7 @@ async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, setti
 
 async def test_looking_for_due_marks_stops_at_the_limit(database: Database) -> None:
     """A long outage leaves many marks: each piece costs what it takes."""
-    await accept(database, [an_event() for _ in range(500)])
+    await accept(database, *[an_event() for _ in range(500)])
     far = datetime.now(UTC) + timedelta(seconds=5)
     async with profiled(database) as operations:
         assert len(await Outbox(database).due(far, timedelta(0), DUE)) == DUE

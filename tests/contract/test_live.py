@@ -5,16 +5,13 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from tests.helpers import an_event, failing
+from tests.helpers import accept, an_event, failing
 from twofold.errors import Gone, Malformed, Unavailable
-from twofold.event.model import Event
 from twofold.mongo.client import Database
-from twofold.mongo.safe_time import server_time
 from twofold.query.cursors import encode_cursor
 from twofold.query.filters import Conditions
 from twofold.read.live import LiveEvents, StreamItem
 from twofold.settings import Settings
-from twofold.storage.events import EventRepository
 
 ALL = Conditions()
 
@@ -23,11 +20,6 @@ ALL = Conditions()
 def live(database: Database, settings: Settings) -> LiveEvents:
     """Streams of `events`."""
     return LiveEvents(database["events"], settings)
-
-
-async def accept(database: Database, event: Event) -> None:
-    document = EventRepository.encode(event.to_document(), await server_time(database))
-    await EventRepository(database).insert([document], [event.event_id])
 
 
 async def next_event(moments: AsyncGenerator[StreamItem]) -> StreamItem:

@@ -8,8 +8,7 @@ from pydantic import SecretStr
 from pymongo import ReadPreference
 
 from dev.processes import free_port
-from tests.helpers import Commands, an_event, failing, listened, some_events
-from twofold.cloudevents.decode_kafka import DeliveredEvent
+from tests.helpers import Commands, EncodedDocument, an_event, failing, listened, log, some_events
 from twofold.errors import Invalid, Unavailable
 from twofold.event.model import Event
 from twofold.mongo.client import Database, RawDocument, open_database
@@ -27,10 +26,8 @@ def document(event: Event) -> RawDocument:
 
 
 async def insert(database: Database, *events: Event) -> list[object]:
-    outcomes = await insert_once(
-        database["event_store"], [document(event) for event in events], [event.event_id for event in events]
-    )
-    return list(outcomes)
+    new = [EncodedDocument(event.event_id, event.digest, document(event)) for event in events]
+    return list(await insert_once(database["event_store"], new))
 
 
 @pytest.fixture
@@ -147,15 +144,9 @@ async def test_an_odd_payload_is_read_back_equal(database: Database, payload: di
 @pytest.mark.guarantee("G3")
 async def test_the_server_numbers_the_log_in_the_order_of_inserts(database: Database) -> None:
     """`seq` is unique and increasing, also under concurrent inserts."""
-    store = EventStore(database)
-
-    async def append(events: list[Event]) -> None:
-        documents = [EventStore.encode(DeliveredEvent(event.to_document()), event.timestamp) for event in events]
-        await store.append(documents, [event.event_id for event in events])
-
-    await asyncio.gather(*(append(some_events(20)) for _ in range(10)))
+    await asyncio.gather(*(log(database, *some_events(20)) for _ in range(10)))
     before = [document["seq"] async for document in database["event_store"].find().sort("seq")]
-    await append(some_events(1))
+    await log(database, *some_events(1))
     after = [document["seq"] async for document in database["event_store"].find().sort("seq")]
     assert len(set(before)) == 200
     assert after[:-1] == before, "the newest event has the highest number"

@@ -1,12 +1,10 @@
 """Publishing observations: the first one of a fact wins, and a known fact is not announced again."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 
 import pytest
 
-from tests.helpers import altered, an_event
-from twofold.cloudevents.decode_kafka import DeliveredEvent
+from tests.helpers import altered, an_event, log
 from twofold.errors import TooLarge
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database
@@ -52,8 +50,7 @@ async def test_two_observations_at_once_are_one_fact(publisher: Publisher, datab
 
 async def test_what_is_in_the_log_alone_is_not_announced_again(publisher: Publisher, database: Database) -> None:
     event = an_event()
-    document = EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC))
-    await EventStore(database).append([document], [event.event_id])
+    await log(database, event)
     assert await publisher.publish_observed([altered(event)]) == 0
     assert await EventRepository(database).get(event.event_id) is None
 

@@ -17,19 +17,30 @@ from starlette.requests import Request
 from dev.stack import Stack
 from functions.query import operations
 from functions.query.operations import Query
-from tests.helpers import an_event, explained, failing, listened, looked_at, settings_of, some_events, stages
-from twofold.cloudevents.decode_kafka import DeliveredEvent
+from tests.helpers import (
+    accept,
+    an_event,
+    explained,
+    failing,
+    listened,
+    log,
+    looked_at,
+    settings_of,
+    some_events,
+    stages,
+)
 from twofold.errors import Unavailable
 from twofold.event.model import Event
 from twofold.mongo.client import Database, open_database
 from twofold.query.cursors import PageCursor
 from twofold.query.filters import FIELDS, Conditions, Filter, Ranged
+from twofold.read.live import LiveEvents
 from twofold.read.models import EventOut
 from twofold.read.pages import EventReader
+from twofold.read.statistics import EventStatistics
 from twofold.settings import Settings
 from twofold.setup.run import set_up
-from twofold.storage.event_store import EventStore
-from twofold.storage.events import EventRepository
+from twofold.storage.indexes import INDEXED_FILTERS
 from twofold.web.api import Call
 from twofold.web.permissions import Principal
 
@@ -82,11 +93,9 @@ async def filled(stack: Stack) -> AsyncIterator[dict[str, EventReader]]:
 
 async def both(database: Database, settings: Settings, events: list[Event]) -> dict[str, EventReader]:
     """Put `events` into both collections; a reader of each."""
-    repository, log, now = EventRepository(database), EventStore(database), datetime.now(UTC)
-    ids = [event.event_id for event in events]
-    await repository.insert([repository.encode(event.to_document(), now) for event in events], ids)
-    await log.append([log.encode(DeliveredEvent(event.to_document()), now) for event in events], ids)
-    return {"events": repository.reader(settings), "event_store": log.reader(settings)}
+    await accept(database, *events)
+    await log(database, *events)
+    return {name: EventReader(database[name], settings) for name in INDEXED_FILTERS}
 
 
 def matches(event: Event, asked: dict[str, Any]) -> bool:
@@ -197,16 +206,14 @@ class TestPages:
         """New events come in before, at and behind the place that the reader has reached."""
         there = some_events(300, event_type="a")
         there += some_events(200, event_type="a", timestamp=MONDAY)
-        readers, repository = await both(database, settings, there), EventRepository(database)
+        readers = await both(database, settings, there)
         done = asyncio.Event()
 
         async def insert() -> None:
             rng = random.Random(1)
             while not done.is_set():
                 around = [MONDAY, MONDAY + timedelta(seconds=rng.randrange(-9, 9)), datetime.now(UTC)]
-                more = [an_event(event_type="a", timestamp=time) for time in around]
-                documents = [repository.encode(event.to_document(), datetime.now(UTC)) for event in more]
-                await repository.insert(documents, [event.event_id for event in more])
+                await accept(database, *(an_event(event_type="a", timestamp=time) for time in around))
 
         inserting = asyncio.create_task(insert())
         seen = [
@@ -283,11 +290,11 @@ async def test_every_query_is_an_ordered_index_scan(settings: Settings, collecti
     """All that a page sends: none reads the whole collection, and none sorts, for the index has the order of pages."""
     async with listened(settings) as (database, commands):
         reader = (await both(database, settings, EVENTS))[collection]
-        place = PageCursor(MONDAY + timedelta(minutes=30), EVENTS[0].event_id)
+        cursor = PageCursor(MONDAY + timedelta(minutes=30), EVENTS[0].event_id)
         for asked in QUESTIONS.values():
             for order in ("newest", "oldest"):
                 wanted = Filter.model_validate(asked | {"order": order})
-                for page in (wanted, wanted.after(place)):
+                for page in (wanted, wanted.with_cursor(cursor)):
                     commands.sent.clear()
                     await reader.page(page)
                     finds = [sent for sent in commands.sent if sent.command_name == "find"]
@@ -416,9 +423,9 @@ async def test_how_much_others_have_is_not_to_be_felt(settings: Settings, asked:
 
 @pytest.mark.guarantee("R25")
 async def test_every_filter_of_events_has_its_index_and_no_index_is_the_start_of_another(database: Database) -> None:
-    for name, filters in (("events", EventRepository.INDEXED), ("event_store", EventStore.INDEXED)):
+    for name, filters in INDEXED_FILTERS.items():
         indexes = await database[name].index_information()
         keys = [[field for field, _ in index["key"]] for index in indexes.values()]
         assert all([FIELDS[each], "timestamp", "_id"] in keys for each in filters)
         assert not any(a != b and b[: len(a)] == a for a in keys for b in keys)
-    assert set(EventRepository.INDEXED) == set(FIELDS)
+    assert set(INDEXED_FILTERS["events"]) == set(FIELDS)

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.helpers import altered, some_events
-from twofold.cloudevents.decode_kafka import DeliveredEvent
+from tests.helpers import accept, altered, log, some_events
 from twofold.event.model import Event
 from twofold.kafka.lag import Backlog
 from twofold.kafka.sender import Sender
@@ -16,8 +15,7 @@ from twofold.mongo.client import Database
 from twofold.mongo.safe_time import server_time
 from twofold.settings import Settings
 from twofold.storage.checkpoints import Checkpoints
-from twofold.storage.event_store import EventStore
-from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 from twofold.write.reconcile import Reconciliation, reconcile
 from twofold.write.relay import Relay
 
@@ -32,18 +30,12 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"relay_first_look_s": -2.0, "relay_batch": 7})
 
 
-async def log(database: Database, events: Sequence[Event]) -> None:
-    documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in events]
-    await EventStore(database).append(documents, [event.event_id for event in events])
-
-
 async def confirmed(database: Database, number: int) -> list[Event]:
     """New events, in `events` and in the log, whose clocks have started."""
-    events, repository = some_events(number), EventRepository(database)
-    documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in events]
-    await repository.insert(documents, [event.event_id for event in events])
-    await log(database, events)
-    await repository.confirm([event.event_id for event in events], DAY)
+    events = some_events(number)
+    await accept(database, *events)
+    await log(database, *events)
+    await Outbox(database).confirm([event.event_id for event in events], DAY)
     return events
 
 
@@ -61,7 +53,7 @@ async def test_what_the_log_lacks_is_marked_and_expires_no_more(database: Databa
     events = await confirmed(database, 20)
     await lose(database, events[15:])
     since = datetime.now(UTC) - DAY
-    assert await reconcile(database, settings, since) == Reconciliation(looked_at=20, marked=5)
+    assert await reconcile(database, settings, since) == Reconciliation(looked_at=20, reopened=5)
     assert await marked(database) == 5
     assert await database["events"].count_documents({"expires_at": {"$exists": True}}) == 15
     (line,) = [found async for found in database["checkpoints"].find()]
@@ -72,15 +64,14 @@ async def test_what_was_accepted_before_the_backup_and_logged_after_it_is_marked
     database: Database, settings: Settings
 ) -> None:
     """Kafka was away while the backup was made."""
-    events, repository = some_events(3), EventRepository(database)
-    ids = [event.event_id for event in events]
-    await repository.insert([EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in events], ids)
+    events = some_events(3)
+    await accept(database, *events)
     await asyncio.sleep(2.1)  # `seq` has seconds
     backup = await server_time(database)
-    await log(database, events)
-    await repository.confirm(ids, timedelta(days=settings.retention_days))
+    await log(database, *events)
+    await Outbox(database).confirm([event.event_id for event in events], timedelta(days=settings.retention_days))
     await lose(database, events)
-    assert await reconcile(database, settings, backup) == Reconciliation(looked_at=3, marked=3)
+    assert await reconcile(database, settings, backup) == Reconciliation(looked_at=3, reopened=3)
 
 
 async def test_what_was_in_the_log_before_the_backup_is_not_asked_for(database: Database, settings: Settings) -> None:
@@ -112,7 +103,7 @@ async def test_the_relay_then_refills_the_log_and_the_checkpoints_show_it(
     assert run is not None
     assert run.checkpoint is not None
     assert (run.resent, run.checkpoint.log_regressed, run.checkpoint.pending) == (15, False, 15)
-    await log(database, events[5:])  # as `store` does with what was sent
+    await log(database, *events[5:])  # as `store` does with what was sent
     await database["events"].update_many(
         {"outbox": {"$exists": True}}, {"$set": {"outbox.next_try": datetime.now(UTC) - DAY}}
     )
@@ -138,7 +129,7 @@ async def test_stopped_half_way_it_is_run_again(database: Database, settings: Se
         await reconcile(database, settings, since, stop)
     assert await marked(database) == 14
     assert await database["checkpoints"].count_documents({}) == 0, "and the log isn't trusted yet"
-    assert await reconcile(database, settings, since) == Reconciliation(looked_at=30, marked=16)
+    assert await reconcile(database, settings, since) == Reconciliation(looked_at=30, reopened=16)
     assert await marked(database) == 30
 
 
@@ -153,7 +144,7 @@ async def test_what_is_older_than_the_backup_is_not_looked_for(database: Databas
     """By the server's time of its insert."""
     events = await confirmed(database, 5)
     await lose(database, events)
-    assert (await reconcile(database, settings, datetime.now(UTC) + DAY)).marked == 0
+    assert (await reconcile(database, settings, datetime.now(UTC) + DAY)).reopened == 0
 
 
 async def test_other_content_under_an_id_is_counted_and_nothing_is_overwritten(
@@ -161,7 +152,7 @@ async def test_other_content_under_an_id_is_counted_and_nothing_is_overwritten(
 ) -> None:
     (event,) = await confirmed(database, 1)
     await lose(database, [event])
-    await log(database, [altered(event)])
+    await log(database, altered(event))
     assert await reconcile(database, settings, datetime.now(UTC) - DAY) == Reconciliation(looked_at=1, conflicting=1)
 
 
@@ -169,7 +160,7 @@ async def test_a_conflict_that_it_found_is_stated(database: Database, settings: 
     """The log has another event under its id: what `events` has must not expire unseen."""
     (event,) = await confirmed(database, 1)
     await lose(database, [event])
-    await log(database, [altered(event)])
+    await log(database, altered(event))
     await reconcile(database, settings, datetime.now(UTC) - DAY)
     document = await database["events"].find_one({"_id": event.event_id})
     assert document is not None

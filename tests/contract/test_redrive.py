@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from tests.helpers import Raw, altered, an_event, delivered, plain_record, without_kafka
+from tests.helpers import Raw, accept, altered, an_event, delivered, plain_record, without_kafka
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Conflict, Malformed, TooLarge
 from twofold.event.model import Event
@@ -17,7 +17,7 @@ from twofold.mongo.client import Database, Document
 from twofold.settings import Settings
 from twofold.storage.dead_letters import REDRIVE_WITHIN, DeadLetter, DeadLetters
 from twofold.storage.event_store import EventStore
-from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 from twofold.write.redrive import Redrive, RedriveResult
 from twofold.write.relay import Relay
 from twofold.write.store import Store, keep_undelivered
@@ -39,7 +39,7 @@ def letters(database: Database) -> DeadLetters:
 
 @pytest.fixture
 def redrive(database: Database, letters: DeadLetters, sender: Sender) -> Redrive:
-    return Redrive(letters, EventRepository(database), sender)
+    return Redrive(letters, Outbox(database), sender)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ async def test_two_redrives_at_once_send_it_once(
     letters: DeadLetters, database: Database, sender: Sender, settings: Settings
 ) -> None:
     letter = await bury(letters, an_event())
-    redrives = [Redrive(DeadLetters(database), EventRepository(database), sender) for _ in range(5)]
+    redrives = [Redrive(DeadLetters(database), Outbox(database), sender) for _ in range(5)]
     done = await asyncio.gather(*(each.redrive([letter.dead_letter_id], "Ada") for each in redrives))
     assert (sum(each.sent for each in done), sum(each.not_dead for each in done)) == (1, 4)
     assert sum((await asyncio.to_thread(read_backlog, settings)).lag.values()) == 1
@@ -158,7 +158,7 @@ async def test_without_kafka_a_letter_is_dead_as_before(
 ) -> None:
     sender = Sender(without_kafka(settings))
     letter = await bury(letters, an_event())
-    done = await Redrive(letters, EventRepository(database), sender).redrive([letter.dead_letter_id], "Ada")
+    done = await Redrive(letters, Outbox(database), sender).redrive([letter.dead_letter_id], "Ada")
     await asyncio.to_thread(sender.close, 0.0)
     assert done == RedriveResult(not_sent=1)
     assert (await shown(letters, letter))["state"] == "dead"
@@ -192,9 +192,7 @@ async def test_the_mark_of_a_redriven_event_is_tried_again(
 ) -> None:
     """It was given up as dead; once the log has it, its mark goes and its clock starts."""
     event = an_event()
-    await EventRepository(database).insert(
-        [EventRepository.encode(event.to_document(), datetime.now(UTC))], [event.event_id]
-    )
+    await accept(database, event)
     letter = await bury(DeadLetters(database), event)
     assert (await relay.run()) is not None
     await redrive.redrive([letter.dead_letter_id], "Ada")
@@ -263,9 +261,7 @@ class TestUndelivered:
         self, letters: DeadLetters, relay: Relay, store: Store, database: Database
     ) -> None:
         event = an_event()
-        await EventRepository(database).insert(
-            [EventRepository.encode(event.to_document(), datetime.now(UTC))], [event.event_id]
-        )
+        await accept(database, event)
         await keep_undelivered(letters, *delivered(event, knativeerrorcode="503", knativeerrordest="http://store"))
         run = await relay.run()
         assert run is not None
@@ -326,9 +322,7 @@ class TestUndelivered:
     ) -> None:
         """The relay would send it again and again, and no checkpoint would count it."""
         event = an_event()
-        await EventRepository(database).insert(
-            [EventRepository.encode(event.to_document(), datetime.now(UTC))], [event.event_id]
-        )
+        await accept(database, event)
         await keep_undelivered(letters, *delivered(event, knativeerrorcode="503"))
         letter = await bury(letters, event)
         kept = await shown(letters, letter)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +12,18 @@ import pytest
 from bson.timestamp import Timestamp
 from kafka import KafkaConsumer, TopicPartition
 
-from tests.helpers import altered, an_event, delivered, eventually, failing, listened, some_events, without_kafka
+from tests.helpers import (
+    accept,
+    altered,
+    an_event,
+    delivered,
+    eventually,
+    failing,
+    listened,
+    log,
+    some_events,
+    without_kafka,
+)
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Conflict, Unavailable
 from twofold.event.model import Event
@@ -22,8 +33,7 @@ from twofold.mongo.client import Database, open_database
 from twofold.mongo.safe_time import server_time
 from twofold.settings import Settings
 from twofold.storage.dead_letters import DeadLetter, DeadLetters
-from twofold.storage.event_store import EventStore
-from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 from twofold.write.relay import LONGEST_HOLD, Relay, RelayRun, open_relay
 
 pytestmark = pytest.mark.guarantee("G5", "R9")
@@ -61,20 +71,6 @@ async def ran(relay: Relay) -> RelayRun | None:
     """What a run did, without the checkpoint that it ended with: that has tests of its own."""
     run = await relay.run()
     return run and replace(run, checkpoint=None)
-
-
-async def publish(database: Database, events: Iterable[Event]) -> None:
-    """Put the events into `events` as `publish` does."""
-    listed = list(events)
-    documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in listed]
-    await EventRepository(database).insert(documents, [event.event_id for event in listed])
-
-
-async def log(database: Database, events: Iterable[Event]) -> None:
-    """Put the events into `event_store` as `store` does."""
-    listed = list(events)
-    documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in listed]
-    await EventStore(database).append(documents, [event.event_id for event in listed])
 
 
 async def bury(database: Database, event: Event) -> None:
@@ -116,8 +112,8 @@ class TestConfirmed:
     ) -> None:
         """`expires_at` is the time of the read-back, by the server's clock, plus RETENTION_DAYS."""
         event = an_event()
-        await publish(database, [event])
-        await log(database, [event])
+        await accept(database, event)
+        await log(database, event)
         before = await server_time(database)
         assert await ran(relay) == RelayRun(confirmed=1)
         found = await document(database, event)
@@ -129,7 +125,7 @@ class TestConfirmed:
     async def test_the_expiry_is_computed_by_the_server(self, settings: Settings, database: Database) -> None:
         """What is sent is an expression: no client's clock, however wrong, can let an event go too soon."""
         event = an_event()
-        await publish(database, [event])
+        await accept(database, event)
         async with listened(settings) as (own, commands):
             assert await Outbox(own).confirm([event.event_id], timedelta(days=3)) == 1
         (update,) = [sent.command for sent in commands.sent if sent.command_name == "update"]
@@ -138,17 +134,17 @@ class TestConfirmed:
 
     async def test_confirming_twice_does_not_move_the_expiry(self, database: Database) -> None:
         """Two runs may meet, when a lock has run out: the second finds no mark."""
-        event, events = an_event(), EventRepository(database)
-        await publish(database, [event])
-        assert await events.confirm([event.event_id], timedelta(days=3)) == 1
+        event, outbox = an_event(), Outbox(database)
+        await accept(database, event)
+        assert await outbox.confirm([event.event_id], timedelta(days=3)) == 1
         before = await document(database, event)
-        assert await events.confirm([event.event_id], timedelta(days=9)) == 0
+        assert await outbox.confirm([event.event_id], timedelta(days=9)) == 0
         assert await document(database, event) == before
 
     async def test_without_its_event_in_the_log_a_mark_stays(self, relay: Relay, database: Database) -> None:
         """Kafka's acknowledgement is none: the event has been sent, and that is all."""
         event = an_event()
-        await publish(database, [event])
+        await accept(database, event)
         assert await ran(relay) == RelayRun(resent=1)
         found = await document(database, event)
         assert "outbox" in found
@@ -159,8 +155,8 @@ class TestConfirmed:
     ) -> None:
         """Its first look is yet to come, by the server's clock from its insert on."""
         event = an_event()
-        await publish(database, [event])
-        await log(database, [event])
+        await accept(database, event)
+        await log(database, event)
         relay = a_relay(database, sender, settings.model_copy(update={"relay_first_look_s": 60.0}))
         assert await ran(relay) == RelayRun()
         assert (await document(database, event))["outbox"] == {"state": "new", "tries": 0}
@@ -168,8 +164,8 @@ class TestConfirmed:
     async def test_what_was_confirmed_is_not_looked_at_again(self, relay: Relay, database: Database) -> None:
         """Its clock must not start anew with each run."""
         event = an_event()
-        await publish(database, [event])
-        await log(database, [event])
+        await accept(database, event)
+        await log(database, event)
         await relay.run()
         before = await document(database, event)
         assert await ran(relay) == RelayRun()
@@ -180,8 +176,8 @@ class TestConfirmed:
     ) -> None:
         small = settings.model_copy(update={"relay_batch": 7})
         events = some_events(50)
-        await publish(database, events)
-        await log(database, events)
+        await accept(database, *events)
+        await log(database, *events)
         assert await ran(a_relay(database, sender, small)) == RelayRun(confirmed=50)
 
     async def test_it_ends_when_its_budget_is_spent(
@@ -189,8 +185,8 @@ class TestConfirmed:
     ) -> None:
         """What is left is the next run's; the clock is passed in."""
         events = some_events(50)
-        await publish(database, events)
-        await log(database, events)
+        await accept(database, *events)
+        await log(database, *events)
         small = settings.model_copy(update={"relay_batch": 7, "relay_budget_s": 2.5})
         ticks = iter(range(100))
         assert await ran(a_relay(database, sender, small, lambda: next(ticks))) == RelayRun(confirmed=14)
@@ -198,8 +194,8 @@ class TestConfirmed:
     async def test_all_kinds_at_once_are_each_treated_as_their_own(self, relay: Relay, database: Database) -> None:
         confirmed, missing = some_events(5), some_events(4)
         conflicting, dead = some_events(3), some_events(2)
-        await publish(database, [*confirmed, *missing, *conflicting, *dead])
-        await log(database, [*confirmed, *map(altered, conflicting)])
+        await accept(database, *confirmed, *missing, *conflicting, *dead)
+        await log(database, *confirmed, *map(altered, conflicting))
         for event in dead:
             await bury(database, event)
         assert await ran(relay) == RelayRun(confirmed=5, resent=4, conflicting=3, dead=2)
@@ -211,10 +207,10 @@ class TestExpiry:
     ) -> None:
         """Both were accepted 40 days ago, and the server's TTL monitor, which runs each second here, goes over both."""
         there, missing = some_events(2, timestamp=datetime.now(UTC) - timedelta(days=40))
-        await publish(database, [there, missing])
+        await accept(database, there, missing)
         long_ago = Timestamp(int(datetime.now(UTC).timestamp()) - 40 * 86_400, 1)
         await database["events"].update_many({}, {"$set": {"seq": long_ago, "stored_at": long_ago.as_datetime()}})
-        await log(database, [there])
+        await log(database, there)
         relay = a_relay(database, sender, settings.model_copy(update={"retention_days": 1e-9}))
         assert await ran(relay) == RelayRun(confirmed=1, resent=1)
 
@@ -229,7 +225,7 @@ class TestExpiry:
 
         await eventually(one_is_gone)
         assert await left() == {missing.event_id}
-        await log(database, [missing])
+        await log(database, missing)
         await make_due(database)
         assert await ran(relay) == RelayRun(confirmed=1)
         await eventually(both_are_gone)
@@ -242,8 +238,8 @@ class TestGivenUp:
     ) -> None:
         """The log has another event under its id: this one is not in it, and must not expire."""
         event = an_event()
-        await publish(database, [event])
-        await log(database, [altered(event)])
+        await accept(database, event)
+        await log(database, altered(event))
         assert await ran(relay) == RelayRun(conflicting=1)
         found = await document(database, event)
         assert found["outbox"] == {"tries": 0, "state": "conflicting"}
@@ -252,7 +248,7 @@ class TestGivenUp:
 
     async def test_a_dead_event_keeps_its_mark_and_is_tried_no_more(self, relay: Relay, database: Database) -> None:
         event = an_event()
-        await publish(database, [event])
+        await accept(database, event)
         await bury(database, event)
         assert await ran(relay) == RelayRun(dead=1)
         found = await document(database, event)
@@ -263,14 +259,14 @@ class TestGivenUp:
     async def test_another_dead_event_under_its_id_does_not_stop_it(self, relay: Relay, database: Database) -> None:
         """Somebody's forgery among the dead letters is not this event."""
         event = an_event()
-        await publish(database, [event])
+        await accept(database, event)
         await bury(database, altered(event))
         assert await ran(relay) == RelayRun(resent=1)
 
     async def test_an_unreadable_document_does_not_stop_the_others(self, relay: Relay, database: Database) -> None:
         """Somebody with more rights than ours may have changed it by hand."""
         broken, event = some_events(2)
-        await publish(database, [broken, event])
+        await accept(database, broken, event)
         await database["events"].update_one({"_id": broken.event_id}, {"$set": {"event_type": "no type"}})
         assert await ran(relay) == RelayRun(unreadable=1, resent=1)
         assert (await document(database, broken))["outbox"]["state"] == "unreadable"
@@ -278,7 +274,7 @@ class TestGivenUp:
     async def test_a_document_that_was_changed_never_reaches_the_log(self, relay: Relay, database: Database) -> None:
         """A digest made anew would vouch for what nobody published."""
         changed, event = some_events(2)
-        await publish(database, [changed, event])
+        await accept(database, changed, event)
         await database["events"].update_one({"_id": changed.event_id}, {"$set": {"payload": {"total": 1_000_000}}})
         assert await ran(relay) == RelayRun(unreadable=1, resent=1)
         assert (await document(database, changed))["outbox"]["state"] == "unreadable"
@@ -291,7 +287,7 @@ class TestSentAgain:
     ) -> None:
         events = [an_event(aggregate_id="one") for _ in range(20)]
         for event in events:
-            await publish(database, [event])
+            await accept(database, event)
             await asyncio.sleep(0.002)
         assert await ran(relay) == RelayRun(resent=20)
         assert sent(settings, 20) == [str(event.event_id) for event in events]
@@ -300,7 +296,7 @@ class TestSentAgain:
     async def test_it_is_sent_as_it_was_published(self, relay: Relay, database: Database, settings: Settings) -> None:
         """Read back from MongoDB, its digest is the same: `store` would refuse it otherwise."""
         event = an_event(payload={"big": 2**62, "float": 1.0, "$ref": "x", "$id": 1, "text": "é", "list": [{}, None]})
-        await publish(database, [event])
+        await accept(database, event)
         await relay.run()
         with KafkaConsumer(
             settings.kafka_topic,
@@ -315,7 +311,7 @@ class TestSentAgain:
     async def test_the_wait_grows_with_each_try(self, relay: Relay, database: Database) -> None:
         """From a minute, twice as long each time, to an hour."""
         event = an_event()
-        await publish(database, [event])
+        await accept(database, event)
         waits = []
         for tries in range(1, 9):
             now = await server_time(database)
@@ -329,7 +325,7 @@ class TestSentAgain:
     async def test_its_next_try_is_set_before_it_is_sent(self, database: Database, settings: Settings) -> None:
         """Killed behind the sending, a relay that notes it later would send it again with every run."""
         event = an_event()
-        await publish(database, [event])
+        await accept(database, event)
         sender = Sender(without_kafka(settings, send_timeout_s=5.0))
         running = asyncio.create_task(ran(a_relay(database, sender, settings)))
 
@@ -342,15 +338,15 @@ class TestSentAgain:
         await asyncio.to_thread(sender.close, 0.0)
 
     async def test_it_is_not_sent_again_before_its_time(self, relay: Relay, database: Database) -> None:
-        await publish(database, [an_event()])
+        await accept(database, an_event())
         assert await ran(relay) == RelayRun(resent=1)
         assert await ran(relay) == RelayRun()
 
     async def test_once_it_arrives_it_is_confirmed(self, relay: Relay, database: Database) -> None:
         event = an_event()
-        await publish(database, [event])
+        await accept(database, event)
         await relay.run()
-        await log(database, [event])
+        await log(database, event)
         await make_due(database)
         assert await ran(relay) == RelayRun(confirmed=1)
 
@@ -360,7 +356,7 @@ class TestSentAgain:
     ) -> None:
         away = without_kafka(settings)
         events = some_events(5)
-        await publish(database, events)
+        await accept(database, *events)
         sender = Sender(away)
         assert await ran(a_relay(database, sender, away)) == RelayRun(unsent=5)
         await asyncio.to_thread(sender.close, 0.0)
@@ -374,8 +370,8 @@ class TestSentAgain:
         """The back-off must not grow over an outage: the first run after it sends everything."""
         away = without_kafka(settings)
         there, missing = some_events(2)
-        await publish(database, [there, missing])
-        await log(database, [there])
+        await accept(database, there, missing)
+        await log(database, there)
         assert await ran(open_relay(database, Sender(away), away)) == RelayRun(confirmed=1)
         assert (await document(database, missing))["outbox"] == {"state": "new", "tries": 0}
 
@@ -385,7 +381,7 @@ class TestSentAgain:
     ) -> None:
         """As when the topic's limit was lowered after it was accepted: its letter holds all of it."""
         events, large = some_events(5), an_event(payload={"text": "x" * 20_000})
-        await publish(database, [events[0], large, *events[1:]])
+        await accept(database, events[0], large, *events[1:])
         sender = Sender(settings.model_copy(update={"max_record_bytes": 10_000}))
         assert await ran(a_relay(database, sender, settings)) == RelayRun(resent=5, dead=1)
         await asyncio.to_thread(sender.close, 0.0)
@@ -409,7 +405,7 @@ class TestLarge:
     @pytest.fixture
     async def large(self, database: Database) -> list[Event]:
         events = some_events(30, payload={"text": "x" * self.SIZE})
-        await publish(database, events)
+        await accept(database, *events)
         return events
 
     async def tried(self, database: Database) -> int:
@@ -420,7 +416,7 @@ class TestLarge:
     ) -> None:
         """Of three events each here; one that is larger than a piece is one by itself."""
         huge = an_event(payload={"text": "x" * (5 * self.SIZE)})
-        await publish(database, [huge])
+        await accept(database, huge)
         small = settings.model_copy(update={"relay_bytes": 3 * self.SIZE + 5_000})
         async with listened(settings) as (own, commands):
             assert await ran(a_relay(own, sender, small)) == RelayRun(resent=31)
@@ -468,7 +464,7 @@ class TestHeld:
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
         event = an_event()
-        await publish(database, [event])
+        await accept(database, event)
         behind = waiting(datetime.now(UTC) - MINUTE)
         assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(held=1)
         mark = (await document(database, event))["outbox"]
@@ -480,7 +476,7 @@ class TestHeld:
         self, database: Database, sender: Sender, settings: Settings, later_s: int
     ) -> None:
         """The record's time is a publisher's, the mark's is the server's: they may be some seconds apart."""
-        await publish(database, [an_event()])
+        await accept(database, an_event())
         behind = waiting(await server_time(database) + timedelta(seconds=later_s))
         assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(held=1)
 
@@ -488,7 +484,7 @@ class TestHeld:
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
         """The oldest record that waits was sent well after it."""
-        await publish(database, [an_event()])
+        await accept(database, an_event())
         behind = waiting(datetime.now(UTC) + MINUTE)
         assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(resent=1)
 
@@ -497,7 +493,7 @@ class TestHeld:
     ) -> None:
         """However far behind the group is: what it says may be wrong."""
         event = an_event()
-        await publish(database, [event])
+        await accept(database, event)
         long_ago = datetime.now(UTC) - LONGEST_HOLD - MINUTE
         sent_at = {"outbox": {"state": "pending", "tries": 1, "sent_at": long_ago, "next_try": long_ago}}
         await database["events"].update_one({"_id": event.event_id}, {"$set": sent_at})
@@ -508,8 +504,8 @@ class TestHeld:
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
         event = an_event()
-        await publish(database, [event])
-        await log(database, [event])
+        await accept(database, event)
+        await log(database, event)
         behind = waiting(datetime.now(UTC) - MINUTE)
         assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(confirmed=1)
 
@@ -528,7 +524,7 @@ class TestOneAtATime:
         self, relay: Relay, database: Database, sender: Sender, settings: Settings
     ) -> None:
         name = settings.mongodb_database
-        await publish(database, [an_event()])
+        await accept(database, an_event())
 
         async def locked() -> bool:
             return await database["locks"].find_one({"_id": "relay"}) is not None
@@ -544,7 +540,7 @@ class TestOneAtATime:
     async def test_many_at_once_send_each_event_once(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
-        await publish(database, some_events(30))
+        await accept(database, *some_events(30))
         relays = [a_relay(database, sender, settings) for _ in range(5)]
         runs = await asyncio.gather(*(each.run() for each in relays))
         assert sum(run.resent for run in runs if run) == 30
@@ -553,7 +549,7 @@ class TestOneAtATime:
     async def test_without_mongodb_it_says_so(self, sender: Sender, settings: Settings, database: Database) -> None:
         """503, so that PingSource comes again, and nothing is taken for done."""
         name = settings.mongodb_database
-        await publish(database, [an_event()])
+        await accept(database, an_event())
         async with open_database(settings, name) as own:
             once = a_relay(own, sender, settings)
             async with failing(database, name, failCommands=["find"], times=5, errorCode=13):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,8 +16,7 @@ from pymongo.errors import OperationFailure
 from dev.broker import Broker
 from dev.processes import wait_until
 from dev.stack import Stack
-from tests.helpers import View, an_event, eventually, failing, settings_of, without_kafka
-from twofold.cloudevents.decode_kafka import DeliveredEvent
+from tests.helpers import View, accept, an_event, eventually, failing, log, settings_of, without_kafka
 from twofold.cloudevents.encode import encode_kafka
 from twofold.errors import Unavailable
 from twofold.event.model import Event
@@ -30,6 +29,7 @@ from twofold.setup.roles import ROLES, passwords_in
 from twofold.setup.run import set_up, set_up_patiently
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 
 PASSWORDS = {function: f"made-up for {function}" for function in ROLES}
 
@@ -86,8 +86,7 @@ class TestIdempotence:
 
     async def test_events_outlive_a_second_run(self, with_users: Settings, database: Database) -> None:
         event = an_event()
-        document = EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC))
-        await EventStore(database).append([document], [event.event_id])
+        await log(database, event)
         await set_up(with_users, PASSWORDS)
         assert await EventStore(database).get(event.event_id) == event
 
@@ -119,7 +118,9 @@ class TestIdempotence:
         assert stack.mongo is not None
         uri = stack.mongo.uri_for("operator", PASSWORDS["operator"], with_users.mongodb_database)
         as_operator = with_users.model_copy(update={"mongodb_uri": SecretStr(uri)})
-        with pytest.raises(Unavailable, match=r"may not create the collection event_store: .* run the Job `setup` again"):
+        with pytest.raises(
+            Unavailable, match=r"may not create the collection event_store: .* run the Job `setup` again"
+        ):
             await set_up(as_operator, {})
 
     async def test_a_patient_one_tries_again(self, settings: Settings, database: Database) -> None:
@@ -214,9 +215,8 @@ class TestRetention:
     async def test_only_an_event_with_an_expiry_is_removed(self, database: Database) -> None:
         """The server's own monitor removes what is due, and lets alone whatever has a mark in place of a date."""
         repository, kept, due = EventRepository(database), an_event(), an_event()
-        documents = [EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in (kept, due)]
-        await repository.insert(documents, [kept.event_id, due.event_id])
-        await repository.confirm([due.event_id], timedelta(0))
+        await accept(database, kept, due)
+        await Outbox(database).confirm([due.event_id], timedelta(0))
 
         async def gone() -> bool:
             return await repository.get(due.event_id) is None

@@ -8,10 +8,9 @@ import grimp
 import pytest
 
 from dev.paths import ROOT
-from tests.helpers import altered, an_event, delivered, failing, plain_record, some_events
+from tests.helpers import accept, altered, an_event, delivered, failing, log, plain_record, some_events
 from tests.told import Told
 from twofold.cloudevents.decode_http import IncomingEvent
-from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Malformed, Unavailable
 from twofold.kafka.lag import Backlog
 from twofold.kafka.sender import Sender
@@ -35,8 +34,6 @@ from twofold.observability.metrics import (
     UNRESOLVED,
 )
 from twofold.settings import Settings
-from twofold.storage.event_store import EventStore
-from twofold.storage.events import EventRepository
 from twofold.write.publisher import Publisher, open_publisher
 from twofold.write.relay import Relay
 from twofold.write.store import Store
@@ -141,15 +138,8 @@ async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
     relay: Relay, database: Database, told: Told
 ) -> None:
     logged, conflicting, pending = some_events(3)
-    marked = [
-        EventRepository.encode(event.to_document(), datetime.now(UTC)) for event in (logged, conflicting, pending)
-    ]
-    await EventRepository(database).insert(marked, [document["_id"] for document in marked])
-    in_log = [
-        EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC))
-        for event in (logged, altered(conflicting))
-    ]
-    await EventStore(database).append(in_log, [document["_id"] for document in in_log])
+    await accept(database, logged, conflicting, pending)
+    await log(database, logged, altered(conflicting))
     await relay.run()
     outcomes = ("confirmed", "conflicting", "resent", "held", "dead", "unreadable", "unsent")
     assert [told.value(RELAYED, {"twofold.outcome": outcome}) for outcome in outcomes] == [1, 1, 1, 0, 0, 0, 0]
@@ -163,8 +153,7 @@ async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
 
 @pytest.mark.guarantee("G10")
 async def test_a_log_that_was_set_back_is_told(relay: Relay, database: Database, told: Told) -> None:
-    document = EventStore.encode(DeliveredEvent(an_event().to_document()), datetime.now(UTC))
-    await EventStore(database).append([document], [document["_id"]])
+    await log(database, an_event())
     await relay.run()
     await database["event_store"].delete_many({})  # a backup was restored
     await relay.run()

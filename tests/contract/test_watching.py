@@ -12,6 +12,7 @@ from tests.pods import Sent, new_life, watcher
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database
 from twofold.query.filters import Filter
+from twofold.read.pages import EventReader
 from twofold.settings import Settings
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository

@@ -17,7 +17,7 @@ from tests.helpers import Raw, View, an_event, delivered, plain_record, settings
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import open_database
 from twofold.storage.dead_letters import DeadLetters
-from twofold.storage.events import EventRepository
+from twofold.storage.outbox import Outbox
 from twofold.write.redrive import Redrive, RedriveResult
 
 pytestmark = pytest.mark.guarantee("G4")
@@ -143,6 +143,6 @@ async def redriven(flow: View, dead_letter_id: Any) -> RedriveResult:
     settings = settings_of(flow.stack)
     sender = Sender(settings)
     async with open_database(settings, "tests") as database:
-        done = await Redrive(DeadLetters(database), EventRepository(database), sender).redrive([dead_letter_id], "Ada")
+        done = await Redrive(DeadLetters(database), Outbox(database), sender).redrive([dead_letter_id], "Ada")
     await asyncio.to_thread(sender.close, 0.0)
     return done
