@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
-from functions.pod_events.pod_state import LastPodState, PodStates
 from twofold.errors import Rejected, Unavailable
 from twofold.mongo.client import Database
 from twofold.mongo.lock import Lock, hold_lock
@@ -20,6 +19,7 @@ from twofold.mongo.safe_time import server_time
 from twofold.write.publisher import Publisher
 
 from .lifecycle import gone
+from .pod_state import LastPodState, PodStates
 from .watching import Ignored, PodState, Watcher
 
 logger = logging.getLogger(__name__)

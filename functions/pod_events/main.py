@@ -9,7 +9,6 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from functions.pod_events.pod_state import PodStates
 from twofold.mongo.client import open_database
 from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
@@ -21,6 +20,7 @@ from twofold.write.publisher import Publisher, open_publisher
 
 from .identity import Identity
 from .listing import Listing, Pods
+from .pod_state import PodStates
 from .watching import Watcher
 
 PING = "dev.knative.sources.ping"

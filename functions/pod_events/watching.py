@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from functions.pod_events.pod_state import LastPodState, PodStates
 from twofold.cloudevents.attributes import RawHeaders
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.cloudevents.decode_kafka import DeliveredEvent
@@ -20,6 +19,7 @@ from twofold.write.publisher import Publisher
 from .identity import Identity
 from .lifecycle import lifecycle
 from .pod import Pod
+from .pod_state import LastPodState, PodStates
 
 logger = logging.getLogger(__name__)
 
