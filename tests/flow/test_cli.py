@@ -285,7 +285,7 @@ class TestReading:
         second = self.logged(flow)
         assert wait_until(lambda: all_of(second), within=40, every=0.5)
         assert len(got) == len(set(got))
-        assert "none that was given out" in str(twofold("feed", "--cursor", "x", exit_code=1).exception)
+        assert "not a cursor of this query" in str(twofold("feed", "--cursor", "x", exit_code=1).exception)
 
     @pytest.mark.slow
     def test_following_waits_for_what_is_to_come_until_it_is_interrupted(self, flow: View) -> None:

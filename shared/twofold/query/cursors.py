@@ -1,15 +1,17 @@
-"""Cursors: places that readers keep. Opaque, fit for a URL, and refused where they don't belong. Pure.
+"""Cursors: strings from which a reader continues. Opaque and fit for a URL. Pure.
 
-Each carries a checksum over its place and the question that it was made for. That is no secret: who works it out gets
-no further than the question leads, and only begins elsewhere.
+A cursor is the base64 form of its content and a checksum. The checksum covers the content and the key of the query, so
+a cursor is valid only for its own query. The checksum is no secret. A forged cursor gives no access to more events: the
+filters of the query still hold, and only the start of the page changes.
 """
 
 import base64
 import binascii
 import hashlib
 import struct
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from twofold.errors import Malformed
@@ -17,53 +19,59 @@ from twofold.event.time import EARLIEST
 
 _CHECKSUM_BYTES = 12
 
-
-_POSITION = struct.Struct(">q16s")
+_PAGE_CURSOR = struct.Struct(">q16s")
+PAGE_CURSOR_BYTES = _PAGE_CURSOR.size
 
 
 class PageCursor(NamedTuple):
-    """A place in the order of `(timestamp, _id)`: behind this event."""
+    """The cursor behind an event, in the order of `(timestamp, _id)`."""
 
     timestamp: datetime
     event_id: UUID
 
-    def packed(self) -> bytes:
-        """The place of a cursor; `PACKED_BYTES` long."""
-        return _POSITION.pack((self.timestamp - EARLIEST) // timedelta(milliseconds=1), self.event_id.bytes)
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self | None:
+        """Return the cursor behind a stored document.
+
+        Return None if somebody changed the document's `timestamp` or `_id` in the database to another type.
+        """
+        timestamp, event_id = document.get("timestamp"), document.get("_id")
+        return cls(timestamp, event_id) if isinstance(timestamp, datetime) and isinstance(event_id, UUID) else None
+
+    def to_bytes(self) -> bytes:
+        """Return `PAGE_CURSOR_BYTES` bytes: milliseconds since 1970, then the id."""
+        return _PAGE_CURSOR.pack((self.timestamp - EARLIEST) // timedelta(milliseconds=1), self.event_id.bytes)
 
     @classmethod
-    def of_packed(cls, place: bytes) -> Self:
-        """The position that is `packed` so. Raises `ValueError` for what is none."""
+    def from_bytes(cls, content: bytes) -> Self:
+        """Return the cursor that `to_bytes` wrote. Raises `ValueError` for a wrong length or time."""
         try:
-            milliseconds, event_id = _POSITION.unpack(place)
+            milliseconds, event_id = _PAGE_CURSOR.unpack(content)
             return cls(EARLIEST + timedelta(milliseconds=milliseconds), UUID(bytes=event_id))
         except (struct.error, OverflowError):
-            raise ValueError("that is no position") from None
+            raise ValueError("the content is not a page cursor") from None
 
 
-PAGE_CURSOR_BYTES = _POSITION.size
+def encode_cursor(content: bytes, key: bytes) -> str:
+    """Return the cursor with `content` for the query with `key`."""
+    return base64.urlsafe_b64encode(content + _checksum(content, key)).decode().rstrip("=")
 
 
-def encode_cursor(place: bytes, question: bytes) -> str:
-    """The cursor for that place among the answers to `question`."""
-    return base64.urlsafe_b64encode(place + _checksum(place, question)).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str, question: bytes, where: str = "cursor") -> bytes:
-    """The place that the cursor was made of. Raises `Malformed`, naming `where`, unless it is one of `question`."""
+def decode_cursor(cursor: str, key: bytes, where: str = "cursor") -> bytes:
+    """Return the content of a cursor. Raises `Malformed` for the parameter `where` if `key` is another query's."""
     try:
-        place = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)[:-_CHECKSUM_BYTES]
+        content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)[:-_CHECKSUM_BYTES]
     except (binascii.Error, ValueError):
         raise invalid_cursor(where) from None
-    if cursor != encode_cursor(place, question):
+    if cursor != encode_cursor(content, key):
         raise invalid_cursor(where)
-    return place
+    return content
 
 
 def invalid_cursor(where: str = "cursor") -> Malformed:
-    """What is said of a cursor that is none, was altered, or belongs to another question."""
-    return Malformed("is none that was given out for these parameters", where)
+    """Return the error for a cursor that was altered, made up, or made for another query."""
+    return Malformed("is not a cursor of this query: use the cursor of a previous answer to the same query", where)
 
 
-def _checksum(place: bytes, question: bytes) -> bytes:
-    return hashlib.sha256(b"twofold cursor 2" + question + b"\0" + place).digest()[:_CHECKSUM_BYTES]
+def _checksum(content: bytes, key: bytes) -> bytes:
+    return hashlib.sha256(b"twofold cursor 2" + key + b"\0" + content).digest()[:_CHECKSUM_BYTES]

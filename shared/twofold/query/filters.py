@@ -1,13 +1,21 @@
-"""Which events a reader asks for: one `Filter` for all readers, its MongoDB query, its cursors. Pure: no I/O, no clock.
+"""One `Filter` for all readers: its MongoDB query and its cursors. Pure: no I/O, no clock.
 
-A filter names values, never operators: the query is built here alone, of typed scalars.
+A filter has values and no operators. Only this module builds the query, from typed scalars.
+
+Pages neither repeat nor skip an event that was stored before the first page, for three reasons:
+
+1. Events have one total order: by `timestamp`, then by `_id`. Neither field of a stored event changes.
+2. The cursor of a page names the last event that the reader looked at, by these two fields. It counts no events, so
+   an event that is inserted or deleted meanwhile shifts no page.
+3. The query of the next page selects the events behind the cursor, and no other events: `timestamp` is at the cursor's
+   or beyond it, except events with the same `timestamp` and an `_id` up to the cursor's.
+
+The bound in 3 is one range of the index and an exception. An `$or` of two ranges would make MongoDB merge or sort.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +24,7 @@ from twofold.event.time import EARLIEST
 from twofold.query.cursors import PageCursor, decode_cursor, encode_cursor, invalid_cursor
 from twofold.query.limits import MAX_LIMIT, MAX_TYPES
 from twofold.query.parameters import AttributeValue, QueryTime, SearchText, WholeNumber
+from twofold.query.text import searchable_text
 
 FIELDS = {
     "aggregate": "aggregate_id",
@@ -24,14 +33,15 @@ FIELDS = {
     "types": "event_type",
     "service": "metadata.service_name",
 }
-"""The field that each filter compares; first those that leave the fewest events."""
+"""The stored field of each filter. The filters that leave the fewest events stand first."""
 
+_FILTERED = frozenset(FIELDS.values())
 
 Order = Literal["newest", "oldest"]
 
 
 class Range(BaseModel):
-    """From a moment, and up to but without another."""
+    """A range of time, from `since` up to but not including `until`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
@@ -46,13 +56,13 @@ class Range(BaseModel):
 
 
 class Conditions(BaseModel):
-    """Which events, whenever they were: all conditions hold at once. Values are compared whole and literally."""
+    """The filters by value. An event must match all of them. Values are compared whole and literally."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     types: Annotated[
         tuple[AttributeValue, ...],
-        Field(alias="type", max_length=MAX_TYPES, description="of this type; repeated: of any of these"),
+        Field(alias="type", max_length=MAX_TYPES, description="of this type; repeat it for several types"),
     ] = ()
     aggregate: Annotated[AttributeValue | None, Field(description="of this aggregate, such as an execution")] = None
     correlation: Annotated[AttributeValue | None, Field(description="with this correlation id")] = None
@@ -60,120 +70,115 @@ class Conditions(BaseModel):
     service: Annotated[AttributeValue | None, Field(description="from this service (CloudEvents' source)")] = None
 
     def query(self) -> dict[str, Any]:
-        """The MongoDB query."""
+        """Return the MongoDB query."""
         values = {field: getattr(self, name) for name, field in FIELDS.items()}
         return {field: value if isinstance(value, str) else _any_of(value) for field, value in values.items() if value}
 
 
 class Ranged(Range, Conditions):
-    """Which events, and when."""
+    """The filters by value and by time."""
 
     def query(self) -> dict[str, Any]:
-        """The MongoDB query."""
+        """Return the MongoDB query."""
         bounds = {"$gte": self.since, "$lt": self.until}
         bounds = {operator: bound for operator, bound in bounds.items() if bound is not None}
         return super().query() | ({"timestamp": bounds} if bounds else {})
 
 
 class Selection(Ranged):
-    """Which events, when, and with which text in them. `query` leaves the text out: MongoDB can't look for it."""
+    """The filters by value, by time and by text. MongoDB cannot search for the text, so `query` leaves it out."""
 
     text: Annotated[
         SearchText | None,
-        Field(description="with this text, whatever its case, in an id, a type, the metadata or the payload"),
+        Field(description="with this text in an id, a type, the metadata or the payload; the case does not matter"),
     ] = None
 
     def has_text(self, document: Mapping[str, Any]) -> bool:
-        """Whether the event that `document` holds has the `text`, or no text is asked for."""
+        """Return True if the stored event has the `text`, or if the filter has no text."""
         return self.text is None or self.text.casefold() in searchable_text(document)
 
 
 class Filter(Selection):
-    """One page of a selection: in which order, how many, and from where on."""
+    """One page of a selection: its order, its largest size, and its start."""
 
-    order: Annotated[Order, Field(description="by time, and by id where the time is equal")] = "newest"
-    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="how many events at most")] = 100
+    order: Annotated[Order, Field(description="the order by time; events of equal time are ordered by id")] = "newest"
+    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="the largest number of events")] = 100
     cursor: Annotated[
-        AttributeValue | None, Field(description="`next` of the page before, with the same filters and the same order")
+        AttributeValue | None,
+        Field(description="`next` of the previous page, with the same filters and the same order"),
     ] = None
 
     @model_validator(mode="after")
-    def _has_its_own_cursor(self) -> Self:
+    def _cursor_is_valid(self) -> Self:
         if self.cursor is not None:
-            self._read(self.cursor)
+            self._decode(self.cursor)
         return self
 
     @property
-    def position(self) -> PageCursor | None:
-        """Where the page begins: behind it; None is the very beginning."""
-        return None if self.cursor is None else self._read(self.cursor)
+    def page_cursor(self) -> PageCursor | None:
+        """The decoded `cursor`. The page begins behind it; None means the very beginning."""
+        return None if self.cursor is None else self._decode(self.cursor)
 
     @property
     def sort(self) -> list[tuple[str, int]]:
-        """The order as MongoDB takes it."""
+        """The order in MongoDB's form."""
         direction = -1 if self.order == "newest" else 1
         return [("timestamp", direction), ("_id", direction)]
 
     def query(self, end: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The query, from the cursor on, and no further than the stored document `end`."""
-        query, position = super().query(), self.position
-        bounds, without = query.pop("timestamp", {}), []
+        """Return the query from behind the cursor up to the stored document `end`, which is included."""
+        query, cursor = super().query(), self.page_cursor
+        bounds, excluded = query.pop("timestamp", {}), []
         later, earlier = ("$lt", "$gt") if self.order == "newest" else ("$gt", "$lt")
-        if position is not None:
-            at = position.timestamp if self.order == "newest" else max(position.timestamp, self.since or EARLIEST)
-            bounds[f"{later}e"] = at
-            without.append({"timestamp": position.timestamp, "_id": {f"{earlier}e": position.event_id}})
+        if cursor is not None:
+            # A forged cursor must not replace the lower bound `since` with an earlier time.
+            start = cursor.timestamp if self.order == "newest" else max(cursor.timestamp, self.since or EARLIEST)
+            bounds[f"{later}e"] = start
+            excluded.append({"timestamp": cursor.timestamp, "_id": {f"{earlier}e": cursor.event_id}})
         if end is not None:
-            bounds.pop(earlier, None)  # the end is within what is asked for
+            bounds.pop(earlier, None)  # `end` lies before `until` already
             bounds[f"{earlier}e"] = end["timestamp"]
-            without.append({"timestamp": end["timestamp"], "_id": {later: end["_id"]}})
-        return query | ({"timestamp": bounds} if bounds else {}) | ({"$nor": without} if without else {})
+            excluded.append({"timestamp": end["timestamp"], "_id": {later: end["_id"]}})
+        return query | ({"timestamp": bounds} if bounds else {}) | ({"$nor": excluded} if excluded else {})
 
     def query_by(self, field: str | None) -> dict[str, Any]:
-        """The query that asks for `field` and the time alone, from the cursor on."""
-        return {name: value for name, value in self.query().items() if name == field or name not in _COMPARED}
+        """Return the query by `field` and by time alone, from behind the cursor."""
+        return {name: value for name, value in self.query().items() if name == field or name not in _FILTERED}
 
     def asks_more_than(self, field: str | None) -> bool:
-        """Whether it asks for anything but `field` and the time."""
+        """Return True if there is a filter by text, or by a field other than `field`."""
         return self.text is not None or any(name != field for name in Conditions.query(self))
 
-    def cursor_at(self, position: PageCursor) -> str:
-        """The cursor for what comes behind `position`: opaque, and good for this selection and order alone."""
-        return encode_cursor(position.packed(), self.question)
+    def next_cursor(self, document: Mapping[str, Any]) -> str | None:
+        """Return the cursor behind a stored document, or None if `PageCursor.of` gives None.
 
-    def behind(self, document: Mapping[str, Any]) -> str | None:
-        """The cursor for what comes behind a stored document; None if it has no place in the order."""
-        position = page_cursor_of(document)
-        return None if position is None else self.cursor_at(position)
+        The cursor is valid only for the same filters and order.
+        """
+        cursor = PageCursor.of(document)
+        return None if cursor is None else self._encode(cursor)
 
-    def after(self, position: PageCursor) -> Self:
-        """The same, from behind `position` on."""
-        return self.model_copy(update={"cursor": self.cursor_at(position)})
+    def with_cursor(self, cursor: PageCursor) -> Self:
+        """Return the same filter for the page behind `cursor`."""
+        return self.model_copy(update={"cursor": self._encode(cursor)})
 
     @property
-    def question(self) -> bytes:
-        """What its cursors are good for: all that is asked but how many, and from where on."""
+    def cursor_key(self) -> bytes:
+        """The key of its cursors: all parameters except `limit` and `cursor`."""
         return json.dumps(self.model_dump(mode="json", exclude={"limit", "cursor"}), sort_keys=True).encode()
 
-    def _read(self, cursor: str) -> PageCursor:
-        """Raises `Malformed` unless `cursor_at` made it for the same selection and order."""
+    def _encode(self, cursor: PageCursor) -> str:
+        return encode_cursor(cursor.to_bytes(), self.cursor_key)
+
+    def _decode(self, cursor: str) -> PageCursor:
+        """Return the decoded cursor. Raises `Malformed` unless `_encode` made it for the same filters and order."""
         try:
-            return PageCursor.of_packed(decode_cursor(cursor, self.question))
+            return PageCursor.from_bytes(decode_cursor(cursor, self.cursor_key))
         except ValueError:
             raise invalid_cursor() from None
 
 
-_COMPARED = frozenset(FIELDS.values())
-
-
-def page_cursor_of(document: Mapping[str, Any]) -> PageCursor | None:
-    """The place of a stored document; None if somebody changed it in the database so that it has none."""
-    at, event_id = document.get("timestamp"), document.get("_id")
-    return PageCursor(at, event_id) if isinstance(at, datetime) and isinstance(event_id, UUID) else None
-
-
 def field_value(document: Mapping[str, Any], field: str) -> Any:
-    """The value of a field whose name may have a dot."""
+    """Return the value of a field. A dot in `field` leads into a subdocument. Raises `KeyError` if it is absent."""
     value: Any = document
     for name in field.split("."):
         value = value[name]
@@ -182,29 +187,3 @@ def field_value(document: Mapping[str, Any], field: str) -> Any:
 
 def _any_of(values: tuple[str, ...]) -> Any:
     return values[0] if len(values) == 1 else {"$in": sorted(set(values))}
-
-
-def searchable_text(document: Mapping[str, Any]) -> str:
-    """What `text` is looked for in, folded to one case: each of these by itself, divided by NUL.
-
-    The id (also as it was given), type, version, aggregate, the values of the metadata, the names of its extensions,
-    and all names and values of the payload: strings as they are, numbers, `true`, `false` and `null` as JSON has them.
-    """
-    own = [str(document["_id"]), document["event_type"], document["event_version"]]
-    own += [document["aggregate_id"]] if document["aggregate_id"] is not None else []
-    metadata = {name: value for name, value in document["metadata"].items() if name != "time_assigned"}
-    return "\0".join([*own, *_leaves([*metadata.values()]), *_leaves(document["payload"])]).casefold()
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for name, member in value.items():
-            yield name
-            yield from _leaves(member)
-    elif isinstance(value, list):
-        for member in value:
-            yield from _leaves(member)
-    else:
-        yield json.dumps(value)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from twofold.mongo.client import Database, driver_errors, time_limit
 from twofold.query.cursors import PAGE_CURSOR_BYTES, PageCursor, decode_cursor, encode_cursor, invalid_cursor
-from twofold.query.filters import FIELDS, Filter, Order, field_value, page_cursor_of
+from twofold.query.filters import FIELDS, Filter, Order, field_value
 from twofold.read.models import EventOut, EventPage, UnreadableEvent
 from twofold.read.pages import EventReader
 from twofold.read.scan import chunks_in_order
@@ -55,28 +55,28 @@ class Browse(Filter):
         by_time = super().sort
         return by_time if self.sort_by == "timestamp" else [(self.field, by_time[0][1]), *by_time]
 
-    def behind(self, document: Mapping[str, Any]) -> str | None:
+    def next_cursor(self, document: Mapping[str, Any]) -> str | None:
         """The cursor for what comes behind a stored document; None if it has no place in the order."""
         if self.sort_by == "timestamp":
-            return super().behind(document)
-        position, value = page_cursor_of(document), field_value(document, self.field)
-        return None if position is None else encode_cursor(position.packed() + str(value).encode(), self.question)
+            return super().next_cursor(document)
+        cursor, value = PageCursor.of(document), field_value(document, self.field)
+        return None if cursor is None else encode_cursor(cursor.to_bytes() + str(value).encode(), self.cursor_key)
 
-    def place(self) -> tuple[str, datetime, UUID] | None:
+    def index_key(self) -> tuple[str, datetime, UUID] | None:
         """The key of its index behind which a page that isn't sorted by time begins."""
         if self.cursor is None:
             return None
-        value, position = self._read_place(self.cursor)
-        return value, *position
+        value, cursor = self._decode_sorted(self.cursor)
+        return value, *cursor
 
-    def _read(self, cursor: str) -> PageCursor:
-        return super()._read(cursor) if self.sort_by == "timestamp" else self._read_place(cursor)[1]
+    def _decode(self, cursor: str) -> PageCursor:
+        return super()._decode(cursor) if self.sort_by == "timestamp" else self._decode_sorted(cursor)[1]
 
-    def _read_place(self, cursor: str) -> tuple[str, PageCursor]:
-        """Raises `Malformed` unless `behind` made it for the same selection and order."""
-        place = decode_cursor(cursor, self.question)
+    def _decode_sorted(self, cursor: str) -> tuple[str, PageCursor]:
+        """Raises `Malformed` unless `next_cursor` made it for the same selection and order."""
+        content = decode_cursor(cursor, self.cursor_key)
         try:
-            return place[PAGE_CURSOR_BYTES:].decode(), PageCursor.of_packed(place[:PAGE_CURSOR_BYTES])
+            return content[PAGE_CURSOR_BYTES:].decode(), PageCursor.from_bytes(content[:PAGE_CURSOR_BYTES])
         except ValueError:
             raise invalid_cursor() from None
 
@@ -132,7 +132,7 @@ class AdminEventsRepository:
         if wanted.sort_by == "timestamp":
             return await self._reader.page(wanted)
         hint = f"by_{_SORTED_BY[wanted.sort_by]}"
-        pieces = chunks_in_order(self._events, wanted, hint, wanted.place(), self._search_keys)
+        pieces = chunks_in_order(self._events, wanted, hint, wanted.index_key(), self._search_keys)
         return await self._reader.fill(wanted, pieces)
 
     async def export(self, wanted: Filter) -> AsyncGenerator[EventOut | UnreadableEvent]:
@@ -155,16 +155,16 @@ class AdminEventsRepository:
         }
         for relation, value in relations.items():
             for order in ("newest", "oldest") if value is not None else ():
-                page = await self._kin(relation, str(value), order, event.position)
+                page = await self._kin(relation, str(value), order, event.cursor)
                 complete = complete and page.next is None
                 for one in page.events:
                     timeline.setdefault(one.event_id, _related(one)).related_by.append(relation)
         chunks_in_order = sorted(timeline.values(), key=lambda kin: (kin.timestamp, kin.event_id.bytes))
         return EventDetail(event=event, mark=mark, timeline=chunks_in_order, complete=complete)
 
-    async def _kin(self, relation: Relation, value: str, order: Order, position: PageCursor) -> EventPage:
+    async def _kin(self, relation: Relation, value: str, order: Order, cursor: PageCursor) -> EventPage:
         around = Filter.model_validate({relation: value, "order": order, "limit": MAX_RELATED})
-        return await self._reader.page(around.after(position))
+        return await self._reader.page(around.with_cursor(cursor))
 
     async def _mark(self, event_id: UUID) -> OutboxState | None:
         with driver_errors(), time_limit(self._timeout_s):

@@ -1,8 +1,12 @@
-"""The feed of `event_store`: everything in the log, in the order of `seq`, for readers that catch up and go on.
+"""The feed: every event of `event_store` in the order of `seq`, for readers that catch up and then follow.
 
-An event gets its `seq` a moment before it can be seen, so the newest ones may appear out of order: a reader that took
-what is there and went on behind it would skip one that commits late. The feed stays below what is settled
-(`mongo.settled`): before a place up to which it has read, nothing appears any more.
+MongoDB gives an event its `seq` when the insert begins, but the event becomes visible when the insert commits. A newer
+event can therefore become visible before an older one. A reader that moved its cursor past the newer event would skip
+the older event for ever.
+
+The feed skips no event because it reads only below the safe time (`mongo/safe_time.py`). No insert with a `seq` below
+the safe time can still become visible. So every event below the safe time is visible now, and no event will appear
+behind a cursor that the feed gave out. The price is a delay: the feed stays a few seconds behind the newest event.
 """
 
 import asyncio
@@ -25,85 +29,77 @@ from twofold.query.cursors import decode_cursor, encode_cursor, invalid_cursor
 from twofold.read.models import EventOut, UnreadableEvent
 
 MAX_WAIT_S = 25
-"""How long a reader may ask to wait: less than a stopping server gives to the requests that are under way."""
-
-
+"""The longest wait that a reader may ask for, in seconds: less than the time a stopping server gives its requests."""
 POLL_S = 1.0
-"""How often one who waits looks again."""
-
+"""Seconds between two looks while a reader waits."""
 
 _CURSOR = struct.Struct(">II")
-
-
-_QUESTION = b"feed"
-
-
+_CURSOR_KEY = b"feed"
 _LAST_SECOND = 2**32 - 1
-"""The last that BSON's timestamps have: in 2106."""
+"""The last second of a BSON timestamp, in the year 2106."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedCursor:
-    """How far a reader has come: `seq` of the last event that it has, which no other event shares."""
+    """A place in the feed: the `seq` of the last event that a reader has. The `seq` of an event is unique."""
 
     seconds: int
     increment: int
 
     @classmethod
     def start(cls) -> Self:
-        """Before the first event of all."""
+        """Return the cursor before the first event."""
         return cls(0, 0)
 
     @classmethod
     def at(cls, moment: datetime) -> Self:
-        """Before the first event that came into the log at `moment`, by the server's clock, or later."""
+        """Return the cursor before the first event that was stored at `moment` or later, by the server's clock."""
         return cls(min(max(int(moment.astimezone(UTC).timestamp()), 0), _LAST_SECOND), 0)
 
     @classmethod
-    def of_cursor(cls, cursor: str) -> Self:
-        """The place that `cursor` was made for. Raises `Malformed` for what is no cursor of the feed."""
+    def decode(cls, text: str) -> Self:
+        """Return the cursor that `encode` made `text` of. Raise `Malformed` for any other text."""
         try:
-            return cls(*_CURSOR.unpack(decode_cursor(cursor, _QUESTION)))
+            return cls(*_CURSOR.unpack(decode_cursor(text, _CURSOR_KEY)))
         except struct.error:
             raise invalid_cursor() from None
 
-    @property
-    def cursor(self) -> str:
-        """The place as readers keep it: opaque, and fit for a URL."""
-        return encode_cursor(_CURSOR.pack(self.seconds, self.increment), _QUESTION)
+    def encode(self) -> str:
+        """Return the cursor as readers keep it: opaque, and safe in a URL."""
+        return encode_cursor(_CURSOR.pack(self.seconds, self.increment), _CURSOR_KEY)
 
 
 @dataclass(frozen=True, slots=True)
 class FeedBatch:
-    """Some events of the feed, undecoded, and the place behind them."""
+    """Some events of the feed, undecoded, and the cursor behind them."""
 
     documents: Sequence[RawDocument]
-    place: FeedCursor
-    up_to: datetime
-    """No event that came into the log before this moment, by the server's clock, can still appear."""
+    cursor: FeedCursor
+    safe_time: datetime
+    """No event that was stored before this time, by the server's clock, can still appear."""
 
 
 class FeedPage(BaseModel):
-    """What comes next in the feed."""
+    """A page of the feed."""
 
     events: Annotated[
         list[EventOut | UnreadableEvent],
-        Field(description="in the order of the feed; one that can't be read has its place"),
+        Field(description="in the order of the feed; an unreadable event keeps its place"),
     ]
-    cursor: Annotated[str, Field(description="for what comes behind these")]
-    up_to: Annotated[
-        datetime, Field(description="nothing that came into the log before this time can still appear; server's clock")
+    cursor: Annotated[str, Field(description="the cursor of the next request")]
+    safe_time: Annotated[
+        datetime,
+        Field(description="no event that was stored before this time, by the server's clock, can still appear"),
     ]
 
     @classmethod
-    def of(cls, stretch: FeedBatch) -> Self:
-        """The same as people get it."""
-        return cls(
-            events=[_shown(each) for each in stretch.documents], cursor=stretch.place.cursor, up_to=stretch.up_to
-        )
+    def of(cls, batch: FeedBatch) -> Self:
+        """Return the page of a batch."""
+        events = [_decoded(document) for document in batch.documents]
+        return cls(events=events, cursor=batch.cursor.encode(), safe_time=batch.safe_time)
 
 
-def _shown(document: RawDocument) -> EventOut | UnreadableEvent:
+def _decoded(document: RawDocument) -> EventOut | UnreadableEvent:
     try:
         return EventOut.of(document)
     except Unreadable:
@@ -111,29 +107,29 @@ def _shown(document: RawDocument) -> EventOut | UnreadableEvent:
 
 
 class Feed:
-    """Reads the log in the order of `seq`: each event exactly once, if each call begins where the last one ended.
+    """Reads the log in the order of `seq`. A reader gets every event once if each call begins at the last cursor.
 
-    `longest_insert` is how long an insert may take at most: `mongodb_timeout_s`, which goes with each as `maxTimeMS`.
-    `seconds` is a monotonic clock. Every method raises `Unavailable` when MongoDB is away.
+    `longest_insert` bounds the duration of an insert: `mongodb_timeout_s`, which every insert sends as `maxTimeMS`.
+    `clock` gives monotonic seconds. Every method raises `Unavailable` when MongoDB is unavailable.
     """
 
     def __init__(
-        self, database: Database, longest_insert: timedelta, seconds: Callable[[], float] = time.monotonic
+        self, database: Database, longest_insert: timedelta, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._database = database
         self._event_store = undecoded(database["event_store"])
         self._longest_insert = longest_insert
-        self._seconds = seconds
+        self._clock = clock
 
     async def read(self, after: FeedCursor, limit: int, max_bytes: int) -> FeedBatch:
-        """The next events behind `after`: up to `limit` of them, and no more once `max_bytes` are reached."""
+        """Return up to `limit` events after the cursor. The event that reaches `max_bytes` ends the batch."""
         documents: list[RawDocument] = []
         size = 0
         with driver_errors():
             async with self._database.client.start_session(causal_consistency=True) as session:
-                settled = await read_safe_time(session, self._longest_insert)
-                there = {"seq": {"$gt": Timestamp(after.seconds, after.increment), "$lt": settled.up_to}}
-                found = self._event_store.find(there, session=session, batch_size=min(limit, 100))
+                safe = await read_safe_time(session, self._longest_insert)
+                query = {"seq": {"$gt": Timestamp(after.seconds, after.increment), "$lt": safe.up_to}}
+                found = self._event_store.find(query, session=session, batch_size=min(limit, 100))
                 async for document in found.sort("seq", ASCENDING).limit(limit):
                     documents.append(document)
                     size += len(document.raw)
@@ -141,15 +137,15 @@ class Feed:
                         await found.close()
                         break
         last = documents[-1]["seq"] if documents else None
-        place = FeedCursor(last.time, last.inc) if last else after
-        return FeedBatch(documents, place, settled.up_to.as_datetime())
+        cursor = FeedCursor(last.time, last.inc) if last else after
+        return FeedBatch(documents, cursor, safe.up_to.as_datetime())
 
     async def wait(self, after: FeedCursor, limit: int, max_bytes: int, longest: timedelta) -> FeedBatch:
-        """The same, but if there is nothing yet, wait for it, up to `longest`; an empty stretch when that is over."""
-        until = self._seconds() + longest.total_seconds()
+        """Return the next events as `read` does, but wait up to `longest` for them. The batch is empty after that."""
+        until = self._clock() + longest.total_seconds()
         while True:
-            stretch = await self.read(after, limit, max_bytes)
-            left = until - self._seconds()
-            if stretch.documents or left <= 0:
-                return stretch
+            batch = await self.read(after, limit, max_bytes)
+            left = until - self._clock()
+            if batch.documents or left <= 0:
+                return batch
             await asyncio.sleep(min(POLL_S, left))

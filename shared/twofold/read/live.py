@@ -1,7 +1,8 @@
-"""Live events: what comes into `events` from now on, or from where a reader left off, as it comes.
+"""Live streams of a collection: events as they are inserted, from now on or after a cursor.
 
-It stands on a change stream of a majority, so nothing is shown that could still be rolled back. A reader that fell
-further behind than the oplog reaches is told so, and loses nothing silently.
+A stream is a change stream with majority read concern, so it shows no insert that MongoDB could still roll back. The
+cursor is MongoDB's resume token. When the oplog no longer holds the place of a cursor, the reader gets `Gone` (410), so
+no reader misses events without an error.
 """
 
 import asyncio
@@ -24,92 +25,93 @@ from twofold.query.filters import Conditions
 from twofold.read.models import EventOut
 from twofold.settings import StreamSettings
 
-LOOK_EVERY_MS = 1000
-"""How long the server waits for the next event before it says that there is none: an end is noticed after that."""
-
+MAX_AWAIT_MS = 1000
+"""Milliseconds that the server waits for the next event. A stream notices its end after at most this time."""
 
 _LOST = (280, 286, 260)
-"""MongoDB 6.0's codes for a change stream that can't be resumed: its place is not in the oplog, or no more, or it is
-another collection's. A made-up place never gets as far: its checksum is wrong. Whatever else fails may pass."""
-
-
-_QUESTION = b"stream"
-
+"""MongoDB 6.0's error codes for a resume token that the server can't use: its place left the oplog, or it belongs to
+another collection. An invented token fails earlier, because its checksum is wrong. Any other error may pass."""
+_CURSOR_KEY = b"stream"
 
 Changes = AsyncChangeStream[RawDocument]
 
 
 @dataclass(frozen=True, slots=True)
 class StreamItem:
-    """Something, or nothing, happened: `place` is where to go on behind it."""
+    """An event of a stream, or a heartbeat without an event. `cursor` continues the stream behind the item."""
 
-    place: str
+    cursor: str
     event: EventOut | None = None
 
 
 class LiveEvents:
-    """Streams over one collection, so many at once. Every method raises `Unavailable` when MongoDB is away."""
+    """The live streams of one collection. Every method raises `Unavailable` when MongoDB is unavailable.
+
+    A process serves at most `streams` streams at once, and at most `streams_each` streams of one caller.
+    """
 
     def __init__(self, collection: Collection, settings: StreamSettings) -> None:
         self._collection = undecoded(collection)
         self._free = settings.streams
-        self._each = settings.streams_each
+        self._max_of_caller = settings.streams_each
         self._of_caller: Counter[str] = Counter()
-        self._lasts_s = settings.stream_s
+        self._longest_s = settings.stream_s
         self._heartbeat_s = settings.stream_heartbeat_s
         self._closing = asyncio.Event()
 
     async def close(self) -> None:
-        """End all streams: their readers go on elsewhere, from where they are."""
+        """End every stream. The readers connect to another process and continue at their cursors."""
         self._closing.set()
 
     @asynccontextmanager
     async def follow(
-        self, wanted: Conditions, place: str | None, caller: str, seconds: float = inf
+        self, wanted: Conditions, cursor: str | None, caller: str, seconds: float = inf
     ) -> AsyncIterator[AsyncGenerator[StreamItem]]:
-        """What `wanted` selects, from `place` on, or from now on; with a moment at the start and at each heart-beat.
+        """Open the stream of `wanted`, after `cursor` or from now on. A heartbeat comes at the start and at intervals.
 
-        It ends after `seconds`, if not before: as long as `caller`, the subject of a token, is good for. Raises
-        `Malformed` for a place that was never given out, `Gone` for one that is too long ago, and `Unavailable` when
-        there are too many streams already, or too many of the caller's.
+        The stream ends after `seconds`, the lifetime of the caller's token, or after `stream_s`. `caller` is the
+        subject of the token. Raises `Malformed` for an invalid cursor, `Gone` for a cursor that is too old, and
+        `Unavailable` when the process or the caller has too many streams.
         """
         if self._free < 1 or self._closing.is_set():
-            raise Unavailable("there are as many live streams as this process serves: try again")
-        if self._of_caller[caller] >= self._each:
-            raise Unavailable(f"there are {self._each} live streams of yours already: end one, and try again")
+            raise Unavailable("this process serves no more live streams: try again")
+        if self._of_caller[caller] >= self._max_of_caller:
+            raise Unavailable(f"you have {self._max_of_caller} live streams already: end a stream, then try again")
         self._free -= 1
         self._of_caller[caller] += 1
         try:
             with driver_errors():
-                async with await self._open(wanted, place) as changes:
-                    yield self._moments(changes, time.monotonic() + min(seconds, self._lasts_s))
+                async with await self._open(wanted, cursor) as changes:
+                    yield self._items(changes, time.monotonic() + min(seconds, self._longest_s))
         finally:
             self._free += 1
-            self._of_caller -= Counter([caller])  # whoever has none left is forgotten
+            self._of_caller -= Counter([caller])  # the subtraction drops callers without a stream
 
-    async def _open(self, wanted: Conditions, place: str | None) -> Changes:
+    async def _open(self, wanted: Conditions, cursor: str | None) -> Changes:
         query = {f"fullDocument.{field}": value for field, value in wanted.query().items()}
         pipeline = [{"$match": {"operationType": "insert"} | query}]
-        token = None if place is None else _resume_token(place)
+        token = None if cursor is None else _resume_token(cursor)
         try:
-            return await self._collection.watch(pipeline, resume_after=token, max_await_time_ms=LOOK_EVERY_MS)
+            return await self._collection.watch(pipeline, resume_after=token, max_await_time_ms=MAX_AWAIT_MS)
         except OperationFailure as error:
             if token is not None and error.code in _LOST:
-                raise Gone("that is too long ago: begin anew, and read what came between by its time") from error
+                raise Gone(
+                    "this Last-Event-ID is too old: start a stream without it, and read the missed events page by page"
+                ) from error
             raise
 
-    async def _moments(self, changes: Changes, end: float) -> AsyncGenerator[StreamItem]:
-        beat = 0.0
+    async def _items(self, changes: Changes, end: float) -> AsyncGenerator[StreamItem]:
+        next_heartbeat = 0.0
         while (now := time.monotonic()) < end and not self._closing.is_set():
             change = await changes.try_next()
             event = _event_in(change) if change is not None else None
-            if event is not None or now >= beat:
-                beat = time.monotonic() + self._heartbeat_s
+            if event is not None or now >= next_heartbeat:
+                next_heartbeat = time.monotonic() + self._heartbeat_s
                 yield StreamItem(_cursor_at(changes), event)
 
 
 def _event_in(change: Any) -> EventOut | None:
-    """The event that came; None for one that somebody made unreadable in the database meanwhile."""
+    """Return the inserted event, or None if its document was made unreadable in the database meanwhile."""
     try:
         return EventOut.of(change["fullDocument"])
     except Unreadable:
@@ -118,8 +120,8 @@ def _event_in(change: Any) -> EventOut | None:
 
 def _cursor_at(changes: Changes) -> str:
     token: Any = changes.resume_token
-    return encode_cursor(bytes.fromhex(token["_data"]), _QUESTION)
+    return encode_cursor(bytes.fromhex(token["_data"]), _CURSOR_KEY)
 
 
-def _resume_token(place: str) -> dict[str, str]:
-    return {"_data": decode_cursor(place, _QUESTION, "Last-Event-ID").hex().upper()}
+def _resume_token(cursor: str) -> dict[str, str]:
+    return {"_data": decode_cursor(cursor, _CURSOR_KEY, "Last-Event-ID").hex().upper()}

@@ -1,12 +1,13 @@
-"""TODO module."""
+"""The answers about events, the same for every reader: an event, a page, and the stand-in for an unreadable event."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from twofold.errors import Unreadable
+from twofold.event.metadata import Metadata
 from twofold.mongo.client import Document, RawDocument
 from twofold.mongo.documents import decode_document
 from twofold.query.cursors import PageCursor
@@ -16,30 +17,27 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-_Present = TypeVar("_Present")
+def _readers_model() -> type[BaseModel]:
+    """Return a model with the fields of `Metadata` in their order, but without the checks of a producer's values.
+
+    A stored event may have been written by an older or newer version of Twofold, so the model takes unknown fields.
+    """
+    types = get_type_hints(Metadata)
+    fields: dict[str, Any] = {}
+    for name, field in Metadata.model_fields.items():
+        if field.is_required():
+            fields[name] = Annotated[types[name], Field(description=field.description)]
+        else:
+            absent = Field(default=None, exclude_if=_is_none, description=field.description)
+            fields[name] = Annotated[types[name] | None, absent]
+    document = "The origin of an event: the producer's service and its context. A missing value is absent, not null."
+    return create_model("MetadataOut", __config__=ConfigDict(extra="allow"), __doc__=document, **fields)
 
 
-Optional = Annotated[_Present | None, Field(exclude_if=_is_none)]
-"""Absent, rather than null, where it isn't given."""
-
-
-class MetadataOut(BaseModel):
-    """Who and what an event came from. What the producer did not give is absent."""
-
-    model_config = ConfigDict(extra="allow")
-
-    service_name: Annotated[str, Field(description="CloudEvents' source")]
-    service_version: Optional[str] = None
-    correlation_id: Optional[str] = None
-    causation_id: Optional[str] = None
-    user_id: Optional[str] = None
-    environment: Optional[str] = None
-    ip_address: Optional[str] = None
-    user_agent: Optional[str] = None
-    traceparent: Optional[str] = None
-    source_event_id: Annotated[Optional[str], Field(description="the id as it was given, if it is no UUID")] = None
-    time_assigned: Annotated[Optional[bool], Field(description="the producer gave no time, so publish did")] = None
-    extensions: Optional[dict[str, str]] = None
+if TYPE_CHECKING:
+    MetadataOut = Metadata
+else:
+    MetadataOut = _readers_model()
 
 
 class EventOut(BaseModel):
@@ -52,47 +50,47 @@ class EventOut(BaseModel):
     aggregate_id: str | None
     metadata: MetadataOut
     payload: dict[str, Any]
-    digest: Annotated[str, Field(description="SHA-256 of what the producer said, in hexadecimal digits")]
+    digest: Annotated[str, Field(description="the SHA-256 of the event's content, in hexadecimal digits")]
     stored_at: datetime
 
     @classmethod
     def of(cls, document: RawDocument) -> Self:
-        """The event of a stored document that was read undecoded. Raises `Unreadable`."""
-        return cls.of_plain(decode_document(document))
+        """Return the event of a stored document that was read undecoded. Raise `Unreadable` if it holds no event."""
+        return cls.of_decoded(decode_document(document))
 
     @classmethod
-    def of_plain(cls, document: Document) -> Self:
-        """The same, of a document that `mongo.plain` decoded."""
+    def of_decoded(cls, document: Document) -> Self:
+        """Return the event of a stored document from `decode_document`. Raise `Unreadable` if it holds no event."""
         fields = {name: document.get(name) for name in cls.model_fields if name != "event_id"}
         try:
             fields["digest"] = bytes(document["digest"]).hex()
             return cls.model_validate(fields | {"event_id": document["_id"]})
         except (KeyError, TypeError, ValidationError) as error:
-            raise Unreadable(f"event {document['_id']} was made unreadable in the database") from error
+            raise Unreadable(f"event {document['_id']} is unreadable: its document was changed in the database") from error
 
     @property
-    def position(self) -> PageCursor:
-        """Its place in the order of pages."""
+    def cursor(self) -> PageCursor:
+        """The event's place in the order of pages."""
         return PageCursor(self.timestamp, self.event_id)
 
 
 class UnreadableEvent(BaseModel):
-    """What stands in the place of an event that somebody made unreadable in the database."""
+    """The stand-in for an event whose document was changed in the database so that it holds no event any more."""
 
     event_id: str
     unreadable: Literal[True]
 
 
 class EventPage(BaseModel):
-    """Some of the events that a filter selects."""
+    """A page of the events that a filter selects."""
 
     events: list[EventOut]
-    next: Annotated[str | None, Field(description="the cursor of the next page; null: there is none")] = None
+    next: Annotated[str | None, Field(description="the cursor of the next page; null: this is the last page")] = None
     cut: Annotated[
-        bool, Field(description="the search ran out of time before the page was full: `next` goes on from there")
+        bool, Field(description="true: the search ran out of time before the page was full; `next` continues it")
     ] = False
     unreadable: Annotated[
-        list[str], Field(description="ids of events in this page that somebody made unreadable in the database")
+        list[str], Field(description="ids of events on this page whose documents were made unreadable in the database")
     ] = []
     searched_to: Annotated[
         datetime | None, Field(description="the time of the last event that a cut search looked at")

@@ -1,6 +1,8 @@
-"""Reading events as people ask for them: pages of `events` and of `event_store`, by the same filters.
+"""Pages and streams of `events` and of `event_store`, by the same filters and with the same answers.
 
-No query runs without an index, and none for longer than it may. What is shown is `EventOut`, whatever the collection.
+A page ends when it is full, when its events reach `page_bytes`, or when its search time is over. `next` is then the
+cursor behind the last document that the search looked at. `scan.py` proves that a reader of pages gets every event once.
+Every query uses an index, and the server ends it after `query_timeout_s`.
 """
 
 import time
@@ -18,20 +20,17 @@ from twofold.settings import QuerySettings
 from twofold.storage.indexes import index_for
 
 NARROWER = "narrow the time or the filters"
-
-
-STREAM_PIECE = 5_000
-"""How many events one query of a stream reads: a cursor must end before the server has worked on it for too long."""
-
-
+"""The advice in an error when a query takes too long."""
+STREAM_CHUNK = 5_000
+"""Events of one query in a stream. Every query has a time limit in the server, so a stream takes several queries."""
 STREAM_BATCH = 200
 
 
 class EventReader:
-    """Pages of one collection that has `filter_indexes(indexed)`. Every method raises `Unavailable`.
+    """Pages and streams of one collection. Every method raises `Unavailable` when MongoDB is unavailable or too slow.
 
-    Each query ends within `query_timeout_s`, in the server too; a page that has to look through more than it shows is
-    cut after `search_s`, and a page ends once its events have `page_bytes`, as MongoDB stores them.
+    A query ends within `query_timeout_s`. A page that looks through unwanted events is cut after `search_s`. A page
+    ends when its events have `page_bytes` in MongoDB.
     """
 
     def __init__(self, collection: Collection, settings: QuerySettings) -> None:
@@ -42,65 +41,68 @@ class EventReader:
         self._page_bytes = settings.page_bytes
 
     async def get(self, event_id: UUID, user: str | None = None) -> EventOut | None:
-        """The event; None if there is none, or if it isn't that of `user`, where one is given."""
+        """Return the event, or None if it does not exist. With `user`, only an event of this user exists."""
         query: Document = {"_id": event_id} | ({FIELDS["user"]: user} if user is not None else {})
         with driver_errors(), time_limit(self._timeout_s):
             document = await undecoded(self._collection).find_one(query)
         return EventOut.of(document) if document else None
 
-    async def page(self, wanted: Filter, scope: str | None = None) -> EventPage:
-        """The page that `wanted` describes, for a caller who may read one user's events alone, if that is `scope`."""
-        name = index_for(self._collection.name, wanted, scope)
-        pieces = chunks_by_time(self._collection, wanted, f"by_{name}", FIELDS.get(name), self._search_keys)
-        return await self.fill(wanted, pieces)
+    async def page(self, wanted: Filter, visible_user: str | None = None) -> EventPage:
+        """Return the page that `wanted` describes.
 
-    async def fill(self, wanted: Filter, pieces: AsyncGenerator[Chunk]) -> EventPage:
-        """The page that `wanted` describes, of what a scan has in `pieces`."""
+        `visible_user` is the only user whose events the caller may read, or None. `wanted` already selects this user.
+        """
+        name = index_for(self._collection.name, wanted, visible_user)
+        chunks = chunks_by_time(self._collection, wanted, f"by_{name}", FIELDS.get(name), self._search_keys)
+        return await self.fill(wanted, chunks)
+
+    async def fill(self, wanted: Filter, chunks: AsyncGenerator[Chunk]) -> EventPage:
+        """Return the page that `wanted` describes, from the chunks of its scan."""
         page, size, last = EventPage(events=[]), 0, None
         deadline = time.monotonic() + self._search_s
         with driver_errors(NARROWER), time_limit(self._timeout_s):
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    async with piece.found as found:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    async with chunk.found as found:
                         async for encoded in found:
                             if size >= self._page_bytes or len(page.events) + len(page.unreadable) == wanted.limit:
                                 page.next = last or raise_no_cursor()
                                 return page
                             document = decode_document(encoded)
-                            last = wanted.behind(document) or last
-                            if _take(page, wanted, document):
+                            last = wanted.next_cursor(document) or last
+                            if _add(page, wanted, document):
                                 size += len(encoded.raw)
                             elif last and time.monotonic() > deadline:
                                 return _cut(page, last, document)
-                    if piece.end is not None and time.monotonic() > deadline:
-                        return _cut(page, cursor_after(wanted, piece.end), piece.end)
+                    if chunk.end is not None and time.monotonic() > deadline:
+                        return _cut(page, cursor_after(wanted, chunk.end), chunk.end)
         return page
 
     async def stream(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[EventOut | UnreadableEvent]:
-        """Every event that `wanted` selects, from its cursor on, however many and however large.
+        """Yield every event that `wanted` selects, from its cursor on.
 
-        No more than one batch of the server's is held at a time. `timeout_s` bounds each of the server's answers.
+        The stream holds at most one batch of the server in memory. `timeout_s` bounds every answer of the server.
         """
-        here, seen = wanted, STREAM_PIECE
-        while seen == STREAM_PIECE:
-            seen, place = 0, None
-            async for document in self._piece(here, timeout_s):
+        rest, seen = wanted, STREAM_CHUNK
+        while seen == STREAM_CHUNK:
+            seen, cursor = 0, None
+            async for document in self._chunk(rest, timeout_s):
                 seen += 1
-                place = wanted.behind(document) or place
+                cursor = wanted.next_cursor(document) or cursor
                 try:
-                    event = EventOut.of_plain(document)
+                    event = EventOut.of_decoded(document)
                 except Unreadable:
                     yield UnreadableEvent(event_id=str(document["_id"]), unreadable=True)
                     continue
                 if wanted.has_text(document):
                     yield event
-            if seen == STREAM_PIECE:
-                here = wanted.model_copy(update={"cursor": place or raise_no_cursor()})
+            if seen == STREAM_CHUNK:
+                rest = wanted.model_copy(update={"cursor": cursor or raise_no_cursor()})
 
-    async def _piece(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[Document]:
+    async def _chunk(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[Document]:
         hint = f"by_{index_for(self._collection.name, wanted)}"
         found = undecoded(self._collection).find(wanted.query(), hint=hint, batch_size=STREAM_BATCH)
-        async with found.sort(wanted.sort).limit(STREAM_PIECE):
+        async with found.sort(wanted.sort).limit(STREAM_CHUNK):
             while True:
                 with driver_errors(NARROWER), time_limit(timeout_s):
                     document = await anext(found, None)
@@ -109,10 +111,10 @@ class EventReader:
                 yield decode_document(document)
 
 
-def _take(page: EventPage, wanted: Filter, document: Document) -> bool:
-    """Put what is wanted of a document that MongoDB found into the page; whether it was wanted."""
+def _add(page: EventPage, wanted: Filter, document: Document) -> bool:
+    """Add a found document to the page, and return True. Return False for a document without the wanted text."""
     try:
-        event = EventOut.of_plain(document)
+        event = EventOut.of_decoded(document)
     except Unreadable:
         page.unreadable.append(str(document["_id"]))
         return True
@@ -122,7 +124,7 @@ def _take(page: EventPage, wanted: Filter, document: Document) -> bool:
     return False
 
 
-def _cut(page: EventPage, place: str, seen: Document) -> EventPage:
-    """The page as it is, to go on at `place`, behind the last document that was looked at."""
-    page.next, page.cut, page.searched_to = place, True, seen["timestamp"]
+def _cut(page: EventPage, cursor: str, last: Document) -> EventPage:
+    """Return the unfinished page. `cursor` lies behind `last`, the last document that the search looked at."""
+    page.next, page.cut, page.searched_to = cursor, True, last["timestamp"]
     return page

@@ -23,7 +23,7 @@ from twofold.mongo.insert import find_digests
 from twofold.mongo.safe_time import server_time
 from twofold.query.cursors import PageCursor, decode_cursor, encode_cursor, invalid_cursor
 
-_QUESTION = b"deletions"
+_CURSOR_KEY = b"deletions"
 
 
 class Deletion(BaseModel):
@@ -39,7 +39,7 @@ class Deletion(BaseModel):
     @property
     def cursor(self) -> str:
         """For what is behind this one."""
-        return encode_cursor(PageCursor(self.deleted_at, self.deletion_id).packed(), _QUESTION)
+        return encode_cursor(PageCursor(self.deleted_at, self.deletion_id).to_bytes(), _CURSOR_KEY)
 
 
 class Deletions(BaseModel):
@@ -166,6 +166,6 @@ def _without(document: RawDocument, name: str) -> Document:
 
 def _place(cursor: str) -> PageCursor:
     try:
-        return PageCursor.of_packed(decode_cursor(cursor, _QUESTION))
+        return PageCursor.from_bytes(decode_cursor(cursor, _CURSOR_KEY))
     except ValueError:
         raise invalid_cursor() from None
