@@ -1,4 +1,4 @@
-"""The operator's command line, as far as it goes without servers: its help, its docs, and its errors."""
+"""The operator's command line without servers: its help, its docs and its errors."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 
 def commands(group: typer.Typer, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every command, as the words that call it."""
+    """Yield every command as a tuple of words: `("relay", "run")`."""
     for command in group.registered_commands:
         assert command.callback is not None
         yield (*prefix, command.name or command.callback.__name__)
@@ -35,39 +35,38 @@ COMMANDS = sorted(commands(app))
 
 
 def twofold(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run it as an operator does."""
+    """Run `twofold` in a process of its own, without settings for MongoDB and Kafka."""
     command = [sys.executable, "-c", "from twofold.cli import main; main()", *arguments]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MONGODB_", "KAFKA_"))}
     return subprocess.run(command, env=clean | env, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_these_are_the_commands() -> None:
-    said = {" ".join(command) for command in COMMANDS}
-    assert said >= {"setup", "status", "checkpoints", "reconcile", "publish", "relay run"}
-    assert said >= {"history", "export", "feed"}
-    assert said >= {f"dead-letters {name}" for name in ("list", "count", "show", "redrive", "discard")}
+def test_the_command_line_has_these_commands() -> None:
+    names = {" ".join(command) for command in COMMANDS}
+    assert names >= {"setup", "status", "checkpoints", "reconcile", "publish", "relay run"}
+    assert names >= {"history", "export", "feed"}
+    assert names >= {f"dead-letters {name}" for name in ("list", "count", "show", "redrive", "discard")}
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, ()], ids=" ".join)
-def test_every_command_has_help(command: tuple[str, ...]) -> None:
-    """That says what it does, and what each option is."""
+def test_every_command_and_every_option_has_help(command: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert result.exit_code == 0
     assert "Usage" in result.output
     options = [line for line in result.output.splitlines() if re.search(r"--[a-z]", line) and "--help" not in line]
     for line in options:
         if "Usage" not in line and "completion" not in line:
-            assert len(line.split()) > 4, f"says nothing of {line}"
+            assert len(line.split()) > 4, f"no help for {line}"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_the_operators_page_names_every_command(command: tuple[str, ...]) -> None:
+def test_docs_operations_names_every_command(command: tuple[str, ...]) -> None:
     group, name = command[0], command[-1]
     assert re.search(rf"`[^`]*\b{group}\b[^`]*`", OPERATIONS)
     assert re.search(rf"`[^`]*\b{name}\b[^`]*`", OPERATIONS)
 
 
-def test_the_operators_page_explains_every_figure_of_status() -> None:
+def test_docs_operations_explains_every_figure_of_status() -> None:
     figures = {field.name for field in dataclasses.fields(Checkpoint)} | {"lag"}
     section = OPERATIONS.partition("## `twofold status`")[2].partition("\n## ")[0]
     explained = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
@@ -84,8 +83,7 @@ def test_a_missing_setting_is_named_without_a_traceback() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["relay", "run"], ["dead-letters", "count"]], ids=" ".join)
-def test_a_server_that_is_away_is_one_line(arguments: list[str]) -> None:
-    """Without stack trace, query or secret."""
+def test_an_unavailable_server_gives_one_line_without_secrets(arguments: list[str]) -> None:
     uri = f"mongodb://someone:secret@127.0.0.1:{free_port()}"
     run = twofold(*arguments, MONGODB_URI=uri, MONGODB_TIMEOUT_S="0.5", COLUMNS="200")
     assert run.returncode == 1
@@ -115,7 +113,7 @@ def test_a_server_that_is_away_is_one_line(arguments: list[str]) -> None:
     ],
     ids=" ".join,
 )
-def test_a_wrong_call_is_told_without_a_traceback(arguments: list[str]) -> None:
+def test_a_wrong_call_gives_an_error_without_a_traceback(arguments: list[str]) -> None:
     run = twofold(*arguments, MONGODB_URI="mongodb://127.0.0.1:1")
     assert run.returncode != 0
     assert "Traceback" not in run.stderr

@@ -1,4 +1,4 @@
-"""`twofold`, the operator's command line. Settings come from the environment, as for the functions."""
+"""`twofold`, the operator's command line. It reads its settings from environment variables, like the functions."""
 
 import sys
 
@@ -6,22 +6,26 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from twofold.cli import operate, publish, read
-from twofold.cli.letters import letters
+from twofold.cli import operate
+from twofold.cli.dead_letters import dead_letters
+from twofold.cli.export import export
+from twofold.cli.feed import feed
+from twofold.cli.history import history
+from twofold.cli.publish import publish
 from twofold.errors import TwofoldError
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 for command in (
     *(operate.setup, operate.status, operate.checkpoints, operate.reconcile),
-    *(publish.publish, read.history, read.export, read.feed),
+    *(publish, history, export, feed),
 ):
     app.command()(command)
 app.add_typer(operate.relay, name="relay")
-app.add_typer(letters, name="dead-letters")
+app.add_typer(dead_letters, name="dead-letters")
 
 
 def main() -> None:
-    """Run the command line; trouble is one line and exit status 1."""
+    """Run the command line. An error gives a line on standard error and exit status 1."""
     try:
         app()
     except (TwofoldError, ValidationError) as error:

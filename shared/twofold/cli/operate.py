@@ -1,15 +1,15 @@
-"""The commands that look after the whole: setup, completeness, relay, reconcile."""
+"""The commands of daily operation: setup, status, checkpoints, relay and reconcile."""
 
 import asyncio
 import os
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from twofold.cli.output import Json, Limit, console, progress, run_with, settings, show
+from twofold.cli.options import JsonOption, LimitOption, in_utc
+from twofold.cli.output import console, progress, read_settings, run_with, show, warn
 from twofold.errors import Unavailable
 from twofold.kafka.lag import read_backlog
 from twofold.kafka.sender import Sender
@@ -21,19 +21,19 @@ from twofold.storage.checkpoints import Checkpoints
 from twofold.write.reconcile import reconcile as reconcile_
 from twofold.write.relay import open_relay
 
-relay = typer.Typer(no_args_is_help=True, help="The relay: takes marks off, and sends again what isn't in the log.")
+relay = typer.Typer(no_args_is_help=True, help="Confirm events that the log has, and send missing events again.")
 
 
 def setup() -> None:
-    """Bring collections, indexes, roles, users and the topic to what they should be. Safe to repeat."""
-    for line in asyncio.run(set_up(settings(), passwords_in(os.environ))):
+    """Create or correct collections, indexes, roles, users and the topic. A second run changes nothing."""
+    for line in asyncio.run(set_up(read_settings(), passwords_in(os.environ))):
         console.print(line)
 
 
-def status(as_json: Json = False) -> None:
-    """Say how far the log is complete, and what is pending, dead or conflicting. Records no checkpoint.
+def status(as_json: JsonOption = False) -> None:
+    """Show how far the log is complete, and the number of events that are not in the log. Records no checkpoint.
 
-    While Kafka is away, the lag is null.
+    When Kafka is unavailable, the lag is null.
     """
 
     async def look(database: Database, settings: Settings) -> dict[str, Any]:
@@ -47,14 +47,15 @@ def _lag(settings: Settings) -> dict[str, int] | None:
     try:
         backlog = read_backlog(settings)
     except Unavailable as error:
-        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
+        warn(str(error))
         return None
     return {str(number): lag for number, lag in sorted(backlog.lag.items())}
 
 
-def checkpoints(limit: Limit = 20, as_json: Json = False) -> None:
-    """List the checkpoints of completeness, newest first."""
-    show([asdict(line) for line in run_with(lambda db, settings: _checkpoints(db, settings).list(limit))], as_json)
+def checkpoints(limit: LimitOption = 20, as_json: JsonOption = False) -> None:
+    """List the completeness checkpoints, the newest first."""
+    found = run_with(lambda db, settings: _checkpoints(db, settings).list(limit))
+    show([asdict(checkpoint) for checkpoint in found], as_json)
 
 
 def _checkpoints(database: Database, settings: Settings) -> Checkpoints:
@@ -62,27 +63,27 @@ def _checkpoints(database: Database, settings: Settings) -> Checkpoints:
 
 
 @relay.command("run")
-def relay_run(as_json: Json = False) -> None:
-    """Do what the function `relay` does when its timer wakes it, once."""
+def relay_run(as_json: JsonOption = False) -> None:
+    """Run the relay once, as the function `relay` does every minute."""
 
     async def run(database: Database, settings: Settings) -> dict[str, Any]:
         done = await open_relay(database, Sender(settings), settings).run()
-        return asdict(done) if done else {"busy": "another relay is at it"}
+        return asdict(done) if done else {"busy": "another relay is running"}
 
     show(run_with(run), as_json, "events")
 
 
 def reconcile(
-    since: Annotated[datetime, typer.Option("--from", help="When the backup was made, or earlier (UTC).")],
-    as_json: Json = False,
+    since: Annotated[datetime, typer.Option("--from", help="The time (UTC) at which the backup began, or earlier.")],
+    as_json: JsonOption = False,
 ) -> None:
-    """Compare `events` with the log, and mark again what the log lacks, so that the relay sends it.
+    """Compare `events` with the log, and make the relay send the events that the log lacks.
 
-    For the day on which `event_store` was restored from a backup.
+    Run it after `event_store` was restored from a backup.
     """
 
     async def run(database: Database, settings: Settings) -> dict[str, Any]:
         with progress("comparing", await database["events"].estimated_document_count()) as advance:
-            return asdict(await reconcile_(database, settings, since.replace(tzinfo=UTC), advance))
+            return asdict(await reconcile_(database, settings, in_utc(since), advance))
 
     show(run_with(run), as_json, "events")
