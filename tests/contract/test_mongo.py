@@ -9,7 +9,7 @@ from pymongo import ReadPreference
 
 from dev.processes import free_port
 from tests.helpers import Commands, EncodedDocument, an_event, failing, listened, log, some_events
-from twofold.errors import Invalid, Unavailable
+from twofold.errors import Conflict, Invalid, Unavailable
 from twofold.event.model import Event
 from twofold.mongo.client import Database, RawDocument, open_database
 from twofold.mongo.documents import encode_document
@@ -58,11 +58,11 @@ async def test_an_insert_asks_for_a_majority_and_names_a_time_limit(settings: Se
     assert 0 < noted["command"]["maxTimeMS"] <= settings.mongodb_timeout_s * 1000
 
 
-async def test_each_document_has_its_own_outcome(database: Database) -> None:
-    """New ones have none; one that is there has the digest that is there, and a pair within one write is one too."""
+async def test_each_document_has_its_own_result(database: Database) -> None:
+    """An equal event that is stored, or that stands earlier in the same write, is a duplicate."""
     old, new, twice = some_events(3)
     await insert(database, old)
-    assert await insert(database, new, old, twice, twice) == [None, old.digest, None, twice.digest]
+    assert await insert(database, new, old, twice, twice) == ["new", "duplicate", "new", "duplicate"]
     assert await database["event_store"].count_documents({}) == 3
 
 
@@ -70,7 +70,8 @@ async def test_an_insert_changes_nothing_that_is_there(database: Database) -> No
     event = an_event()
     await insert(database, event)
     other = event.model_copy(update={"payload": {"other": True}})
-    assert await insert(database, other) == [event.digest]
+    (result,) = await insert(database, other)
+    assert isinstance(result, Conflict)
     assert await EventStore(database).get(event.event_id) == event
 
 
@@ -95,14 +96,14 @@ async def test_a_write_concern_error_acknowledges_nobody(
         async with failing(database, name, writeConcernError=timed_out):
             with pytest.raises(Unavailable, match="durable"):
                 await insert(failing_for, *([there] if with_a_duplicate else []), new)
-        assert await insert(failing_for, new) == [new.digest], "sent again, it is known for certain"
+        assert await insert(failing_for, new) == ["duplicate"], "a second attempt finds the event"
 
 
 async def test_a_connection_that_breaks_costs_no_event_and_doubles_none(settings: Settings, database: Database) -> None:
     """The driver's own retry is the same write."""
     name = settings.mongodb_database
     async with open_database(settings, name) as once, failing(database, name, closeConnection=True):
-        assert await insert(once, *some_events(3)) == [None] * 3
+        assert await insert(once, *some_events(3)) == ["new"] * 3
     assert await database["event_store"].count_documents({}) == 3
 
 
