@@ -1,21 +1,27 @@
-"""Everything that can go wrong, once: each error knows its HTTP status and whether trying again can help. Pure.
+"""The errors of Twofold, with their HTTP statuses. Pure.
 
-The statuses are the contract with Knative (docs/architecture.md, "Status codes"): 4xx is poison and is never sent
-again, 503 is trouble that passes and is retried.
+The statuses are the contract with Knative (docs/architecture.md, "Status codes"). A KafkaSource sends an event
+again after a 503, and not after a 400, 401, 403, 413, 415 or 422.
+
+OpenAPI descriptions show the first sentence of an error's docstring.
 """
 
 from typing import ClassVar, NamedTuple
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: where (an attribute, or a path such as `data.items[3].price`) and what."""
+    """A mistake and its place: an attribute, a parameter, or a path such as `data.items[3].price`."""
 
     where: str
     what: str
 
 
 class TwofoldError(Exception):
-    """The base of all errors that Twofold raises on purpose."""
+    """The base of the errors that Twofold raises.
+
+    `status` is the HTTP status, `title` is stable and names the class in answers, and `retriable` is True if the same
+    request can succeed later.
+    """
 
     status: ClassVar[int]
     title: ClassVar[str]
@@ -28,109 +34,112 @@ class TwofoldError(Exception):
 
 
 class Rejected(TwofoldError):
-    """The event can't be taken, now or later: sending it again unchanged is pointless."""
+    """The base of permanent errors: the same request fails again.
+
+    A `where` adds the detail to `problems`, at this place.
+    """
 
     def __init__(self, detail: str, where: str = "", problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(detail, problems or ((Problem(where, detail),) if where else ()))
 
 
 class Malformed(Rejected):
-    """The request isn't the HTTP, JSON or CloudEvent that it says it is."""
+    """The request cannot be read: its HTTP, JSON or CloudEvent is malformed."""
 
     status = 400
     title = "malformed"
 
 
 class TooLarge(Rejected):
-    """More bytes, or more events, than can be carried to the log."""
+    """The request has too many bytes or too many events."""
 
     status = 413
     title = "too-large"
 
 
 class UnsupportedType(Rejected):
-    """The content type is none that Twofold reads."""
+    """The content type is not supported."""
 
     status = 415
     title = "unsupported-type"
 
 
 class Invalid(Rejected):
-    """It can be read, but the schema forbids it."""
+    """The request was read, but its values are not allowed."""
 
     status = 422
     title = "invalid"
 
 
 class Conflict(Rejected):
-    """The id belongs to another event already: same identity, different digest."""
+    """Another event has this id already: the ids are equal, and the digests differ."""
 
     status = 422
     title = "identity-conflict"
 
 
 class DigestMismatch(Rejected):
-    """The event is not the one that its digest was made for: something altered it on its way."""
+    """The event was altered on its way: its digest belongs to other content."""
 
     status = 422
     title = "digest-mismatch"
 
 
 class UnknownReplay(Rejected):
-    """A replayed event that isn't known: replay makes no new events."""
+    """The replayed event is unknown, and a replay makes no new events."""
 
     status = 422
     title = "unknown-replay"
 
 
 class Undelivered(Rejected):
-    """The source gave up: the event itself may be sound, and the relay goes on sending it if it is one of ours."""
+    """The KafkaSource stopped retrying. The relay still sends the event, if Twofold published it."""
 
     status = 422
     title = "undelivered"
 
 
 class Unauthorized(Rejected):
-    """Nobody knows who calls: there is no token, or none that is good."""
+    """The bearer token is missing or invalid."""
 
     status = 401
     title = "unauthorized"
 
 
 class Forbidden(Rejected):
-    """Who calls is known, and may not do this."""
+    """The caller's permissions do not cover the request."""
 
     status = 403
     title = "forbidden"
 
 
 class Refused(Rejected):
-    """What people ask for can't be had. No sink answers it: to Knative, its status would mean something else."""
+    """The base of errors for people. Event sinks never return them, because Knative retries 404 and 409."""
 
 
 class NotFound(Refused):
-    """What the request names isn't there, or isn't for the caller to see: the answer is the same."""
+    """The resource does not exist, or the caller may not see it."""
 
     status = 404
     title = "not-found"
 
 
 class Gone(Refused):
-    """It was there once, and can't be given any more."""
+    """The resource existed, and is no longer available."""
 
     status = 410
     title = "gone"
 
 
 class NotInLog(Refused):
-    """The event is not known to be in the log, so it must not be removed from `events`."""
+    """The event is not yet confirmed in the log, so it must stay in `events`."""
 
     status = 409
     title = "not-in-log"
 
 
 class Unavailable(TwofoldError):
-    """A part that is needed is away, full or shutting down: the same request can succeed later."""
+    """A server is unavailable, full or shutting down: send the same request again later."""
 
     status = 503
     title = "unavailable"
@@ -139,6 +148,6 @@ class Unavailable(TwofoldError):
 
 
 class Unreadable(Unavailable):
-    """Somebody changed a stored event in the database so that it can't be shown: the others can."""
+    """A stored event was changed in the database and is unreadable. The rest of the events can be read."""
 
     title = "unreadable"

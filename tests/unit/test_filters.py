@@ -1,4 +1,4 @@
-"""Cursors, and what a search for text looks into; what MongoDB makes of filters is in contract/test_pages.py."""
+"""Cursors, and the text that a search looks into. contract/test_pages.py runs the queries of filters on MongoDB."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,17 +29,17 @@ def valid_cursor() -> str:
 
 
 @given(
-    st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31)).map(  # noqa: DTZ001 - hypothesis wants them naive
+    st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31)).map(  # noqa: DTZ001 - hypothesis needs naive times
         lambda time: time.replace(microsecond=time.microsecond // 1000 * 1000, tzinfo=UTC)
     ),
     st.uuids(),
 )
-def test_a_cursor_is_the_place_it_was_made_of(time: datetime, event_id: UUID) -> None:
+def test_a_cursor_is_decoded_to_the_same_time_and_id(time: datetime, event_id: UUID) -> None:
     wanted = Filter().with_cursor(PageCursor(time, event_id))
     assert Filter.model_validate(wanted.model_dump()).page_cursor == (time, event_id)
 
 
-def test_the_limit_may_change_between_pages() -> None:
+def test_a_cursor_is_valid_with_another_limit() -> None:
     assert with_cursor(valid_cursor(), limit=7).page_cursor == HERE
 
 
@@ -49,39 +49,38 @@ def test_the_limit_may_change_between_pages() -> None:
     [{"type": ("a",)}, {"user": "v"}, {"order": "newest"}, {"from": "2026-07-02T00:00:00Z"}, {"text": "x"}],
     ids=str,
 )
-def test_a_cursor_of_another_question_is_refused(changes: dict[str, Any]) -> None:
+def test_a_cursor_of_another_query_is_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises(Malformed, match="not a cursor of this query"):
         with_cursor(valid_cursor(), **changes)
 
 
 @pytest.mark.guarantee("R23")
 @given(st.data())
-def test_a_cursor_that_was_altered_is_refused(data: st.DataObject) -> None:
-    """Whichever character it is, and whatever it becomes."""
+def test_an_altered_cursor_is_rejected(data: st.DataObject) -> None:
+    """The change of any character to any other character is noticed."""
     cursor = valid_cursor()
-    position = data.draw(st.integers(0, len(cursor) - 1))
-    other = data.draw(st.characters(exclude_categories=["Cs"]).filter(lambda character: character != cursor[position]))
+    index = data.draw(st.integers(0, len(cursor) - 1))
+    other = data.draw(st.characters(exclude_categories=["Cs"]).filter(lambda character: character != cursor[index]))
     with pytest.raises(Malformed, match="not a cursor of this query"):
-        with_cursor(cursor[:position] + other + cursor[position + 1 :])
+        with_cursor(cursor[:index] + other + cursor[index + 1 :])
 
 
 @pytest.mark.parametrize("cursor", ["a", "AAAA", "=", "é", "A" * 1000, valid_cursor() + "A", valid_cursor() + "=", " "])
-def test_what_is_no_cursor_is_refused(cursor: str) -> None:
+def test_an_invalid_cursor_is_rejected(cursor: str) -> None:
     with pytest.raises(Malformed, match="not a cursor of this query"):
         with_cursor(cursor)
 
 
-def test_a_cursor_beyond_all_time_is_refused() -> None:
-    """Somebody who works the checksum out gets no further than a 400."""
+def test_a_forged_cursor_beyond_the_year_9999_is_rejected() -> None:
+    """A correct checksum does not turn the answer into a 500."""
     wanted = Filter.model_validate(ASKED)
-    place = b"\x7f" * 8 + uuid4().bytes
-    forged = encode_cursor(place, wanted.cursor_key)
+    forged = encode_cursor(b"\x7f" * 8 + uuid4().bytes, wanted.cursor_key)
     with pytest.raises(Malformed, match="not a cursor of this query"):
         with_cursor(forged)
 
 
-def test_a_forged_cursor_leads_no_further_than_the_filters() -> None:
-    """It is no secret: what keeps a reader within its bounds is the query."""
+def test_a_forged_cursor_gives_no_access_beyond_the_filters() -> None:
+    """The checksum is no secret: the query keeps a reader within its filters."""
     wanted = Filter.model_validate(ASKED)
     query = wanted.with_cursor(PageCursor(HERE.timestamp - timedelta(days=9), HERE.event_id)).query()
     assert query["timestamp"] == {"$gte": wanted.since}
@@ -116,7 +115,7 @@ def text_in(text: str, **changes: Any) -> bool:
         "\\",
     ],
 )
-def test_text_is_found_wherever_it_is(text: str) -> None:
+def test_text_is_found_in_every_searchable_value(text: str) -> None:
     metadata = {"service_name": "/shop", "correlation_id": "x-1", "extensions": {"tenant": "t"}}
     payload = {"Größe": ["DEEP", {"n": 4711, "f": 1.5, "b": True, "z": None}], "quoted": 'say "q" and \\'}
     assert text_in(text, metadata=metadata, payload=payload)
@@ -124,10 +123,10 @@ def test_text_is_found_wherever_it_is(text: str) -> None:
 
 @pytest.mark.guarantee("R30")
 @pytest.mark.parametrize("text", [".*", "^order", "order.creat[e]d", "$where", "order_created", "%"])
-def test_text_is_taken_literally(text: str) -> None:
+def test_text_is_compared_literally(text: str) -> None:
     assert not text_in(text)
 
 
-def test_text_does_not_reach_across_two_values() -> None:
-    assert not text_in("pq", payload={"x": "p", "y": "q", "p": "q"})  # no id has these letters
+def test_text_is_not_found_across_two_values() -> None:
+    assert not text_in("pq", payload={"x": "p", "y": "q", "p": "q"})  # a UUID has neither letter
     assert "a\0b" in searchable_text(an_event(payload={"a": "b"}).to_document())

@@ -1,4 +1,4 @@
-"""Query strings: what is known is read as its type, and everything else is refused by name."""
+"""Query strings: a known parameter gets its type, and a wrong parameter is an error that names it."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from twofold.query.limits import MAX_LIMIT, MAX_TYPES
 from twofold.query.parameters import parse_query
 
 
-def refused(query: str) -> tuple[Malformed, list[str]]:
-    with pytest.raises(Malformed) as refusal:
+def rejected(query: str) -> tuple[Malformed, list[str]]:
+    with pytest.raises(Malformed) as caught:
         parse_query(query, Filter)
-    return refusal.value, [problem.where for problem in refusal.value.problems]
+    return caught.value, [problem.where for problem in caught.value.problems]
 
 
-def test_every_filter_is_read() -> None:
+def test_every_filter_is_parsed() -> None:
     query = (
         "type=order.created&type=order.paid&aggregate=order-7&correlation=c%201&user=u&service=%2Fshop&text=%C3%A9"
         "&from=2026-07-01T12:00:00Z&to=2026-07-01T14:00:00%2B01:00&order=oldest&limit=5"
@@ -46,10 +46,10 @@ def test_every_filter_is_read() -> None:
         "include_all_users=1",
     ],
 )
-def test_an_unknown_parameter_is_named(query: str) -> None:
-    """Operators in brackets, raw pipelines, skips, sort fields and flags are all just unknown names."""
-    refusal, named = refused(query)
-    assert refusal.status == 400
+def test_the_error_names_an_unknown_parameter(query: str) -> None:
+    """Operators in brackets, raw pipelines, skips, sort fields and flags are unknown names."""
+    error, named = rejected(query)
+    assert error.status == 400
     assert [name.replace("%5B%24ne%5D", "[$ne]") for name in named] == [
         query.split("=", 1)[0].replace("%5B%24ne%5D", "[$ne]")
     ]
@@ -57,12 +57,12 @@ def test_an_unknown_parameter_is_named(query: str) -> None:
 
 @pytest.mark.guarantee("R23")
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "1e3", "10.0", "1_0", " 5", "", "٣", "9" * 30, "NaN"])
-def test_a_limit_is_a_limit(limit: str) -> None:
-    """0 and negative are refused, never unlimited."""
-    assert refused(f"limit={limit}")[1] == ["limit"]
+def test_an_invalid_limit_is_rejected(limit: str) -> None:
+    """0 and negative numbers do not mean "unlimited"."""
+    assert rejected(f"limit={limit}")[1] == ["limit"]
 
 
-def test_the_largest_limit_is_taken() -> None:
+def test_the_largest_limit_is_valid() -> None:
     assert parse_query(f"limit={MAX_LIMIT}", Filter).limit == MAX_LIMIT
 
 
@@ -96,28 +96,28 @@ def test_the_largest_limit_is_taken() -> None:
         ("cursor=abc", "cursor"),
     ],
 )
-def test_what_is_wrong_is_named(query: str, where: str) -> None:
-    refusal, named = refused(query)
-    assert refusal.status == 400
+def test_the_error_names_a_wrong_parameter(query: str, where: str) -> None:
+    error, named = rejected(query)
+    assert error.status == 400
     assert named == [where]
 
 
-def test_several_wrong_ones_are_all_named() -> None:
-    assert refused("limit=0&order=up&from=x")[1] == ["from", "order", "limit"]
+def test_the_error_names_every_wrong_parameter() -> None:
+    assert rejected("limit=0&order=up&from=x")[1] == ["from", "order", "limit"]
 
 
-def test_what_is_wrong_is_not_shown() -> None:
-    """A value may be a secret that was put in the wrong place."""
-    refusal, _ = refused("from=s3cr3t&order=s3cr3t&cursor=s3cr3t")
-    assert "s3cr3t" not in refusal.detail
+def test_the_error_does_not_show_the_value() -> None:
+    """The value may be a secret in the wrong place."""
+    error, _ = rejected("from=s3cr3t&order=s3cr3t&cursor=s3cr3t")
+    assert "s3cr3t" not in error.detail
 
 
 @pytest.mark.parametrize(
     ("given", "bound"),
     [("12:00:00.0001Z", ".001000"), ("12:00:00.001Z", ".001000"), ("12:00:00.000999Z", ".001000"), ("12:00:00Z", "")],
 )
-def test_a_bound_finer_than_a_millisecond_keeps_its_meaning(given: str, bound: str) -> None:
-    """Stored times are whole milliseconds: at or after .0001 is at or after .001."""
+def test_a_bound_finer_than_a_millisecond_is_rounded_up(given: str, bound: str) -> None:
+    """Stored times are whole milliseconds, so "from .0001" selects the same events as "from .001"."""
     wanted = parse_query(f"from=2026-07-01T{given}", Filter)
     assert wanted.since is not None
     assert wanted.since.isoformat() == f"2026-07-01T12:00:00{bound}+00:00"
@@ -125,8 +125,8 @@ def test_a_bound_finer_than_a_millisecond_keeps_its_meaning(given: str, bound: s
 
 @pytest.mark.guarantee("R30")
 @pytest.mark.parametrize("value", ["$ne", '{"$ne": null}', "{$gt: ''}", "^.*$", "$where", "a.*", "[1]", "null", "true"])
-def test_every_value_is_a_plain_string_of_the_query(value: str) -> None:
-    """Whatever is written in a URL, MongoDB gets it as a value to compare with."""
+def test_every_value_stays_a_string_in_the_query(value: str) -> None:
+    """MongoDB compares with the value from the URL, and never runs it as an operator."""
     wanted = Filter.model_validate({"type": (value,), "user": value, "aggregate": value, "correlation": value})
     query: dict[str, Any] = Filter.model_validate(wanted.model_dump() | {"service": value}).query()
     assert set(query.values()) == {value}

@@ -1,4 +1,4 @@
-"""Settings come from the environment and fail at the start, by name."""
+"""Settings come from the environment. A wrong setting ends the start with its name."""
 
 import subprocess
 import sys
@@ -20,12 +20,12 @@ def settings(**given: object) -> Settings:
 
 
 def in_environment(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a process that has nothing else in its environment."""
+    """Run `code` in a process with this environment alone."""
     command = [sys.executable, "-c", f"from twofold.settings import Settings; {code}"]
     return subprocess.run(command, env=plain_environment() | environment, capture_output=True, text=True, check=False)
 
 
-def test_the_environment_is_read_by_the_names_of_the_fields() -> None:
+def test_a_variable_has_the_name_of_its_field() -> None:
     run = in_environment(
         "s = Settings(); print(s.mongodb_uri.get_secret_value(), s.retention_days, s.kafka_topic)",
         MONGODB_URI=URI,
@@ -36,7 +36,7 @@ def test_the_environment_is_read_by_the_names_of_the_fields() -> None:
     assert run.stdout == f"{URI} 7.5 orders\n"
 
 
-def test_a_function_without_its_database_does_not_start_and_says_which_setting_is_missing() -> None:
+def test_the_start_fails_without_a_database_and_names_the_setting() -> None:
     run = in_environment("Settings()")
 
     assert run.returncode != 0
@@ -44,28 +44,27 @@ def test_a_function_without_its_database_does_not_start_and_says_which_setting_i
 
 
 @pytest.mark.parametrize("name", ["publish", "pod_events", "relay"])
-def test_who_sends_does_not_start_without_a_broker(name: str) -> None:
-    """It would answer all the same, and its events would wait for a relay that has no broker either."""
+def test_a_function_that_sends_does_not_start_without_a_broker(name: str) -> None:
+    """Its events would wait for a relay that has no broker either."""
     command = [sys.executable, "-c", f"import functions.{name}.main"]
     environment = plain_environment() | {"MONGODB_URI": URI, "AUTH": "off", "KAFKA_BOOTSTRAP_SERVERS": ""}
     run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert run.returncode != 0
-    assert "SenderSettings\nkafka_bootstrap_servers" in run.stderr
+    assert "for Settings\nkafka_bootstrap_servers" in run.stderr
 
 
-def test_all_that_is_wrong_is_named_at_once_without_its_value() -> None:
-    """An error ends up in logs, and a password typed into the wrong variable should not."""
+def test_the_error_names_every_wrong_setting_and_shows_no_value() -> None:
+    """Errors are written to logs. A password in the wrong variable must not be."""
     with pytest.raises(ValidationError) as caught:
         settings(mongodb_uri=5, retention_days="hunter2", kafka_security_protocol="hunter2")
 
-    said = str(caught.value)
     assert {error["loc"][0] for error in caught.value.errors()} == {
         "mongodb_uri",
         "retention_days",
         "kafka_security_protocol",
     }
-    assert "hunter2" not in said
+    assert "hunter2" not in str(caught.value)
 
 
 def test_secrets_are_not_shown() -> None:
@@ -98,29 +97,29 @@ def test_settings_do_not_change() -> None:
         ("setup_topic_partitions", 0),
     ],
 )
-def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: object) -> None:
+def test_an_invalid_value_is_rejected_by_name(name: str, value: object) -> None:
     with pytest.raises(ValidationError) as caught:
         settings(**{name: value})
 
     assert [error["loc"] for error in caught.value.errors()] == [(name,)]
 
 
-def test_the_database_alone_must_be_named() -> None:
-    """All else has a default, and those fit together."""
+def test_only_the_database_is_required() -> None:
+    """The defaults of the rest fit together."""
     usual = settings()
 
     assert usual.retention_days == 30
-    assert usual.mongodb_timeout_s < 5, "a caller gets its 503 within 5 s"
+    assert usual.mongodb_timeout_s < 5, "a caller gets a 503 within 5 s"
     assert usual.relay_budget_s < 60, "a run ends before the next begins"
-    assert usual.pods_budget_s < 60, "and so does a listing"
+    assert usual.pods_budget_s < 60, "a listing ends before the next begins"
     assert usual.max_record_bytes < usual.max_body_bytes
     assert usual.max_record_bytes < usual.max_delivery_bytes < 16 * 1024 * 1024
     assert usual.group_commit_capacity >= usual.max_batch_events
 
 
 @pytest.mark.guarantee("G4")
-def test_a_record_that_no_letter_could_hold_is_refused_at_the_start() -> None:
-    """`store` and the dead-letter sink would answer 413, and the record would be gone."""
+def test_a_record_larger_than_every_dead_letter_is_rejected_at_the_start() -> None:
+    """`store` and the dead-letter sink would answer 413, and the record would be lost."""
     margin = 64 * 1024
 
     assert settings(max_delivery_bytes=100_000 + margin, max_record_bytes=100_000).max_message_bytes == 100_000 + margin
@@ -129,8 +128,8 @@ def test_a_record_that_no_letter_could_hold_is_refused_at_the_start() -> None:
 
 
 @pytest.mark.guarantee("G1")
-def test_a_batch_that_the_queue_could_never_hold_is_refused_at_the_start() -> None:
-    """It would be answered 503 for ever."""
+def test_a_batch_larger_than_the_queue_is_rejected_at_the_start() -> None:
+    """Every try to send it would end with a 503."""
     assert settings(max_batch_events=50, group_commit_capacity=50).max_batch_events == 50
     with pytest.raises(ValidationError, match="GROUP_COMMIT_CAPACITY must be at least MAX_BATCH_EVENTS"):
         settings(max_batch_events=51, group_commit_capacity=50)

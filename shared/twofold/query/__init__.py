@@ -1,1 +1,1 @@
-"""A reader's query: parameters, filters, cursors and limits. Pure."""
+"""A reader's query: its parameters, filters, cursors and limits. Pure: no I/O, no clock."""

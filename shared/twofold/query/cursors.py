@@ -33,7 +33,7 @@ class PageCursor(NamedTuple):
     def of(cls, document: Mapping[str, Any]) -> Self | None:
         """Return the cursor behind a stored document.
 
-        Return None if somebody changed the document's `timestamp` or `_id` in the database to another type.
+        Return None if `timestamp` or `_id` has a wrong type, after a change in the database.
         """
         timestamp, event_id = document.get("timestamp"), document.get("_id")
         return cls(timestamp, event_id) if isinstance(timestamp, datetime) and isinstance(event_id, UUID) else None
@@ -44,7 +44,7 @@ class PageCursor(NamedTuple):
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Return the cursor that `to_bytes` wrote. Raises `ValueError` for a wrong length or time."""
+        """Return the cursor from the bytes of `to_bytes`. Raises `ValueError` for a wrong length or time."""
         try:
             milliseconds, event_id = _PAGE_CURSOR.unpack(content)
             return cls(EARLIEST + timedelta(milliseconds=milliseconds), UUID(bytes=event_id))

@@ -33,7 +33,7 @@ FIELDS = {
     "types": "event_type",
     "service": "metadata.service_name",
 }
-"""The stored field of each filter. The filters that leave the fewest events stand first."""
+"""Filters and their stored fields, the most selective filter first."""
 
 _FILTERED = frozenset(FIELDS.values())
 
@@ -116,7 +116,7 @@ class Filter(Selection):
 
     @property
     def page_cursor(self) -> PageCursor | None:
-        """The decoded `cursor`. The page begins behind it; None means the very beginning."""
+        """The decoded `cursor`, behind which the page begins. A page without a `cursor` begins with the first event."""
         return None if self.cursor is None else self._decode(self.cursor)
 
     @property
@@ -150,10 +150,7 @@ class Filter(Selection):
         return self.text is not None or any(name != field for name in Conditions.query(self))
 
     def next_cursor(self, document: Mapping[str, Any]) -> str | None:
-        """Return the cursor behind a stored document, or None if `PageCursor.of` gives None.
-
-        The cursor is valid only for the same filters and order.
-        """
+        """Return the cursor behind a stored document, for the same filters and order. See `PageCursor.of` for None."""
         cursor = PageCursor.of(document)
         return None if cursor is None else self._encode(cursor)
 
@@ -163,7 +160,7 @@ class Filter(Selection):
 
     @property
     def cursor_key(self) -> bytes:
-        """The key of its cursors: all parameters except `limit` and `cursor`."""
+        """The key of the cursors: the parameters without `limit` and `cursor`."""
         return json.dumps(self.model_dump(mode="json", exclude={"limit", "cursor"}), sort_keys=True).encode()
 
     def _encode(self, cursor: PageCursor) -> str:

@@ -16,8 +16,8 @@ MAX_PARAMETERS = 200
 """The largest number of parameters in a query string."""
 
 MAX_LIMIT = 1000
-"""The largest `limit`: the number of items in one page."""
+"""The largest page in items, as the bound of the parameter `limit`."""
 
 MAX_TYPES = 50
-"""The largest number of event types in a filter. MongoDB merges one ordered scan for each type, and sorts in memory
+"""The largest number of event types in a filter. For every type MongoDB merges an ordered scan. It sorts in memory
 beyond 200 scans."""

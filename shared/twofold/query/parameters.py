@@ -1,6 +1,7 @@
-"""A request's query string, read strictly: what a model doesn't know is refused by name, never passed on. Pure.
+"""A request's query string, read strictly. Pure.
 
-What comes out is a value of the model's own types: nothing that is written into a URL becomes an operator of a query.
+A parameter that the model does not have is an error that names it. The result has the model's own types, so a string
+from a URL never becomes an operator of a MongoDB query.
 """
 
 import re
@@ -20,16 +21,9 @@ from twofold.query.limits import MAX_PARAMETERS
 
 Model = TypeVar("Model", bound=BaseModel)
 
-
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-
-
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -39,44 +33,52 @@ def parse_query(
     in_path: Mapping[str, str] | None = None,
     user: str | None = None,
 ) -> Model:
-    """The parameters as a `model`, whose aliases are their names; one whose field is a tuple may be repeated.
+    """Return the parameters of a query string as a `model`.
 
-    `in_path` has those of its fields that stand in the path instead. With a `user`, the parameter of that name can say
-    nobody else, and says that user where it isn't given. Raises `Forbidden` for another, and `Malformed`, which
-    names each parameter that is unknown, repeated, empty or wrong.
+    The aliases of the model's fields are the parameters' names. A parameter may be repeated if its field is a tuple.
+    `in_path` has the values of the fields that stand in the path instead. A `user` is the only allowed value of the
+    parameter `user`, and its default.
+
+    Raises `Forbidden` for another user. Raises `Malformed` with the name of a parameter that is unknown, repeated,
+    empty or wrong.
     """
-    text = query_string.decode("latin-1") if isinstance(query_string, bytes) else query_string
-    try:
-        pairs = parse_qsl(
-            text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=MAX_PARAMETERS
-        )
-    except ValueError:  # UnicodeDecodeError is one
-        raise Malformed(
-            f"the query must be NAME=VALUE, joined by &, percent-encoded UTF-8, and at most {MAX_PARAMETERS} of them",
-            "query",
-        ) from None
     values: dict[str, Any] = dict(in_path or {})
-    many = {field.alias or name: get_origin(field.annotation) is tuple for name, field in model.model_fields.items()}
-    many = {name: repeated for name, repeated in many.items() if name not in values}
-    for name, value in pairs:
-        if name not in many:
-            known = ", ".join(many) or "none"
-            raise Malformed(f"unknown parameter; those that are known: {known}", printable_name(name))
+    repeatable = {
+        field.alias or name: get_origin(field.annotation) is tuple for name, field in model.model_fields.items()
+    }
+    repeatable = {name: repeated for name, repeated in repeatable.items() if name not in values}
+    for name, value in _pairs(query_string):
+        if name not in repeatable:
+            known = ", ".join(repeatable) or "there are no parameters"
+            raise Malformed(f"unknown parameter; known parameters: {known}", printable_name(name))
         if not value:
             raise Malformed("must not be empty", name)
-        if many[name]:
+        if repeatable[name]:
             values.setdefault(name, []).append(value)
         elif name in values:
-            raise Malformed("must be given once", name)
+            raise Malformed("must be given only once", name)
         else:
             values[name] = value
     if user is not None and values.setdefault("user", user) != user:
-        raise Forbidden("another user's events need a right of their own", "user")
+        raise Forbidden("the caller's permissions cover only the caller's own events", "user")
     return validate_parameters(values, model)
 
 
+def _pairs(query_string: bytes | str) -> list[tuple[str, str]]:
+    text = query_string.decode("latin-1") if isinstance(query_string, bytes) else query_string
+    try:
+        return parse_qsl(
+            text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=MAX_PARAMETERS
+        )
+    except ValueError:  # UnicodeDecodeError is a ValueError
+        raise Malformed(
+            f"must be NAME=VALUE pairs in percent-encoded UTF-8, joined by &, and at most {MAX_PARAMETERS} pairs",
+            "query",
+        ) from None
+
+
 def validate_parameters(values: dict[str, Any], model: type[Model]) -> Model:
-    """`values` as a `model`. Raises `Malformed`, which names each that is wrong, and shows none of them."""
+    """Return `values` as a `model`. Raises `Malformed` with the name of every wrong parameter, and with no value."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -88,28 +90,31 @@ def validate_parameters(values: dict[str, Any], model: type[Model]) -> Model:
 
 
 def _time(value: object) -> datetime:
-    """BSON's dates are whole milliseconds: rounded up, a bound lets through what the finer one would."""
+    """Return the time in UTC, rounded up to milliseconds.
+
+    MongoDB stores whole milliseconds, so the rounded bound selects the same events as the given bound.
+    """
     if isinstance(value, str):
         if not _RFC_3339.fullmatch(value):
             raise PydanticCustomError("time", "must be an RFC 3339 time, such as 2026-07-01T12:00:00Z")
         try:
             value = datetime.fromisoformat(value.upper())
         except ValueError:
-            raise PydanticCustomError("time", "is no time of the calendar") from None
+            raise PydanticCustomError("time", "must be a date and a time of day that exist") from None
     if not isinstance(value, datetime) or value.tzinfo is None:
-        raise PydanticCustomError("time", "must be a time with its zone")
+        raise PydanticCustomError("time", "must be a time with a time zone")
     try:
-        whole = value.astimezone(UTC)
-        if rest := whole.microsecond % 1000:
-            whole += _MILLISECOND - timedelta(microseconds=rest)
+        rounded = value.astimezone(UTC)
+        if finer := rounded.microsecond % 1000:
+            rounded += _MILLISECOND - timedelta(microseconds=finer)
     except OverflowError:
         raise PydanticCustomError("time", "must be from 1970 to 9999, in UTC") from None
-    if whole < EARLIEST:
+    if rounded < EARLIEST:
         raise PydanticCustomError("time", "must be from 1970 to 9999, in UTC")
-    return whole
+    return rounded
 
 
-def _whole(value: object) -> object:
+def _integer(value: object) -> object:
     if isinstance(value, str) and not _INTEGER.fullmatch(value):
         raise PydanticCustomError("integer", "must be a whole number")
     return value
@@ -123,28 +128,28 @@ def _uuid(value: object) -> object:
 
 def _without_nul(value: str) -> str:
     if "\0" in value:
-        raise PydanticCustomError("text", "must not hold NUL")
+        raise PydanticCustomError("text", "must not contain NUL")
     return value
 
 
 def not_blank(value: str) -> str:
-    """The text without the space around it. Raises pydantic's error if nothing else is in it."""
+    """Return the text without white space at its ends. Raises `PydanticCustomError` if no text is left."""
     if not value.strip():
         raise PydanticCustomError("blank", "must not be blank")
     return value.strip()
 
 
 QueryTime = Annotated[datetime, BeforeValidator(_time)]
+"""A time in RFC 3339, as a `datetime` in UTC with whole milliseconds."""
 
-
-WholeNumber = Annotated[int, BeforeValidator(_whole)]
-
+WholeNumber = Annotated[int, BeforeValidator(_integer)]
+"""An integer in decimal digits."""
 
 EventId = Annotated[UUID, BeforeValidator(_uuid)]
-
+"""An `event_id` with its hyphens."""
 
 AttributeValue = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTE_CHARS)]
-"""What an attribute is compared with, whole and literally."""
-
+"""A value to compare an attribute with, whole and literally."""
 
 SearchText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]
+"""A text to search for."""
