@@ -197,7 +197,7 @@ class TestSetBack:
         assert "expires_at" not in document
         assert await EventRepository(database).get(lost.event_id) == lost
         assert await in_events(database, kept.event_id) is None
-        stated = await Checkpoints(database, timedelta(seconds=4)).find_out()
+        stated = await Checkpoints(database, timedelta(seconds=4)).measure()
         assert stated.pending == 1
         assert stated.low_watermark is not None
         assert stated.low_watermark <= accepted.as_datetime()

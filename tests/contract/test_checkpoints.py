@@ -57,14 +57,14 @@ class TestCompleteUpTo:
         oldest = await mark(database, state, seconds_ago=1000)
         await mark(database, "new", seconds_ago=500)
         await mark(database, "pending", seconds_ago=600)
-        stated = await checkpoints.find_out()
+        stated = await checkpoints.measure()
         assert stated.low_watermark == stated.oldest_pending == oldest
 
     async def test_without_pending_events_it_follows_the_servers_time(
         self, checkpoints: Checkpoints, database: Database
     ) -> None:
         before = await server_time(database)
-        stated = await checkpoints.find_out()
+        stated = await checkpoints.measure()
         assert stated.low_watermark is not None
         assert before - timedelta(seconds=8) < stated.low_watermark < stated.at - LONGEST_INSERT
         assert before <= stated.at <= await server_time(database)
@@ -81,7 +81,7 @@ class TestCompleteUpTo:
                 EventRepository.encode(event.to_document(), datetime.now(UTC)), session=session
             )
             await asyncio.sleep(1.5)
-            stated = await checkpoints.find_out()
+            stated = await checkpoints.measure()
             await session.commit_transaction()
         document = await database["events"].find_one({"_id": event.event_id})
         assert document is not None
@@ -120,7 +120,7 @@ class TestCompleteUpTo:
 
         stated = await stated_while(settings, database, "find", "checkpoints", end)
         assert (stated.log_regressed, stated.low_watermark) == (True, None)
-        again = await checkpoints.find_out()
+        again = await checkpoints.measure()
         assert (again.log_regressed, again.low_watermark) == (False, again.oldest_pending)
 
     @pytest.mark.parametrize("off", [HOUR, -HOUR], ids=["ahead", "behind"])
@@ -138,7 +138,7 @@ class TestCompleteUpTo:
         before = await server_time(database)
         await publisher.publish_event("order.created", {}, source="/shop")
         await publisher.close()
-        stated = await checkpoints.find_out()
+        stated = await checkpoints.measure()
         assert stated.pending == 1
         assert stated.oldest_pending is not None
         assert abs(stated.oldest_pending - before) < timedelta(seconds=3)
@@ -167,7 +167,7 @@ async def stated_while(
     admin = database.client.admin
     entered = (await admin.command("configureFailPoint", "failCommand", mode="off"))["count"]
     async with open_database(settings, name) as own, slow:
-        finding_out = asyncio.create_task(Checkpoints(own, LONGEST_INSERT).find_out())
+        finding_out = asyncio.create_task(Checkpoints(own, LONGEST_INSERT).measure())
         await admin.command("waitForFailPoint", "failCommand", timesEntered=entered + 1, maxTimeMS=20_000)
         await change()
         return await finding_out
@@ -209,7 +209,7 @@ class TestCounts:
         for state, number in states.items():
             for _ in range(number):
                 await mark(database, state, seconds_ago=1000 if state == "dead" else 0)
-        stated = await checkpoints.find_out()
+        stated = await checkpoints.measure()
         assert (stated.pending, stated.dead, stated.conflicting, stated.unreadable) == (9, 3, 2, 1)
         assert stated.oldest_pending is not None
         assert stated.oldest_pending > stated.at - timedelta(seconds=60)
@@ -219,7 +219,7 @@ class TestCounts:
         for state in ("new", "new", "pending", "pending", "dead", "dead", "dead", "dead"):
             await mark(database, state)
         await log(database, *some_events(5))
-        stated = await Checkpoints(database, LONGEST_INSERT, counted_up_to=3).find_out()
+        stated = await Checkpoints(database, LONGEST_INSERT, max_count=3).measure()
         assert (stated.pending, stated.dead, stated.conflicting, stated.stored) == (3, 3, 0, 3)
 
     async def test_stored_are_those_since_the_last_checkpoint(
@@ -229,7 +229,7 @@ class TestCounts:
         assert (await checkpoints.record()).stored == 3
         assert (await checkpoints.record()).stored == 0
         await log(database, *some_events(2))
-        assert (await checkpoints.find_out()).stored == 2
+        assert (await checkpoints.measure()).stored == 2
         assert (await checkpoints.record()).stored == 2
 
 
@@ -276,7 +276,7 @@ class TestKept:
         assert await checkpoints.last() == second
 
     async def test_finding_out_writes_nothing(self, checkpoints: Checkpoints, database: Database) -> None:
-        await checkpoints.find_out()
+        await checkpoints.measure()
         assert await database["checkpoints"].count_documents({}) == 0
 
     @pytest.mark.parametrize("function", ["relay", "operator"])

@@ -165,5 +165,5 @@ async def test_a_conflict_that_it_found_is_stated(database: Database, settings: 
     document = await database["events"].find_one({"_id": event.event_id})
     assert document is not None
     assert "expires_at" not in document
-    stated = await Checkpoints(database, timedelta(seconds=4)).find_out()
+    stated = await Checkpoints(database, timedelta(seconds=4)).measure()
     assert stated.conflicting + stated.pending == 1

@@ -146,7 +146,7 @@ async def test_without_a_majority_nothing_new_is_stated(three: View, members: Re
         try:
             await alone.insert_one(EventRepository.encode(event.to_document(), datetime.now(UTC)))
             with pytest.raises(Unavailable):
-                await checkpoints.find_out()
+                await checkpoints.measure()
             with pytest.raises(Unavailable):
                 await checkpoints.record()
         finally:

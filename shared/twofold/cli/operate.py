@@ -37,7 +37,7 @@ def status(as_json: JsonOption = False) -> None:
     """
 
     async def look(database: Database, settings: Settings) -> dict[str, Any]:
-        checkpoint = await _checkpoints(database, settings).find_out()
+        checkpoint = await _checkpoints(database, settings).measure()
         return {**asdict(checkpoint), "lag": await asyncio.to_thread(_lag, settings)}
 
     show(run_with(look), as_json, "now")

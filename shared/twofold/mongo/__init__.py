@@ -1,1 +1,1 @@
-"""MongoDB: the client, durable inserts, the safe time, and locks."""
+"""MongoDB: the client, documents, durable inserts, the safe time, and locks."""

@@ -1,6 +1,7 @@
-"""MongoDB's client, and the one way to insert an event once.
+"""The MongoDB client.
 
-Write concern, read concern and read preference are set here and never left to the URI: a 2xx means majority.
+Write concern, read concern and read preference are set here. The URI cannot weaken them, because a 2xx promises a
+write on a majority of the members.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -15,45 +16,38 @@ from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 
 from twofold.errors import Unavailable
 from twofold.settings import MongoSettings
 
 Document = dict[str, Any]
-
-
 Client = AsyncMongoClient[Document]
-
-
 RawDocument = RawBSONDocument
-
-
 Collection = AsyncCollection[Document]
-
-
 Database = AsyncDatabase[Document]
-
-
 Session = AsyncClientSession
 
-
 CODEC: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, tz_aware=True)
-
-
 RAW_CODEC: CodecOptions[RawDocument] = CODEC.with_options(document_class=RawDocument)
 
-
 DUPLICATE_KEY = 11000
+"""The server's error code for an existing `_id`."""
+
+_REFUSALS = {
+    13: "MongoDB does not allow this operation to the user in MONGODB_URI: run the Job `setup`, which grants the roles",
+    18: "MongoDB refused the user in MONGODB_URI: authentication failed",
+}
+"""Messages for an operator, by the error code of the server."""
 
 
 @asynccontextmanager
 async def open_database(settings: MongoSettings, application: str) -> AsyncIterator[Database]:
-    """The database, with majority concerns and the primary, whatever the URI says. Open it after the fork.
+    """Open the database with majority concerns and reads from the primary. Call it after the fork.
 
-    No operation takes longer than `mongodb_timeout_s`, retries and fail-over included: pymongo's `timeoutMS` also sends
-    `maxTimeMS` with each command.
+    No operation takes longer than `mongodb_timeout_s`, with its retries and a fail-over. pymongo's `timeoutMS` also
+    sends `maxTimeMS` with each command, so the server stops too.
     """
     client: Client = AsyncMongoClient(
         settings.mongodb_uri.get_secret_value(),
@@ -71,7 +65,7 @@ async def open_database(settings: MongoSettings, application: str) -> AsyncItera
 
 
 def database_of(client: Client, settings: MongoSettings) -> Database:
-    """Twofold's database on `client`, with the concerns that its guarantees need."""
+    """Return the database on `client` with the concerns that the guarantees need."""
     return client.get_database(
         settings.mongodb_database,
         codec_options=CODEC,
@@ -83,18 +77,27 @@ def database_of(client: Client, settings: MongoSettings) -> Database:
 
 @contextmanager
 def driver_errors(advice: str = "") -> Iterator[None]:
-    """Turn the driver's errors into `Unavailable`: none of them is the event's fault.
+    """Turn errors of the driver into `Unavailable`: an event is never their cause.
 
-    `advice` says what to ask for instead, if there was not enough time.
+    After a time-out the message ends with `advice`, a smaller request for the caller.
     """
     try:
         yield
     except PyMongoError as error:
         if advice and error.timeout:
             raise Unavailable(f"MongoDB did not answer in time: try again, or {advice}") from error
-        raise Unavailable(f"MongoDB did not answer as it should: {type(error).__name__}") from error
+        raise Unavailable(_describe(error)) from error
+
+
+def _describe(error: PyMongoError) -> str:
+    """Return a message without the command, the hosts or the user: clients read it."""
+    if isinstance(error, ServerSelectionTimeoutError):
+        return "MongoDB has no reachable primary: check the servers in MONGODB_URI"
+    if isinstance(error, OperationFailure) and error.code in _REFUSALS:
+        return _REFUSALS[error.code]
+    return f"MongoDB did not carry out the operation ({type(error).__name__}): try again"
 
 
 def time_limit(seconds: float) -> AbstractContextManager[object]:
-    """Bound all operations of the block together, in the server too (`maxTimeMS`); the client's own bound rests."""
+    """Limit the total time of the operations in the block, also in the server. It replaces `mongodb_timeout_s`."""
     return pymongo.timeout(seconds)

@@ -1,4 +1,4 @@
-"""TODO module."""
+"""Events as BSON documents: encoding before the insert, and decoding without loss."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,32 +15,28 @@ from twofold.event.model import Event
 from twofold.mongo.client import CODEC, RAW_CODEC, Collection, Document, RawDocument
 
 MAX_DOCUMENT_BYTES = 16_000_000
-"""Below the server's 16 MiB: an oversized document would fail the whole group that it is written with."""
+"""Below the server's 16 MiB, because an oversized document would fail the whole group commit."""
+
+_SEQ = Timestamp(0, 0)
+"""A placeholder: the server replaces it at insert with a unique, increasing timestamp."""
 
 
 def encode_document(document: Mapping[str, Any]) -> RawDocument:
-    """`document` as BSON, so that one that can't be stored is found before it joins a group.
-
-    Raises `Invalid` or `TooLarge`.
-    """
+    """Encode a document as BSON. Raises `Invalid` or `TooLarge`, before the document joins a group commit."""
     try:
         encoded = bson.encode(document, codec_options=CODEC)
     except (BSONError, OverflowError, UnicodeEncodeError, RecursionError) as error:
-        raise Invalid(f"can't be stored: {error}", "data") from error
+        raise Invalid(f"MongoDB cannot store this payload: {error}", "data") from error
     if len(encoded) > MAX_DOCUMENT_BYTES:
-        raise TooLarge(f"the event takes {len(encoded)} bytes in MongoDB: at most {MAX_DOCUMENT_BYTES} are taken")
+        raise TooLarge(f"the event needs {len(encoded)} bytes in MongoDB: the limit is {MAX_DOCUMENT_BYTES}")
     return RawDocument(encoded, RAW_CODEC)
 
 
-_SEQ = Timestamp(0, 0)
-"""The server fills it in at insert: unique, and increasing."""
-
-
 def encode_event(document: Document, stored_at: datetime, **added: object) -> RawDocument:
-    """An event's document with what every collection adds, and `added`. Raises `Invalid` or `TooLarge`."""
+    """Encode an event's document with `stored_at`, `seq` and the fields `added`. Raises `Invalid` or `TooLarge`."""
     whole = {
         **document,
-        "_id": Binary(document["_id"].bytes, UUID_SUBTYPE),  # what bson makes of a UUID, by a detour
+        "_id": Binary(document["_id"].bytes, UUID_SUBTYPE),  # faster than bson's own conversion of a UUID
         "timestamp": _utc(document["timestamp"]),
         "stored_at": _utc(stored_at),
         "seq": _SEQ,
@@ -50,24 +46,24 @@ def encode_event(document: Document, stored_at: datetime, **added: object) -> Ra
 
 
 def _utc(date: datetime) -> datetime:
-    """`date`, which is UTC, as BSON takes it: a date with a zone is asked for its offset, twice."""
+    """Drop the zone of a UTC date: bson asks a date with a zone for its offset, twice."""
     return date.replace(tzinfo=None)
 
 
 def undecoded(collection: Collection) -> AsyncCollection[RawDocument]:
-    """`collection`, read undecoded, as `event_of` needs it."""
+    """Return the collection with undecoded documents, as `event_of` needs them."""
     return collection.with_options(codec_options=RAW_CODEC)
 
 
 def event_of(document: RawDocument) -> Event:
-    """The event that a stored document, read undecoded, holds."""
+    """Return the event of an undecoded stored document. Raises `Invalid`."""
     return Event.from_document(decode_document(document))
 
 
 def decode_document(document: RawDocument) -> Document:
-    """A stored document, read undecoded, as dicts and lists.
+    """Return an undecoded stored document as dicts and lists.
 
-    Decoded, a sub-document with `$ref` and `$id` would be a DBRef, which forgets that its `$db` was null.
+    bson would turn a payload's object with `$ref` and `$id` into a DBRef, and a DBRef loses a `$db` of null.
     """
     if b"$ref" not in document.raw:
         return bson.decode(document.raw, codec_options=CODEC)

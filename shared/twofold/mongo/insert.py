@@ -1,4 +1,9 @@
-"""The one way to insert events, each once and durably."""
+"""Insert events, each once and durably.
+
+A duplicate key only proves a document on the primary, and a fail-over could still roll this document back. So
+`insert_once` reads the stored digest with majority concern, causally after the insert. If no majority has the document,
+the result is `Unavailable`, and the producer sends the event again.
+"""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -14,7 +19,7 @@ InsertResult = Literal["new", "duplicate"] | TwofoldError
 
 
 class NewDocument(Protocol):
-    """An event that is ready to be inserted."""
+    """An encoded event, ready for its insert."""
 
     @property
     def event_id(self) -> UUID:
@@ -22,7 +27,7 @@ class NewDocument(Protocol):
 
     @property
     def digest(self) -> bytes:
-        """The event's digest, 32 bytes."""
+        """The digest of the event, 32 bytes."""
 
     @property
     def document(self) -> RawDocument:
@@ -30,11 +35,9 @@ class NewDocument(Protocol):
 
 
 async def insert_once(collection: Collection, new: Sequence[NewDocument]) -> list[InsertResult]:
-    """Insert the documents, and return the result of each in its place.
+    """Insert the documents, and return their results in the same order. New events and duplicates are durable.
 
-    New events and duplicates are durable then: the insert has majority concern, and the digest of a stored event comes
-    from a majority read that is causally after the insert. Because a duplicate key alone says only that the primary has
-    such a document, which could still be rolled back. Raises `Unavailable` when no event may be acknowledged.
+    Raises `Unavailable` when no event may be acknowledged.
     """
     results: list[InsertResult] = ["new"] * len(new)
     with driver_errors():
@@ -59,21 +62,21 @@ async def insert_once(collection: Collection, new: Sequence[NewDocument]) -> lis
 
 
 def compare_digests(stored: bytes, given: bytes) -> Literal["duplicate"] | Conflict:
-    """Return `duplicate` for equal digests, and a `Conflict` for different ones."""
+    """Return `duplicate` for equal digests, else a `Conflict`."""
     if stored == given:
         return "duplicate"
     return Conflict("this id belongs to another event: same id, different content", "id")
 
 
 def _failed(error: BulkWriteError) -> dict[int, int]:
-    """Return position and code of each failed write. Raises `Unavailable` if the other writes are not durable either."""
+    """Return the error codes by position. Raises `Unavailable` if the successful writes are not durable either."""
     if error.details["writeConcernErrors"]:
         raise Unavailable("MongoDB could not make the write durable") from error
     return {failure["index"]: failure["code"] for failure in error.details["writeErrors"]}
 
 
 async def find_digests(collection: Collection, ids: Sequence[UUID]) -> dict[UUID, bytes]:
-    """Return the digest of each event that exists, durably."""
+    """Return the digests of existing events, from a majority read. Raises `Unavailable`."""
     with driver_errors():
         found = collection.find({"_id": {"$in": list(ids)}}, {"digest": 1})
         return {document["_id"]: document["digest"] async for document in found}

@@ -1,4 +1,7 @@
-"""A lock between processes: one document with an expiry, by the server's clock, so that a dead holder holds nothing."""
+"""A lock between processes: one document with an expiry by the server's clock.
+
+The expiry releases the lock of a dead process.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +16,7 @@ from twofold.mongo.safe_time import server_time
 
 
 class Lock:
-    """A lock that is ours until its time is up."""
+    """A lock of this process, until its expiry."""
 
     def __init__(self, locks: Collection, ours: Document, extended: Document) -> None:
         self._locks = locks
@@ -21,19 +24,19 @@ class Lock:
         self._extended = extended
 
     async def renew(self) -> None:
-        """Have its whole time before us once more. Raises `Unavailable`, also if it was too late and another has it."""
+        """Restart the time until the lock expires. Raises `Unavailable`, also if another process holds the lock now."""
         with driver_errors():
             renewed = await self._locks.update_one(self._ours, [{"$set": self._extended}])
         if not renewed.matched_count:
-            raise Unavailable(f"the lock {self._ours['_id']!r} is another's by now")
+            raise Unavailable(f"another process holds the lock {self._ours['_id']!r} now: this process was too slow")
 
 
 @asynccontextmanager
 async def hold_lock(database: Database, name: str, longest: timedelta) -> AsyncIterator[Lock | None]:
-    """The lock `name` for this block, or None if another has it.
+    """Hold the lock `name` during the block. Gives None if another process holds it.
 
-    The block must end, or renew the lock, within `longest`; so long does it stay locked if this process dies. Raises
-    `Unavailable`.
+    The block must end or renew the lock within `longest`. After the death of a process its lock stays for that time.
+    Raises `Unavailable`.
     """
     locks, holder = database["locks"], uuid4()
     free = {"_id": name, "expires_at": {"$lte": await server_time(database)}}
@@ -42,7 +45,7 @@ async def hold_lock(database: Database, name: str, longest: timedelta) -> AsyncI
     with driver_errors():
         try:
             await locks.update_one(free, [{"$set": {"holder": holder, **extended}}], upsert=True)
-        except DuplicateKeyError:  # it is there and not free, so the upsert tried to insert it
+        except DuplicateKeyError:  # the lock is held, so the filter matched nothing and the upsert tried an insert
             yield None
             return
     try:

@@ -1,4 +1,24 @@
-"""TODO module."""
+"""The server's time, and the safe time: the moment below which no insert with a lower `seq` can still appear.
+
+The problem: MongoDB gives an event its `seq` when it executes the insert, but readers see the event only after the
+commit. So a reader can see `seq` 20 while the insert with `seq` 10 is still under way. A feed whose cursor stands at 20
+would then skip 10 for ever, and a checkpoint at 20 would call the log complete without 10.
+
+The safe time solves this without the clock of any function, in three steps:
+
+1. `hello` gives the server's wall clock and the session's cluster time. A `seq` is never below either clock at the time
+   of its insert. So every later insert gets a `seq` above the higher clock.
+2. An insert with a `seq` must commit within its `maxTimeMS`, or fail. So an insert has ended when it began more than
+   `maxTimeMS` ago. The safe time is the higher clock, minus `maxTimeMS`, minus one second for rounding.
+3. The session is causally consistent, so its later majority reads come from a snapshot at that moment or after it. They
+   see every insert with an earlier commit.
+
+So a session that reads below its safe time sees each event there now, or the event never appears. One assumption is
+left: an insert does not outlive its `maxTimeMS` by more than a second. A mongod that is frozen in the middle of an
+insert, or whose clock is set forward then, could break it.
+
+`read/feed.py` and `storage/checkpoints.py` stand on this.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +30,7 @@ from twofold.mongo.client import CODEC, Database, Session, driver_errors
 
 
 async def server_time(database: Database) -> datetime:
-    """The primary's clock (UTC): the one clock that all functions share."""
+    """Return the primary's clock (UTC). The functions share no other clock. Raises `Unavailable`."""
     with driver_errors():
         answer = await database.client.admin.command("hello", codec_options=CODEC)
     now: datetime = answer["localTime"]
@@ -19,23 +39,18 @@ async def server_time(database: Database) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class SafeTime:
-    """What a session's reads, from here on, can say of the past."""
+    """The server's clock, and the safe time for the later reads of a session."""
 
-    at: datetime
-    """The server's clock."""
-    up_to: Timestamp
-    """Each insert whose `seq` is below this is seen, or never will be."""
+    now: datetime
+    safe_time: Timestamp
 
 
 async def read_safe_time(session: Session, longest_insert: timedelta) -> SafeTime:
-    """How far the past is settled for the reads of a causally consistent `session` that follow.
+    """Return the safe time for the reads of a causally consistent `session` that follow.
 
-    It stands on the server's clocks alone. An insert gets its `seq`, which is never below the wall clock nor below what
-    the cluster has written, when it is carried out, and can commit only within its `maxTimeMS`; `up_to` stays that much
-    and a second below both, and the reads that follow are from majority snapshots at that moment or later. Raises the
-    driver's errors.
+    `longest_insert` is the `maxTimeMS` of inserts. Raises the driver's errors.
     """
     hello = await session.client.admin.command("hello", session=session, codec_options=CODEC)
-    now = max(hello["operationTime"].time, int(hello["localTime"].timestamp()))
+    seconds = max(hello["operationTime"].time, int(hello["localTime"].timestamp()))
     margin_s = ceil(longest_insert.total_seconds()) + 1
-    return SafeTime(hello["localTime"], Timestamp(max(now - margin_s, 0), 0))
+    return SafeTime(hello["localTime"], Timestamp(max(seconds - margin_s, 0), 0))

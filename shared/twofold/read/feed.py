@@ -128,7 +128,7 @@ class Feed:
         with driver_errors():
             async with self._database.client.start_session(causal_consistency=True) as session:
                 safe = await read_safe_time(session, self._longest_insert)
-                query = {"seq": {"$gt": Timestamp(after.seconds, after.increment), "$lt": safe.up_to}}
+                query = {"seq": {"$gt": Timestamp(after.seconds, after.increment), "$lt": safe.safe_time}}
                 found = self._event_store.find(query, session=session, batch_size=min(limit, 100))
                 async for document in found.sort("seq", ASCENDING).limit(limit):
                     documents.append(document)
@@ -138,7 +138,7 @@ class Feed:
                         break
         last = documents[-1]["seq"] if documents else None
         cursor = FeedCursor(last.time, last.inc) if last else after
-        return FeedBatch(documents, cursor, safe.up_to.as_datetime())
+        return FeedBatch(documents, cursor, safe.safe_time.as_datetime())
 
     async def wait(self, after: FeedCursor, limit: int, max_bytes: int, longest: timedelta) -> FeedBatch:
         """Return the next events as `read` does, but wait up to `longest` for them. The batch is empty after that."""
