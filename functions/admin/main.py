@@ -1,4 +1,4 @@
-"""`admin`: `events` for administrators, over HTTP: browse, statistics, export, delete."""
+"""`admin` serves `events` to admins over HTTP: browse, statistics, export, and delete."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""What `admin` answers: `events` as those see it who look after it, exports, and deletions on record."""
+"""The operations of `admin`: browse, statistics, export and delete in `events`."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -11,13 +11,13 @@ from starlette.responses import Response
 from twofold.errors import NotFound, NotInLog
 from twofold.query.filters import Filter, Order, Selection
 from twofold.query.limits import MAX_LIMIT
-from twofold.query.parameters import AttributeValue, EventId, SearchText, WholeNumber, not_blank
+from twofold.query.parameters import AttributeValue, SearchText, WholeNumber, not_blank
 from twofold.read.admin_events import AdminEventsRepository, Browse, EventDetail
 from twofold.read.admin_statistics import AdminStatistics, RecentStatistics, UserOverview
 from twofold.read.export import MEDIA_TYPES, Format, encode_export
 from twofold.read.models import EventPage
 from twofold.storage.archive import Archive, Deletion, Deletions
-from twofold.web.api import Call, Example, Operation
+from twofold.web.api import Call, EventPath, Example, Operation
 from twofold.web.permissions import Permission
 from twofold.web.streaming import LiveResponse
 
@@ -26,118 +26,112 @@ MAX_HOURS = 31 * 24
 
 @dataclass(frozen=True)
 class Admin:
-    """What the operations work with."""
+    """The service behind the operations."""
 
     events: AdminEventsRepository
     statistics: AdminStatistics
     archive: Archive
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class OneEvent(_Strict):
-    """Which event."""
-
-    event_id: EventId
-
-
-class ToDelete(OneEvent):
-    """Which event, and why."""
+class DeleteRequest(EventPath):
+    """An event to delete, and the reason."""
 
     reason: Annotated[
         SearchText,
         AfterValidator(not_blank),
-        Field(description="why, not blank; it is kept with the event and the name of who asked"),
+        Field(description="the reason, not blank; the archive keeps it with the event and the caller's name"),
     ]
 
 
-class Export(Selection):
-    """Which events, in which order and format."""
+class ExportRequest(Selection):
+    """The events, the order and the format of an export."""
 
-    order: Annotated[Order, Field(description="by time, and by id where the time is equal")] = "newest"
-    form: Annotated[Format, Field(alias="format", description="JSON in one array, or one object a line, or CSV")] = (
+    order: Annotated[Order, Field(description="by time; events of equal time are sorted by id")] = "newest"
+    form: Annotated[Format, Field(alias="format", description="one JSON array, one JSON object a line, or CSV")] = (
         "json"
     )
 
 
-class Hours(_Strict):
-    """How far back."""
+class HoursRequest(BaseModel):
+    """A number of hours up to now."""
 
-    hours: Annotated[WholeNumber, Field(ge=1, le=MAX_HOURS, description="how many hours, up to now")] = 24
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hours: Annotated[WholeNumber, Field(ge=1, le=MAX_HOURS, description="the number of hours up to now")] = 24
 
 
-class HoursOfUser(Hours):
-    """Whose, and how far back."""
+class UserRequest(HoursRequest):
+    """A user, and a number of hours up to now."""
 
     user: Annotated[AttributeValue, Field(description="the user")]
 
 
-class DeletionsFrom(_Strict):
+class DeletionsRequest(BaseModel):
     """A page of deletions."""
 
-    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="how many at most")] = 100
-    cursor: Annotated[AttributeValue | None, Field(description="`next` of the page before")] = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="the largest number of deletions")] = 100
+    cursor: Annotated[AttributeValue | None, Field(description="`next` of the previous page")] = None
 
 
 async def browse(call: Call[Admin]) -> EventPage:
-    """Some events."""
+    """Return a page of events."""
     return await call.service.events.browse(call.parameters)
 
 
 async def detail(call: Call[Admin]) -> EventDetail:
-    """One event and its kin."""
+    """Return one event with its related events."""
     found = await call.service.events.detail(call.parameters.event_id)
     if found is None:
-        raise NotFound("there is no such event in `events`", "event_id")
+        raise NotFound("`events` has no event with this id", "event_id")
     return found
 
 
 async def statistics(call: Call[Admin]) -> RecentStatistics:
-    """The last hours."""
+    """Return the figures of the last hours."""
     return await call.service.statistics.last_hours(call.parameters.hours)
 
 
 async def user(call: Call[Admin]) -> UserOverview:
-    """One user."""
+    """Return the overview of one user."""
     return await call.service.statistics.user(call.parameters.user, call.parameters.hours)
 
 
 async def export_events(call: Call[Admin]) -> Response:
-    """All that is selected, as a file."""
-    asked: Export = call.parameters
-    wanted = Filter.model_validate(asked.model_dump(exclude={"form"}))
-    pieces = encode_export(call.service.events.export(wanted), asked.form)
-    response = await LiveResponse.of(_begun(pieces), bytes, MEDIA_TYPES[asked.form])
-    response.headers["content-disposition"] = f'attachment; filename="events.{asked.form}"'
+    """Return the selected events as a file."""
+    request: ExportRequest = call.parameters
+    wanted = Filter.model_validate(request.model_dump(exclude={"form"}))
+    chunks = encode_export(call.service.events.export(wanted), request.form)
+    response = await LiveResponse.of(_with_first_chunk(chunks), bytes, MEDIA_TYPES[request.form])
+    response.headers["content-disposition"] = f'attachment; filename="events.{request.form}"'
     return response
 
 
 @asynccontextmanager
-async def _begun(pieces: AsyncGenerator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The same, but what goes wrong before the first piece goes wrong here: then the answer says so."""
-    async with aclosing(pieces):
-        first = await anext(pieces)
+async def _with_first_chunk(chunks: AsyncGenerator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Read the first chunk when the block begins, so an early error becomes the status of the answer."""
+    async with aclosing(chunks):
+        first = await anext(chunks)
 
-        async def whole() -> AsyncIterator[bytes]:
+        async def complete() -> AsyncIterator[bytes]:
             yield first
-            async for piece in pieces:
-                yield piece
+            async for chunk in chunks:
+                yield chunk
 
-        yield whole()
+        yield complete()
 
 
 async def delete(call: Call[Admin]) -> Deletion:
-    """Take an event out of `events`."""
-    asked: ToDelete = call.parameters
-    return await call.service.archive.delete(asked.event_id, call.caller.subject, asked.reason)
+    """Delete an event from `events`, and archive it."""
+    request: DeleteRequest = call.parameters
+    return await call.service.archive.delete(request.event_id, call.caller.subject, request.reason)
 
 
 async def deletions(call: Call[Admin]) -> Deletions:
-    """What was deleted."""
-    asked: DeletionsFrom = call.parameters
-    return await call.service.archive.deletions(asked.limit, asked.cursor)
+    """Return a page of deletions."""
+    request: DeletionsRequest = call.parameters
+    return await call.service.archive.deletions(request.limit, request.cursor)
 
 
 OPERATIONS: tuple[Operation[Admin], ...] = (
@@ -147,12 +141,12 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         path="/events",
         summary="Events of all users by any combination of filters, in the order of time, type or service.",
         details=(
-            "A page's `next` is the `cursor` of the following one. A search for `text`, and a filter in another order "
-            "than that of time, may be `cut` when its time is over: `next` goes on from there."
+            "The `next` of a page is the `cursor` of the following page. A search for `text`, and a filter in an order "
+            "other than the time, may be `cut` after its search time: `next` continues the search."
         ),
         examples=(
             Example("/events?sort=type&limit=20"),
-            Example("/events?aggregate=order-7&order=oldest", what="one aggregate, as it happened"),
+            Example("/events?aggregate=order-7&order=oldest", what="the history of one aggregate"),
         ),
         handle=browse,
         parameters=Browse,
@@ -163,10 +157,10 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         name="getEventDetail",
         method="GET",
         path="/events/{event_id}",
-        summary="One event, where it is on its way into the log, and a timeline of those that are related to it.",
+        summary="One event, the state of its outbox entry, and a timeline of its related events.",
         examples=(Example("/events/$EVENT_ID"),),
         handle=detail,
-        parameters=OneEvent,
+        parameters=EventPath,
         answer=EventDetail,
         permission=Permission.ADMIN,
         refusals=(NotFound,),
@@ -175,11 +169,14 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         name="deleteEvent",
         method="DELETE",
         path="/events/{event_id}",
-        summary="Take an event out of `events`, and archive it with your name and a reason; the log keeps it.",
-        details="Only what is in the log with equal content: a mark, or a log without the event, is a 409.",
+        summary="Delete an event from `events`, and archive it with your name and a reason. The log keeps the event.",
+        details=(
+            "Only an event that the log has with equal content can be deleted. An event that has an outbox entry, or "
+            "that the log lacks, gives 409."
+        ),
         examples=(Example("/events/$EVENT_ID?reason=published+by+mistake"),),
         handle=delete,
-        parameters=ToDelete,
+        parameters=DeleteRequest,
         answer=Deletion,
         permission=Permission.ADMIN,
         refusals=(NotFound, NotInLog),
@@ -188,10 +185,10 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         name="listDeletions",
         method="GET",
         path="/deletions",
-        summary="What was deleted from `events`, by whom, when and why; the newest first.",
+        summary="The deletions from `events`, newest first, with the name, the time and the reason.",
         examples=(Example("/deletions?limit=20"),),
         handle=deletions,
-        parameters=DeletionsFrom,
+        parameters=DeletionsRequest,
         answer=Deletions,
         permission=Permission.ADMIN,
     ),
@@ -199,15 +196,16 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         name="exportEvents",
         method="GET",
         path="/export",
-        summary="All events that the filters select, however many, as CSV, JSON or NDJSON.",
+        summary="Every event that the filters select, as CSV, JSON or NDJSON.",
         details=(
-            "It is sent as it is read. If it breaks off, the connection ends without the end of the body: what came is "
-            "not all; so it does after the time that a request may take, 10 minutes as deployed. In CSV, a value that "
-            "a spreadsheet would take for a formula has a ' before it, and so has such a part behind a `;`."
+            "The answer is sent while it is read. If an error or the time limit of a request (10 minutes as deployed) "
+            "ends the answer early, the connection closes without the end of the body: the export is then incomplete. "
+            "In CSV, a value that a spreadsheet program would run as a formula begins with a `'`. A part of a value "
+            "behind a `;` is treated in the same way."
         ),
         examples=(Example("/export?format=csv&type=order.paid"),),
         handle=export_events,
-        parameters=Export,
+        parameters=ExportRequest,
         permission=Permission.ADMIN,
         media_types=tuple(MEDIA_TYPES.values()),
     ),
@@ -215,10 +213,10 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         name="getAdminStatistics",
         method="GET",
         path="/statistics",
-        summary="The last hours at a glance: how many events, types, users, errors, and how long aggregates took.",
+        summary="Figures of the last hours: events, types, users, errors, and the processing time of aggregates.",
         examples=(Example("/statistics?hours=24"),),
         handle=statistics,
-        parameters=Hours,
+        parameters=HoursRequest,
         answer=RecentStatistics,
         permission=Permission.ADMIN,
     ),
@@ -226,10 +224,10 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         name="getUserOverview",
         method="GET",
         path="/user",
-        summary="One user's last hours: how many events, of which types, errors, and the newest.",
+        summary="One user's last hours: the number of events, their types, errors, and the newest events.",
         examples=(Example("/user?user=ann"),),
         handle=user,
-        parameters=HoursOfUser,
+        parameters=UserRequest,
         answer=UserOverview,
         permission=Permission.ADMIN,
     ),

@@ -1,4 +1,4 @@
-"""`audit`: `event_store` for auditors, over HTTP: history, security events, types, and the feed."""
+"""`audit` reads `event_store` for auditors over HTTP: history, security events, types, and the feed."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""What `audit` answers: history, security events, statistics and the feed of `event_store`. It can only read."""
+"""The operations of `audit`, which only read `event_store`: history, security events, types, and the feed."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,19 +9,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from twofold.errors import Malformed, NotFound
 from twofold.query.filters import Filter, Order, Range
 from twofold.query.limits import MAX_LIMIT
-from twofold.query.parameters import AttributeValue, EventId, QueryTime, WholeNumber
+from twofold.query.parameters import AttributeValue, QueryTime, WholeNumber
 from twofold.read.feed import MAX_WAIT_S, Feed, FeedCursor, FeedPage
 from twofold.read.log_summary import LogHealth, LogSummary, TypePage
 from twofold.read.models import EventOut, EventPage
 from twofold.read.pages import EventReader
 from twofold.settings import AuditSettings
-from twofold.web.api import Call, Example, Operation
+from twofold.web.api import Call, EventPath, Example, Operation
 from twofold.web.permissions import Permission
+
+_EVENTS = Field(ge=1, le=MAX_LIMIT, description="the largest number of events")
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The parts that the operations use."""
+    """The service behind the operations."""
 
     summary: LogSummary
     reader: EventReader
@@ -29,103 +31,96 @@ class Audit:
     settings: AuditSettings
 
 
-class OneEvent(BaseModel):
-    """Which event."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    event_id: EventId
-
-
 class LogFilter(Filter):
-    """A page of the log. It has no index by service: each costs every insert for ever."""
+    """A page of the log. The log has no index by service, because an index costs every insert for ever."""
 
-    service: ClassVar[None] = None  # type: ignore[misc]  # the parameter is taken away, not changed
+    service: ClassVar[None] = None  # type: ignore[misc]  # this removes a parameter of the base class
 
 
-class SecurityEvents(Range):
+class SecurityFilter(Range):
     """A page of the security events."""
 
     user: Annotated[AttributeValue | None, Field(description="of this user")] = None
-    order: Annotated[Order, Field(description="by time, and by id where the time is equal")] = "newest"
-    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="how many events at most")] = 100
+    order: Annotated[Order, Field(description="by time; events of equal time are sorted by id")] = "newest"
+    limit: Annotated[WholeNumber, _EVENTS] = 100
     cursor: Annotated[
-        AttributeValue | None, Field(description="`next` of the page before, with the same parameters")
+        AttributeValue | None, Field(description="`next` of the previous page, with the same parameters")
     ] = None
 
 
-class TypesOf(Range):
+class TypesRequest(Range):
     """A page of the types."""
 
-    after: Annotated[AttributeValue | None, Field(description="`next` of the page before")] = None
-    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="how many types at most")] = 100
+    after: Annotated[AttributeValue | None, Field(description="`next` of the previous page")] = None
+    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="the largest number of types")] = 100
 
 
-class FeedFrom(BaseModel):
-    """From where on to read the feed."""
+class FeedRequest(BaseModel):
+    """A page of the feed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cursor: Annotated[
-        AttributeValue | None, Field(description="that of the answer before; without it, from the start")
+        AttributeValue | None,
+        Field(description="`cursor` of the previous page; without it, the feed begins with the first event"),
     ] = None
     since: Annotated[
-        QueryTime | None, Field(description="from what came into the log at this time on, in place of a cursor")
+        QueryTime | None,
+        Field(description="instead of a cursor: begin with the events that were stored at this time or later"),
     ] = None
-    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="how many events at most")] = 100
+    limit: Annotated[WholeNumber, _EVENTS] = 100
     wait_s: Annotated[
-        WholeNumber, Field(ge=0, le=MAX_WAIT_S, description="how many seconds to wait if there is nothing yet")
+        WholeNumber, Field(ge=0, le=MAX_WAIT_S, description="the seconds to wait if there is no new event")
     ] = 0
 
     @model_validator(mode="after")
-    def _begins_at_one_place(self) -> Self:
+    def _has_one_start(self) -> Self:
         if self.cursor is not None and self.since is not None:
-            raise Malformed("there is a cursor: it says where to go on", "since")
+            raise Malformed("must not be given with `cursor`: the cursor names the start", "since")
         return self
 
-    @property
-    def place(self) -> FeedCursor:
-        """Where to begin. Raises `Malformed` for a cursor that is none."""
+    def start(self) -> FeedCursor:
+        """Return the cursor before the page. Raise `Malformed` for an invalid cursor."""
         if self.cursor is not None:
-            return FeedCursor.of_cursor(self.cursor)
+            return FeedCursor.decode(self.cursor)
         return FeedCursor.start() if self.since is None else FeedCursor.at(self.since)
 
 
 async def page(call: Call[Audit]) -> EventPage:
-    """Some events of the log."""
+    """Return a page of the log."""
     return await call.service.reader.page(call.parameters)
 
 
-async def one(call: Call[Audit]) -> EventOut:
-    """One event."""
-    event = await call.service.reader.get(call.parameters.event_id)
-    if event is None:
-        raise NotFound("the log has no such event", "event_id")
-    return event
+async def event(call: Call[Audit]) -> EventOut:
+    """Return one event of the log."""
+    found = await call.service.reader.get(call.parameters.event_id)
+    if found is None:
+        raise NotFound("the log has no event with this id", "event_id")
+    return found
 
 
 async def security(call: Call[Audit]) -> EventPage:
-    """Some security events."""
-    asked = call.parameters.model_dump()
-    return await call.service.reader.page(Filter(types=call.service.settings.security_types, **asked))
+    """Return a page of the security events."""
+    wanted = Filter(types=call.service.settings.security_types, **call.parameters.model_dump())
+    return await call.service.reader.page(wanted)
 
 
 async def types(call: Call[Audit]) -> TypePage:
-    """What there is of each type."""
-    asked: TypesOf = call.parameters
-    return await call.service.summary.types(asked, asked.after, asked.limit, call.service.settings.query_timeout_s)
+    """Return a page of the types."""
+    wanted: TypesRequest = call.parameters
+    return await call.service.summary.types(wanted, wanted.after, wanted.limit, call.service.settings.query_timeout_s)
 
 
 async def feed(call: Call[Audit]) -> FeedPage:
-    """What comes next."""
-    asked: FeedFrom = call.parameters
-    longest = timedelta(seconds=asked.wait_s)
-    stretch = await call.service.feed.wait(asked.place, asked.limit, call.service.settings.page_bytes, longest)
-    return FeedPage.of(stretch)
+    """Return the next events of the feed."""
+    wanted: FeedRequest = call.parameters
+    longest = timedelta(seconds=wanted.wait_s)
+    batch = await call.service.feed.wait(wanted.start(), wanted.limit, call.service.settings.page_bytes, longest)
+    return FeedPage.of(batch)
 
 
 async def health(call: Call[Audit]) -> LogHealth:
-    """How the log is."""
+    """Return the state of the log."""
     return await call.service.summary.health()
 
 
@@ -134,10 +129,11 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         name="listLog",
         method="GET",
         path="/events",
-        summary="The history of an aggregate, a correlation, a user, a type or a time, or of any combination.",
+        summary="The history of an aggregate, a correlation, a user, a type or a range, in any combination.",
         details=(
-            "A page's `next` is the `cursor` of the following one. The order is that of time, and of ids where it is "
-            "equal: `order=oldest` tells it as it happened. A search for `text` may be `cut`: `next` goes on then."
+            "The `next` of a page is the `cursor` of the following page. Events are sorted by time, and events of "
+            "equal time by id. The newest event is first, unless `order` is `oldest`. A search for `text` may be "
+            "`cut`: `next` continues the search."
         ),
         examples=(Example("/events?aggregate=order-7&order=oldest"),),
         handle=page,
@@ -151,8 +147,8 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         path="/events/{event_id}",
         summary="One event of the log.",
         examples=(Example("/events/$EVENT_ID"),),
-        handle=one,
-        parameters=OneEvent,
+        handle=event,
+        parameters=EventPath,
         answer=EventOut,
         permission=Permission.AUDIT,
         refusals=(NotFound,),
@@ -161,10 +157,10 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         name="listSecurityEvents",
         method="GET",
         path="/security",
-        summary="Security events: those of the types that the setting SECURITY_TYPES names.",
+        summary="Security events: the events of the types in the setting SECURITY_TYPES.",
         examples=(Example("/security?limit=20"),),
         handle=security,
-        parameters=SecurityEvents,
+        parameters=SecurityFilter,
         answer=EventPage,
         permission=Permission.AUDIT,
     ),
@@ -172,11 +168,11 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         name="listLogTypes",
         method="GET",
         path="/types",
-        summary="Of each type in the log: how many events, the first and the last.",
-        details="In the order of their names, page by page; in a range, or in all of the log.",
+        summary="The types in the log, with the number of events, and the first and the last time.",
+        details="The types are in alphabetical order, page by page, for a range or for the whole log.",
         examples=(Example("/types"),),
         handle=types,
-        parameters=TypesOf,
+        parameters=TypesRequest,
         answer=TypePage,
         permission=Permission.AUDIT,
     ),
@@ -184,14 +180,15 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         name="readFeed",
         method="GET",
         path="/feed",
-        summary="Everything in the log, in the order in which it came in, for readers that catch up and go on.",
+        summary="Every event of the log, in the order of storage, for readers that catch up and then follow.",
         details=(
-            "Keep `cursor`, and send it with the next request: each event comes exactly once, none is skipped that was "
-            "written late, and for that the feed stays some seconds behind. `wait_s` waits for what is to come."
+            "Keep `cursor`, and send it with the next request. A reader then gets every event exactly once, also an "
+            "event that became visible late. For this guarantee the feed stays some seconds behind the log. `wait_s` "
+            "waits for new events."
         ),
         examples=(Example("/feed?limit=20&wait_s=1"),),
         handle=feed,
-        parameters=FeedFrom,
+        parameters=FeedRequest,
         answer=FeedPage,
         permission=Permission.AUDIT,
     ),
@@ -199,7 +196,7 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         name="getLogHealth",
         method="GET",
         path="/health",
-        summary="Whether the log answers, about how much it holds, and what came last.",
+        summary="The state of the log: the estimated number of events, and the times of the first and the last insert.",
         examples=(Example("/health"),),
         handle=health,
         answer=LogHealth,

@@ -1,4 +1,4 @@
-"""`query`: `events` for people, over HTTP: pages, one event, statistics, a live stream."""
+"""`query` reads `events` for users over HTTP: pages, one event, statistics, and a live stream."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,7 +37,7 @@ async def open_service(_: Telemetry) -> AsyncIterator[Query]:
 
 
 async def end_streams(service: Query) -> None:
-    """End the live streams: their readers connect to another process, and go on after their last event."""
+    """End the live streams. Their readers connect to another process and continue after their last event."""
     await service.live.close()
 
 

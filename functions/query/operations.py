@@ -1,80 +1,70 @@
-"""What `query` answers. Who may not read everybody's events gets their own alone, and no trace of others."""
+"""The operations of `query`. A caller without `events:read:all` sees only their own events."""
 
 import time
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from twofold.errors import Gone, Malformed, NotFound
 from twofold.query.filters import Conditions, Filter, Ranged
-from twofold.query.parameters import EventId
 from twofold.read.live import LiveEvents, StreamItem
 from twofold.read.models import EventOut, EventPage
 from twofold.read.pages import EventReader
 from twofold.read.statistics import EventCounts, EventStatistics, TypeNames
-from twofold.web.api import Call, Example, Operation
+from twofold.web.api import Call, EventPath, Example, Operation
 from twofold.web.streaming import LiveResponse
 
 RECONNECT_MS = 2000
-"""How long the reader of a stream that ended waits before it connects again."""
+"""Milliseconds that the reader of an ended stream waits before it connects again."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What the operations work with."""
+    """The service behind the operations."""
 
     reader: EventReader
     statistics: EventStatistics
     live: LiveEvents
 
 
-class OneEvent(BaseModel):
-    """Which event."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    event_id: EventId
-
-
 async def page(call: Call[Query]) -> EventPage:
-    """Some events."""
+    """Return a page of events."""
     return await call.service.reader.page(call.parameters, call.caller.visible_user)
 
 
-async def one(call: Call[Query]) -> EventOut:
-    """One event; another user's is no more there than one that never was."""
-    event = await call.service.reader.get(call.parameters.event_id, call.caller.visible_user)
-    if event is None:
-        raise NotFound("there is no such event", "event_id")
-    return event
+async def event(call: Call[Query]) -> EventOut:
+    """Return one event. The answer for another user's event is the answer for an event that does not exist."""
+    found = await call.service.reader.get(call.parameters.event_id, call.caller.visible_user)
+    if found is None:
+        raise NotFound("there is no event with this id", "event_id")
+    return found
 
 
 async def statistics(call: Call[Query]) -> EventCounts:
-    """Counts."""
+    """Return the counts of a range."""
     return await call.service.statistics.count(call.parameters, call.caller.visible_user)
 
 
 async def types(call: Call[Query]) -> TypeNames:
-    """The types."""
+    """Return the event types."""
     return await call.service.statistics.types(call.parameters, call.caller.visible_user)
 
 
 async def stream(call: Call[Query]) -> Response:
-    """Events as they come."""
+    """Return a live stream of events."""
     given = call.request.headers.getlist("last-event-id")
     if len(given) > 1:
         raise Malformed("must be given once", "Last-Event-ID")
     seconds = call.caller.until - time.time()
-    following = call.service.live.follow(call.parameters, given[0] if given else None, call.caller.subject, seconds)
-    return await LiveResponse.of(following, _as_sse, "text/event-stream")
+    items = call.service.live.follow(call.parameters, given[0] if given else None, call.caller.subject, seconds)
+    return await LiveResponse.of(items, _server_sent_event, "text/event-stream")
 
 
-def _as_sse(moment: StreamItem) -> bytes:
-    """Server-sent events (HTML, 9.2): a heart-beat has no data, and moves the reader's place on all the same."""
-    if moment.event is None:
-        return f": here\nretry: {RECONNECT_MS}\nid: {moment.place}\n\n".encode()
-    return f"id: {moment.place}\nevent: event\ndata: {moment.event.model_dump_json()}\n\n".encode()
+def _server_sent_event(item: StreamItem) -> bytes:
+    """Encode an item (HTML standard, 9.2). A heartbeat has no data, but moves the reader's cursor."""
+    if item.event is None:
+        return f": here\nretry: {RECONNECT_MS}\nid: {item.cursor}\n\n".encode()
+    return f"id: {item.cursor}\nevent: event\ndata: {item.event.model_dump_json()}\n\n".encode()
 
 
 OPERATIONS: tuple[Operation[Query], ...] = (
@@ -82,11 +72,11 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         name="listEvents",
         method="GET",
         path="/events",
-        summary="Events by any combination of filters, page by page.",
+        summary="A page of events, by any combination of filters.",
         details=(
-            "A page's `next` is the `cursor` of the following one. Each event comes once, whatever is published "
-            "meanwhile. A search for `text` looks through the events that the other filters leave, in order, for about "
-            "a second: if that was not enough, `cut` is true, and `next` goes on from there."
+            "The `next` of a page is the `cursor` of the following page. A reader of successive pages gets every event "
+            "once, also while events are published. A search for `text` looks for about a second through the events "
+            "that the other filters select. If this time is too short, `cut` is true, and `next` continues the search."
         ),
         examples=(
             Example("/events?type=order.created&type=order.paid&limit=20"),
@@ -95,7 +85,7 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         handle=page,
         parameters=Filter,
         answer=EventPage,
-        of_user=True,
+        restricts_user=True,
     ),
     Operation(
         name="getEvent",
@@ -103,8 +93,8 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         path="/events/{event_id}",
         summary="One event.",
         examples=(Example("/events/$EVENT_ID"),),
-        handle=one,
-        parameters=OneEvent,
+        handle=event,
+        parameters=EventPath,
         answer=EventOut,
         refusals=(NotFound,),
     ),
@@ -112,45 +102,45 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         name="getStatistics",
         method="GET",
         path="/statistics",
-        summary="How many events a range holds: in all, by type, by service, by hour.",
+        summary="The number of events in a range: in total, by type, by service, and by hour.",
         details=(
-            "Without a range: the last 24 hours; with `from` or `to` alone: the 24 hours from then on, or up to then. "
-            "At most 31 days, unless the operator says otherwise."
+            "The default range is the last 24 hours. With `from` or `to` alone, the range is the 24 hours after `from` "
+            "or before `to`. The range has at most 31 days, unless the operator changed this limit."
         ),
         examples=(Example("/statistics?type=order.created"),),
         handle=statistics,
         parameters=Ranged,
         answer=EventCounts,
-        of_user=True,
+        restricts_user=True,
     ),
     Operation(
         name="listTypes",
         method="GET",
         path="/types",
-        summary="Which types of events there are.",
+        summary="The types of the stored events.",
         examples=(Example("/types"),),
         handle=types,
         parameters=Conditions,
         answer=TypeNames,
-        of_user=True,
+        restricts_user=True,
     ),
     Operation(
         name="streamEvents",
         method="GET",
         path="/stream",
-        summary="Events as they come, as server-sent events.",
+        summary="A live stream of events, as server-sent events.",
         details=(
-            "It ends after some minutes, or with the token; connect again with the last `id` as `Last-Event-ID`, and "
-            "nothing is left out. (A browser's `EventSource` would by itself, but can't send a token: use `fetch`.) A "
-            "heart-beat has an `id` and no data. 410 says that the place is too long ago. To have all that is "
-            "there, and all that comes: open the stream first, then read the pages."
+            "The stream ends after some minutes, or with the token. Connect again with the last `id` as "
+            "`Last-Event-ID`, and the stream continues without a gap. A browser's `EventSource` does so, but can't "
+            "send a token: use `fetch`. A heartbeat has an `id` and no data. 410 means that the `Last-Event-ID` is "
+            "too old. To get the stored and the new events, open the stream first, then read the pages."
         ),
         examples=(Example("/stream?type=order.created", "-N --max-time 5"),),
         handle=stream,
         parameters=Conditions,
-        of_user=True,
+        restricts_user=True,
         refusals=(Gone,),
         media_types=("text/event-stream",),
-        headers={"Last-Event-ID": "go on behind the event, or the heart-beat, with this `id`"},
+        headers={"Last-Event-ID": "the `id` of an event or a heartbeat, after which the stream continues"},
     ),
 )

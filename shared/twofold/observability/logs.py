@@ -1,7 +1,7 @@
-"""Logs: one JSON object a line, whoever writes it: Twofold, the server around it, or a library.
+"""Logs: every line is a JSON object, from Twofold, from the server around it, and from libraries.
 
-Modules log through the standard library, with `extra=` for what is more than text. Each line has `timestamp`, `level`,
-`logger`, `message` and `function`, and where a request is being worked on the event's `event_id` and `trace_id`.
+Modules log through the standard library, and pass more fields with `extra=`. A line has `timestamp`, `level`, `logger`,
+`message` and `function`. During a request, a line also has the event's `event_id` and `trace_id`.
 """
 
 import logging
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-")
 
-
 _SERVERS = ("gunicorn.error", "gunicorn.access", "uvicorn.error", "uvicorn.access")
 
 
 def write_logs(settings: LogSettings, function: str) -> None:
-    """Let every logger of this process write to standard error, as `settings` say. Call it before gunicorn starts.
+    """Make every logger of this process write to standard error. Call this function before gunicorn starts.
 
-    `LOG_LEVEL` is that of Twofold's own loggers. Libraries say what is a warning or worse: at debug, pymongo would
-    write every payload. The servers' level is `GUNICORN_LOG_LEVEL`, functions-framework's own variable.
+    `LOG_LEVEL` is the level of Twofold's own loggers. Libraries write warnings and errors only, because pymongo writes
+    payloads at debug. The servers' level is `GUNICORN_LOG_LEVEL`, a variable of functions-framework.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(function, console=settings.log_format == "console"))
@@ -41,7 +40,7 @@ def write_logs(settings: LogSettings, function: str) -> None:
 
 
 class _Diversion(logging.Filter):
-    """Hands what passes to our handler, and to no other: the servers give their loggers handlers of their own later."""
+    """Gives records to our handler only. gunicorn and uvicorn add handlers of their own after `write_logs`."""
 
     def __init__(self, handler: logging.Handler) -> None:
         super().__init__()
@@ -53,7 +52,7 @@ class _Diversion(logging.Filter):
 
 
 class _Lines(logging.Formatter):
-    """structlog's formatter, made for the first line: to import it takes a sixth of a function's start."""
+    """structlog's formatter, made for the first line: the import of structlog takes a sixth of a function's start."""
 
     def __init__(self, function: str, *, console: bool) -> None:
         super().__init__()
@@ -75,7 +74,7 @@ def _structlog_formatter(function: str, *, console: bool) -> logging.Formatter:
         line["function"] = function
         return line
 
-    last: list[Processor] = (
+    output: list[Processor] = (
         [structlog.dev.ConsoleRenderer(colors=False)]
         if console
         else [
@@ -93,13 +92,13 @@ def _structlog_formatter(function: str, *, console: bool) -> logging.Formatter:
             _name_event,
             structlog.stdlib.ExtraAdder(),
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *last,
+            *output,
         ]
     )
 
 
 def _name_event(_: "WrappedLogger", __: str, line: "EventDict") -> "EventDict":
-    """Add the event's id and its trace."""
+    """Add the event's `event_id` and `trace_id` to a line."""
     scope = REQUEST.get()
     headers: dict[bytes, bytes] = dict(scope["headers"]) if scope else {}
     traceparent = _TRACEPARENT.match(headers.get(b"ce-traceparent") or headers.get(b"traceparent") or b"")

@@ -1,9 +1,11 @@
-"""Telemetry by OpenTelemetry: the only importer of its packages, and imported only where a collector is named.
+"""Telemetry by OpenTelemetry. Only this module imports its packages, and only a function with a collector imports it.
 
-A trace follows an event, not a request. The trace of an event is that of its own `traceparent` (CloudEvents' extension
-for distributed tracing: the starting trace, which nobody on the way may replace). An event without one joins the
-trace of the request that brings it, and is given the span of `publish` as its own. Where the event and the request
-say different things, the event wins, and the request's span becomes a link.
+A trace follows an event, not a request:
+
+1. An event with a `traceparent` continues this trace (CloudEvents' extension for distributed tracing). The attribute
+   names the trace in which the event began, so no function may replace it.
+2. An event without a `traceparent` joins the trace of its request, and gets the span of `publish` as its `traceparent`.
+3. If the event and the request have different traces, the event's trace wins, and the request's span becomes a link.
 """
 
 import threading
@@ -33,16 +35,15 @@ from twofold.observability.metrics import COMMIT_SIZE, COMMIT_TIME, METRICS, Met
 from twofold.observability.telemetry import Outcome, Telemetry, Tracing
 
 CLOSE_S = 5.0
-"""How long closing waits for the collector."""
-
+"""Seconds that `close` waits for the collector."""
 
 _W3C = TraceContextTextMapPropagator()
 
 
 class OpenTelemetry(Telemetry):
-    """Tells a collector, from threads of the SDK's own. Make it after the fork.
+    """Telemetry to a collector. The threads of the SDK send it, so make this object after the fork.
 
-    Without a reader it measures nothing; without a processor it traces nothing.
+    Without a `reader` there are no metrics, and without a `processor` there are no traces.
     """
 
     def __init__(
@@ -50,11 +51,11 @@ class OpenTelemetry(Telemetry):
     ) -> None:
         resource = _resource(function)
         self._closing: list[Callable[[], None]] = []
-        self._tell: dict[str, Callable[[float, MetricAttributes | None], None]] = {}
+        self._instruments: dict[str, Callable[[float, MetricAttributes | None], None]] = {}
         if reader is not None:
             meters = MeterProvider([reader], resource, shutdown_on_exit=False)
             self._closing.append(meters.shutdown)
-            self._tell = {metric.name: _instrument(meters.get_meter("twofold"), metric) for metric in METRICS}
+            self._instruments = {metric.name: _instrument(meters.get_meter("twofold"), metric) for metric in METRICS}
         if processor is not None:
             tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
             tracers.add_span_processor(processor)
@@ -62,13 +63,13 @@ class OpenTelemetry(Telemetry):
             self.tracing = EventTracing(tracers.get_tracer("twofold"), topic)
 
     def record(self, metric: Metric, value: float, attributes: MetricAttributes | None = None) -> None:
-        """Add `value` to a counter, or note it."""
-        if tell := self._tell.get(metric.name):
-            tell(value, attributes)
+        """Add `value` to a counter, or record it in a histogram or a gauge."""
+        if instrument := self._instruments.get(metric.name):
+            instrument(value, attributes)
 
     @contextmanager
     def committing(self, collection: str, size: int) -> Iterator[None]:
-        """Note the size of the write that the block does, how long it took, and what it failed with."""
+        """Record the write that the block does: its size, its duration, and its error."""
         about: dict[str, str | int] = {"db.system.name": "mongodb", "db.operation.name": "insert"}
         about["db.collection.name"] = collection
         start = time.perf_counter()
@@ -82,7 +83,7 @@ class OpenTelemetry(Telemetry):
             self.record(COMMIT_TIME, time.perf_counter() - start, about)
 
     def close(self) -> None:
-        """Send what is left, and wait for that `CLOSE_S` at most."""
+        """Send the last values, and wait `CLOSE_S` at most."""
         threads = [threading.Thread(target=close, name="telemetry-closing", daemon=True) for close in self._closing]
         for thread in threads:
             thread.start()
@@ -91,7 +92,7 @@ class OpenTelemetry(Telemetry):
 
 
 def open_exporting(function: str, topic: str, *, metrics: bool, traces: bool) -> OpenTelemetry:
-    """Telemetry that goes where the standard `OTEL_*` variables say."""
+    """Return the telemetry to the collector in the standard `OTEL_*` variables."""
     return OpenTelemetry(
         function,
         topic,
@@ -101,24 +102,24 @@ def open_exporting(function: str, topic: str, *, metrics: bool, traces: bool) ->
 
 
 def _resource(function: str) -> Resource:
-    """Who says it. The environment's names win; each process is an instance, since each has counters of its own."""
+    """Return the sender's names. The environment's names win. A process is an instance, with counters of its own."""
     ours = Resource.create({"service.name": f"twofold-{function}", "service.instance.id": str(uuid4())})
     return ours.merge(OTELResourceDetector().detect())
 
 
 def _instrument(meter: Meter, metric: Metric) -> Callable[[float, MetricAttributes | None], None]:
     if metric.kind == "counter":
-        return meter.create_counter(metric.name, metric.unit, metric.says).add
+        return meter.create_counter(metric.name, metric.unit, metric.description).add
     if metric.kind == "gauge":
-        return meter.create_gauge(metric.name, metric.unit, metric.says).set
+        return meter.create_gauge(metric.name, metric.unit, metric.description).set
     buckets = metric.buckets
     return meter.create_histogram(
-        metric.name, metric.unit, metric.says, explicit_bucket_boundaries_advisory=buckets
+        metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=buckets
     ).record
 
 
 class EventTracing(Tracing):
-    """Spans named and described by the semantic conventions for messaging and CloudEvents."""
+    """Spans by the semantic conventions for messaging and CloudEvents."""
 
     def __init__(self, tracer: Tracer, topic: str) -> None:
         self._tracer = tracer
@@ -130,12 +131,12 @@ class EventTracing(Tracing):
         received: Iterable[IncomingEvent | TwofoldError],
         publish: Callable[[Iterable[IncomingEvent | TwofoldError]], Awaitable[list[Outcome]]],
     ) -> list[Outcome]:
-        """Call `publish`, each event within a span of kind PRODUCER, from which its Kafka record carries on."""
+        """Call `publish`. Every event has a span of kind PRODUCER, which its Kafka record continues."""
         items = list(received)
         spans = [None if isinstance(item, TwofoldError) else self._publish_span(item) for item in items]
-        traced = [_carrying(item, span) for item, span in zip(items, spans, strict=True)]
+        traced = [_with_span(item, span) for item, span in zip(items, spans, strict=True)]
         if len(spans) == 1:
-            _tell_logs(spans[0])
+            _log_trace_of(spans[0])
         with _ended(spans):
             outcomes = await publish(traced)
             for span, outcome in zip(spans, outcomes, strict=True):
@@ -163,11 +164,11 @@ class EventTracing(Tracing):
         )
 
     async def storing(
-        self, headers: RawHeaders, body: bytes, take: Callable[[RawHeaders, bytes], Awaitable[str]]
+        self, headers: RawHeaders, body: bytes, store: Callable[[RawHeaders, bytes], Awaitable[str]]
     ) -> str:
-        """Call `take` within a span of kind CONSUMER."""
-        said = {name: value.decode("latin-1") for name, value in headers}
-        parent, links = _lineage(said.get(b"ce-traceparent"), said.get(b"traceparent"))
+        """Call `store` in a span of kind CONSUMER. An outcome other than `stored` or `duplicate` is an error."""
+        attributes = {name: value.decode("latin-1") for name, value in headers}
+        parent, links = _lineage(attributes.get(b"ce-traceparent"), attributes.get(b"traceparent"))
         span = self._tracer.start_span(
             f"process {self._topic}",
             parent,
@@ -176,25 +177,25 @@ class EventTracing(Tracing):
             | {
                 "messaging.operation.name": "process",
                 "messaging.operation.type": "process",
-                "messaging.destination.partition.id": said.get(b"ce-knativekafkapartition", ""),
-                "messaging.kafka.offset": said.get(b"ce-knativekafkaoffset", ""),
-                "cloudevents.event_id": said.get(b"ce-id", ""),
-                "cloudevents.event_source": said.get(b"ce-source", ""),
-                "cloudevents.event_type": said.get(b"ce-type", ""),
+                "messaging.destination.partition.id": attributes.get(b"ce-knativekafkapartition", ""),
+                "messaging.kafka.offset": attributes.get(b"ce-knativekafkaoffset", ""),
+                "cloudevents.event_id": attributes.get(b"ce-id", ""),
+                "cloudevents.event_source": attributes.get(b"ce-source", ""),
+                "cloudevents.event_type": attributes.get(b"ce-type", ""),
             },
             links,
         )
-        _tell_logs(span)
+        _log_trace_of(span)
         with _ended([span]):
-            became = await take(headers, body)
-            if became not in ("stored", "duplicate"):
-                _failed(span, became)
-            return became
+            outcome = await store(headers, body)
+            if outcome not in ("stored", "duplicate"):
+                _failed(span, outcome)
+            return outcome
 
 
 @contextmanager
 def _ended(spans: Sequence[Span | None]) -> Iterator[None]:
-    """End the spans with the block; an error that leaves it is the outcome of each."""
+    """End the spans with the block. An error of the block becomes the error of every span."""
     try:
         yield
     except BaseException as error:
@@ -214,21 +215,25 @@ def _failed(span: Span, kind: str) -> None:
 
 
 def _lineage(own: str | None, hop: str | None) -> tuple[Context, list[Link]]:
-    """The parent: what the event says of itself, else its request, else the caller's own span; the others are links."""
-    said = [_span_context(own), _span_context(hop), trace.get_current_span().get_span_context()]
-    first, *others = [context for context in said if context.is_valid] or [trace.INVALID_SPAN_CONTEXT]
-    links = [Link(other) for other in others if other.span_id != first.span_id]
-    return trace.set_span_in_context(trace.NonRecordingSpan(first), Context()), links
+    """Return the parent of a span and its links.
+
+    `own` is the event's `traceparent`, `hop` is the request's. The first valid context is the parent: the event's, then
+    the request's, then the current span. The following contexts are links.
+    """
+    contexts = [_span_context(own), _span_context(hop), trace.get_current_span().get_span_context()]
+    parent, *rest = [context for context in contexts if context.is_valid] or [trace.INVALID_SPAN_CONTEXT]
+    links = [Link(context) for context in rest if context.span_id != parent.span_id]
+    return trace.set_span_in_context(trace.NonRecordingSpan(parent), Context()), links
 
 
 def _span_context(traceparent: str | None) -> SpanContext:
-    """What is no valid `traceparent` is none."""
+    """Return the span context of a `traceparent`. An invalid `traceparent` gives an invalid span context."""
     extracted = _W3C.extract({"traceparent": traceparent or ""}, Context())
     return trace.get_current_span(extracted).get_span_context()
 
 
-def _carrying(item: IncomingEvent | TwofoldError, span: Span | None) -> IncomingEvent | TwofoldError:
-    """The event with the span of `publish` for its hop, and as its own where it has none."""
+def _with_span(item: IncomingEvent | TwofoldError, span: Span | None) -> IncomingEvent | TwofoldError:
+    """Return the event with the span of `publish` as its hop, and as its own `traceparent` if that is absent."""
     if span is None or isinstance(item, TwofoldError):
         return item
     carrier: dict[str, str] = {}
@@ -237,6 +242,6 @@ def _carrying(item: IncomingEvent | TwofoldError, span: Span | None) -> Incoming
     return item._replace(encoded=item.encoded.within(traceparent), traceparent=traceparent)
 
 
-def _tell_logs(span: Span | None) -> None:
+def _log_trace_of(span: Span | None) -> None:
     if span is not None:
         TRACE_ID.set(trace.format_trace_id(span.get_span_context().trace_id))

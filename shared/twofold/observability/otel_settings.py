@@ -1,4 +1,4 @@
-"""Whether a function tells a collector about itself: the standard variables of OpenTelemetry decide."""
+"""The standard variables of OpenTelemetry: they decide whether a function sends telemetry, and where."""
 
 from typing import Literal
 
@@ -7,15 +7,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from twofold.observability.telemetry import SILENT, Telemetry
 
 Exporter = Literal["otlp", "none"]
-
-
 Protocol = Literal["http/protobuf"]
 
 
 class OtelSettings(BaseSettings):
-    """Those variables of OpenTelemetry that decide whether anything is told; its SDK reads the others itself.
+    """The variables that decide about sending. OpenTelemetry's SDK reads its other variables itself.
 
-    Raises `pydantic.ValidationError`, which names the variable, for a value of the standard that Twofold doesn't know.
+    A value that Twofold does not support ends the start with `pydantic.ValidationError`, which names the variable.
     """
 
     model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
@@ -32,23 +30,27 @@ class OtelSettings(BaseSettings):
 
     @property
     def metrics(self) -> bool:
-        """Whether metrics are told."""
-        return self._wanted(self.metrics_exporter, self.exporter_otlp_metrics_endpoint)
+        """True if the function sends metrics."""
+        return self._sends(self.metrics_exporter, self.exporter_otlp_metrics_endpoint)
 
     @property
     def traces(self) -> bool:
-        """Whether traces are told."""
-        return self._wanted(self.traces_exporter, self.exporter_otlp_traces_endpoint)
+        """True if the function sends traces."""
+        return self._sends(self.traces_exporter, self.exporter_otlp_traces_endpoint)
 
-    def _wanted(self, exporter: Exporter | None, endpoint: str | None) -> bool:
-        """By name, or by an endpoint; the standard's default, a collector on this machine, would cost everybody."""
+    def _sends(self, exporter: Exporter | None, endpoint: str | None) -> bool:
+        """Return True for an exporter or an endpoint.
+
+        The standard's default is a collector on this machine. Twofold sends nothing by default, because most functions
+        have no such collector.
+        """
         named = exporter == "otlp" or (exporter is None and bool(endpoint or self.exporter_otlp_endpoint))
         return named and not self.sdk_disabled
 
     def open_telemetry(self, function: str, topic: str) -> Telemetry:
-        """Telemetry to the collector, or `SILENT`, for which nothing is imported. Call it after the fork."""
+        """Return the telemetry of a function, or `SILENT` without importing OpenTelemetry. Call this after the fork."""
         if not (self.metrics or self.traces):
             return SILENT
-        from twofold.observability.otel import open_exporting
+        from twofold.observability.otel import open_exporting  # noqa: PLC0415 - see the docstring
 
         return open_exporting(function, topic, metrics=self.metrics, traces=self.traces)

@@ -1,4 +1,8 @@
-"""TODO module."""
+"""The interface of telemetry, and its null form `SILENT`.
+
+A function without a collector works with `SILENT` and imports nothing of OpenTelemetry. The cost is then a call or two
+for every group commit. `otel.py` has the form that sends to a collector.
+"""
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,39 +17,39 @@ Outcome = TypeVar("Outcome")
 
 
 class Tracing(Protocol):
-    """Spans around the two places where an event changes hands."""
+    """Spans around publishing and storing."""
 
     async def publishing(
         self,
         received: Iterable[IncomingEvent | TwofoldError],
         publish: Callable[[Iterable[IncomingEvent | TwofoldError]], Awaitable[list[Outcome]]],
     ) -> list[Outcome]:
-        """Call `publish` with `received`, each event within a span of its own, and carrying its trace."""
+        """Call `publish` with the events of `received`. Every event has a span of its own and carries its trace."""
 
     async def storing(
-        self, headers: RawHeaders, body: bytes, take: Callable[[RawHeaders, bytes], Awaitable[str]]
+        self, headers: RawHeaders, body: bytes, store: Callable[[RawHeaders, bytes], Awaitable[str]]
     ) -> str:
-        """Call `take`, which says what became of the delivery, within a span that continues the event's trace."""
+        """Call `store`, which returns the outcome of a delivery, in a span that continues the event's trace."""
 
 
 _NOTHING = nullcontext()
 
 
 class Telemetry:
-    """Tells nobody anything: the null form, and what every other form can do."""
+    """The null form, which records nothing, and the base class of other forms."""
 
     tracing: Tracing | None = None
-    """None where no span is wanted: then nothing is done for one."""
+    """None if no spans are wanted. Callers then do no work for tracing."""
 
     def record(self, metric: Metric, value: float, attributes: MetricAttributes | None = None) -> None:
-        """Add `value` to a counter, or note it."""
+        """Add `value` to a counter, or record it in a histogram or a gauge."""
 
     def committing(self, collection: str, size: int) -> AbstractContextManager[None]:
-        """Note the size of the write that the block does, how long it took, and what it failed with."""
+        """Record the write that the block does: its size, its duration, and its error."""
         return _NOTHING
 
     def close(self) -> None:
-        """Send what is left, and wait for that a few seconds at most. Nothing is recorded afterwards."""
+        """Send the last values, and wait a few seconds at most. Nothing is recorded afterwards."""
 
 
 SILENT = Telemetry()

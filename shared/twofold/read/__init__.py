@@ -1,1 +1,1 @@
-"""The read side: pages, statistics, live streams, the feed, exports. It never imports the write side."""
+"""The read side: pages, statistics, live streams, the feed, and exports. It never imports the write side."""

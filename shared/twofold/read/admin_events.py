@@ -1,6 +1,6 @@
-"""`AdminEventsRepository`: `events` as those see it who look after it: browse, one event with its kin, export.
+"""`events` for admins: browse in any order, one event with its related events, and exports.
 
-What it counts is in `admin_statistics.py`; what it deletes, in `archive.py`.
+`admin_statistics.py` has the counts for admins. `storage/archive.py` has the deletions.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -20,60 +20,56 @@ from twofold.read.scan import chunks_in_order
 from twofold.settings import AdminSettings
 
 MAX_RELATED = 50
-"""How many related events are shown before an event, and behind it, for each relation."""
-
+"""The largest number of related events before an event, and also after it, for each relation."""
 
 Relation = Literal["aggregate", "correlation"]
-
-
 Sort = Literal["timestamp", "type", "service"]
 
-
-_SORTED_BY = {"type": "types", "service": "service"}
-"""The filter, and so the index, whose order it is."""
+_FILTER_OF_SORT = {"type": "types", "service": "service"}
+"""The filter whose index has the order."""
 
 
 class Browse(Filter):
-    """A page of `events`, by any filters, in the order of a field that has an index for it."""
+    """A page of `events`, by any filters, in the order of a field that has an index for this order."""
 
     sort_by: Annotated[
-        Sort, Field(alias="sort", description="in the order of this; where it is equal, by time and by id")
+        Sort, Field(alias="sort", description="the order; events with an equal value are sorted by time and by id")
     ] = "timestamp"
     cursor: Annotated[
         str | None,
-        Field(min_length=1, max_length=2048, description="`next` of the page before, with the same parameters"),
+        Field(min_length=1, max_length=2048, description="`next` of the previous page, with the same parameters"),
     ] = None
 
     @property
     def field(self) -> str:
-        """The field that it is sorted by, if that is not the time."""
-        return FIELDS[_SORTED_BY[self.sort_by]]
+        """The field of the order, if the order is not the time."""
+        return FIELDS[_FILTER_OF_SORT[self.sort_by]]
 
     @property
     def sort(self) -> list[tuple[str, int]]:
-        """The order as MongoDB takes it."""
+        """The order in MongoDB's form."""
         by_time = super().sort
         return by_time if self.sort_by == "timestamp" else [(self.field, by_time[0][1]), *by_time]
 
     def next_cursor(self, document: Mapping[str, Any]) -> str | None:
-        """The cursor for what comes behind a stored document; None if it has no place in the order."""
+        """Return the cursor behind a stored document. See `PageCursor.of` for None."""
         if self.sort_by == "timestamp":
             return super().next_cursor(document)
         cursor, value = PageCursor.of(document), field_value(document, self.field)
         return None if cursor is None else encode_cursor(cursor.to_bytes() + str(value).encode(), self.cursor_key)
 
-    def index_key(self) -> tuple[str, datetime, UUID] | None:
-        """The key of its index behind which a page that isn't sorted by time begins."""
+    def start_key(self) -> tuple[str, datetime, UUID] | None:
+        """Return the index key before the page, for an order other than the time. None is the first page."""
         if self.cursor is None:
             return None
-        value, cursor = self._decode_sorted(self.cursor)
+        value, cursor = self._decode_with_value(self.cursor)
         return value, *cursor
 
     def _decode(self, cursor: str) -> PageCursor:
-        return super()._decode(cursor) if self.sort_by == "timestamp" else self._decode_sorted(cursor)[1]
+        return super()._decode(cursor) if self.sort_by == "timestamp" else self._decode_with_value(cursor)[1]
 
-    def _decode_sorted(self, cursor: str) -> tuple[str, PageCursor]:
-        """Raises `Malformed` unless `next_cursor` made it for the same selection and order."""
+    def _decode_with_value(self, cursor: str) -> tuple[str, PageCursor]:
+        """Return the value of the order's field and the cursor. Raise `Malformed` for the cursor of another query."""
         content = decode_cursor(cursor, self.cursor_key)
         try:
             return content[PAGE_CURSOR_BYTES:].decode(), PageCursor.from_bytes(content[:PAGE_CURSOR_BYTES])
@@ -91,31 +87,36 @@ class RelatedEvent(BaseModel):
     user_id: str | None
     aggregate_id: str | None
     correlation_id: str | None
-    related_by: Annotated[list[Relation], Field(description="what it shares; none: itself")]
+    related_by: Annotated[list[Relation], Field(description="the shared values; empty: this is the event itself")]
 
 
 class OutboxState(BaseModel):
-    """Where an event is on its way into the log."""
+    """The way of an event into the log."""
 
     state: Annotated[
         str,
-        Field(description="in_log: read back from `event_store`; new, pending: not yet; dead, conflicting, unreadable"),
+        Field(
+            description="in_log: the relay read the event back from `event_store`; new or pending: not yet; "
+            "dead, conflicting or unreadable: the relay stopped retrying"
+        ),
     ]
-    tries: Annotated[int | None, Field(description="how often it was sent again")] = None
-    expires_at: Annotated[datetime | None, Field(description="when it leaves `events`")] = None
+    tries: Annotated[int | None, Field(description="the number of times that the relay sent the event again")] = None
+    expires_at: Annotated[datetime | None, Field(description="the time at which the event leaves `events`")] = None
 
 
 class EventDetail(BaseModel):
-    """An event with those that share its correlation or its aggregate, before it and behind it."""
+    """An event, its outbox state, and the events before and after it with its correlation or its aggregate."""
 
     event: EventOut
-    mark: OutboxState
-    timeline: Annotated[list[RelatedEvent], Field(description="the event and its kin, the oldest first")]
-    complete: Annotated[bool, Field(description=f"false: there are more than {MAX_RELATED} before or behind it")]
+    outbox: OutboxState
+    timeline: Annotated[list[RelatedEvent], Field(description="the event and its related events, oldest first")]
+    complete: Annotated[
+        bool, Field(description=f"false: more than {MAX_RELATED} related events are before or after the event")
+    ]
 
 
 class AdminEventsRepository:
-    """`events` for admins. Every method raises `Unavailable`."""
+    """`events` for admins. Every method raises `Unavailable` when MongoDB is unavailable or too slow."""
 
     def __init__(self, database: Database, settings: AdminSettings) -> None:
         self._events = database["events"]
@@ -125,27 +126,28 @@ class AdminEventsRepository:
         self._export_timeout_s = settings.export_timeout_s
 
     async def browse(self, wanted: Browse) -> EventPage:
-        """The page that `wanted` describes.
+        """Return the page that `wanted` describes.
 
-        If it isn't sorted by time, filters don't choose the index: it is a search then, which may be cut.
+        The order chooses the index. In an order other than the time, the filters are therefore a search, which may be
+        cut.
         """
         if wanted.sort_by == "timestamp":
             return await self._reader.page(wanted)
-        hint = f"by_{_SORTED_BY[wanted.sort_by]}"
-        pieces = chunks_in_order(self._events, wanted, hint, wanted.index_key(), self._search_keys)
-        return await self._reader.fill(wanted, pieces)
+        hint = f"by_{_FILTER_OF_SORT[wanted.sort_by]}"
+        chunks = chunks_in_order(self._events, wanted, hint, wanted.start_key(), self._search_keys)
+        return await self._reader.fill(wanted, chunks)
 
     async def export(self, wanted: Filter) -> AsyncGenerator[EventOut | UnreadableEvent]:
-        """Every event that `wanted` selects, however many."""
+        """Yield every event that `wanted` selects."""
         async with aclosing(self._reader.stream(wanted, self._export_timeout_s)) as events:
             async for event in events:
                 yield event
 
     async def detail(self, event_id: UUID) -> EventDetail | None:
-        """The event and its kin; None if there is no such event."""
+        """Return the event with its related events, or None if it does not exist."""
         event = await self._reader.get(event_id)
-        mark = await self._mark(event_id)
-        if event is None or mark is None:
+        outbox = await self._outbox_state(event_id)
+        if event is None or outbox is None:
             return None
         timeline = {event.event_id: _related(event)}
         complete = True
@@ -155,24 +157,24 @@ class AdminEventsRepository:
         }
         for relation, value in relations.items():
             for order in ("newest", "oldest") if value is not None else ():
-                page = await self._kin(relation, str(value), order, event.cursor)
+                page = await self._related_page(relation, str(value), order, event.cursor)
                 complete = complete and page.next is None
-                for one in page.events:
-                    timeline.setdefault(one.event_id, _related(one)).related_by.append(relation)
-        chunks_in_order = sorted(timeline.values(), key=lambda kin: (kin.timestamp, kin.event_id.bytes))
-        return EventDetail(event=event, mark=mark, timeline=chunks_in_order, complete=complete)
+                for related in page.events:
+                    timeline.setdefault(related.event_id, _related(related)).related_by.append(relation)
+        in_order = sorted(timeline.values(), key=lambda related: (related.timestamp, related.event_id.bytes))
+        return EventDetail(event=event, outbox=outbox, timeline=in_order, complete=complete)
 
-    async def _kin(self, relation: Relation, value: str, order: Order, cursor: PageCursor) -> EventPage:
-        around = Filter.model_validate({relation: value, "order": order, "limit": MAX_RELATED})
-        return await self._reader.page(around.with_cursor(cursor))
+    async def _related_page(self, relation: Relation, value: str, order: Order, around: PageCursor) -> EventPage:
+        wanted = Filter.model_validate({relation: value, "order": order, "limit": MAX_RELATED})
+        return await self._reader.page(wanted.with_cursor(around))
 
-    async def _mark(self, event_id: UUID) -> OutboxState | None:
+    async def _outbox_state(self, event_id: UUID) -> OutboxState | None:
         with driver_errors(), time_limit(self._timeout_s):
             document = await self._events.find_one({"_id": event_id}, {"outbox": 1, "expires_at": 1})
         if document is None:
             return None
-        mark = document.get("outbox") or {"state": "in_log"}
-        return OutboxState(state=mark["state"], tries=mark.get("tries"), expires_at=document.get("expires_at"))
+        entry = document.get("outbox") or {"state": "in_log"}
+        return OutboxState(state=entry["state"], tries=entry.get("tries"), expires_at=document.get("expires_at"))
 
 
 def _related(event: EventOut) -> RelatedEvent:

@@ -1,12 +1,12 @@
-"""What admins count in `events`: the last hours at a glance, and one user's.
+"""Counts for admins in `events`: the last hours of all users, and the last hours of one user.
 
-Each number comes from a scan of an index that is bounded by the hours, or by the user's own events in them.
+Every count is a scan of one index. The range of hours bounds the scan, or the user's own events in the range do.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -18,63 +18,65 @@ from twofold.read.pages import EventReader
 from twofold.settings import AdminSettings
 
 TOP = 10
-
-
+"""The number of types, and of users, in a list of the most frequent."""
 RECENT = 20
-
-
+"""The number of events in the overview of a user."""
 HOUR = timedelta(hours=1)
+
+Key = TypeVar("Key")
 
 
 class TypeCount(BaseModel):
-    """Events of one type."""
+    """The number of events of one type."""
 
     event_type: str
     count: int
 
 
 class HourCount(BaseModel):
-    """Events of one hour (UTC)."""
+    """The number of events in one hour (UTC)."""
 
-    hour: Annotated[datetime, Field(description="its beginning")]
+    hour: Annotated[datetime, Field(description="the beginning of the hour")]
     count: int
     errors: int
 
 
 class UserCount(BaseModel):
-    """Events of one user."""
+    """The number of events of one user."""
 
     user_id: str
     count: int
 
 
 class ProcessingTime(BaseModel):
-    """How long aggregates took."""
+    """The time from the first event of an aggregate to its finishing event."""
 
-    mean_ms: Annotated[float | None, Field(description="null: none finished")]
-    aggregates: Annotated[int, Field(description="how many the mean is of")]
-    sampled: Annotated[bool, Field(description="true: more finished than were looked at; these are the latest")]
-    rule: Annotated[str, Field(description="what was measured")]
+    mean_ms: Annotated[float | None, Field(description="null: no aggregate finished")]
+    aggregates: Annotated[int, Field(description="the number of aggregates in the mean")]
+    sampled: Annotated[bool, Field(description="true: more aggregates finished; the mean is of the latest")]
+    rule: Annotated[str, Field(description="the definition of the measured time")]
 
 
 class RecentStatistics(BaseModel):
-    """`events` in the last hours, by the producers' times."""
+    """Figures of `events` in the last hours, by the times of the producers."""
 
     since: datetime
     until: datetime
     total: int
     errors: int
-    error_rate: Annotated[float, Field(description="errors by total; 0 without events")]
-    error_rule: Annotated[str, Field(description="which events count as errors")]
+    error_rate: Annotated[float, Field(description="errors divided by total; 0 without events")]
+    error_rule: Annotated[str, Field(description="the definition of an error")]
     top_types: list[TypeCount]
-    hourly: Annotated[list[HourCount], Field(description="every hour, the oldest first; the first and last are parts")]
+    hourly: Annotated[
+        list[HourCount], Field(description="every hour, oldest first; the first and the last hour are incomplete")
+    ]
     active_users: int
     top_users: list[UserCount]
     processing: ProcessingTime
 
 
 class UserOverview(BaseModel):
-    """One user's events in the last hours."""
+    """The events of one user in the last hours."""
 
     user_id: str
     since: datetime
@@ -83,13 +85,13 @@ class UserOverview(BaseModel):
     errors: int
     first: datetime | None
     last: datetime | None
-    types: Annotated[list[TypeCount], Field(description="the most frequent")]
-    aggregates: Annotated[int, Field(description="how many different ones")]
-    recent: Annotated[list[EventOut], Field(description="the newest events, the newest first")]
+    types: Annotated[list[TypeCount], Field(description="the most frequent types")]
+    aggregates: Annotated[int, Field(description="the number of different aggregates")]
+    recent: Annotated[list[EventOut], Field(description="the newest events, newest first")]
 
 
 class AdminStatistics:
-    """Counts in `events`. Every method raises `Unavailable`, also when there is too much for the time that it has."""
+    """Counts in `events`. Every method raises `Unavailable` when MongoDB is unavailable or too slow."""
 
     def __init__(self, database: Database, settings: AdminSettings) -> None:
         self._database = database
@@ -101,15 +103,15 @@ class AdminStatistics:
         self._sample = settings.statistics_sample
 
     async def last_hours(self, hours: int) -> RecentStatistics:
-        """The statistics of that many hours, up to now by the server's clock."""
+        """Return the figures of the last `hours` hours, by the server's clock."""
         until = await server_time(self._database)
         since = until - hours * HOUR
         with driver_errors(), time_limit(self._timeout_s):
             counts = await self._by_type_and_hour(since, until)
             active, top_users = await self._users(since, until)
-            types = _summed(counts, "event_type")
+            types = _summed((event_type, count) for (event_type, _), count in counts.items())
             processing = await self._processing(since, until, list(types))
-        total, errors = types.total(), sum(n for name, n in types.items() if self._is_error(name))
+        total, errors = types.total(), self._errors(types)
         return RecentStatistics(
             since=since,
             until=until,
@@ -117,7 +119,7 @@ class AdminStatistics:
             errors=errors,
             error_rate=errors / total if total else 0.0,
             error_rule=f"the last word of the type is one of: {', '.join(sorted(self._error_words))}",
-            top_types=[TypeCount(event_type=name, count=count) for name, count in _top(types)],
+            top_types=_top(types),
             hourly=self._hourly(counts, since, until),
             active_users=active,
             top_users=top_users,
@@ -125,24 +127,13 @@ class AdminStatistics:
         )
 
     async def user(self, user_id: str, hours: int) -> UserOverview:
-        """The overview of one user, up to now by the server's clock."""
+        """Return the overview of one user for the last `hours` hours, by the server's clock."""
         until = await server_time(self._database)
         since = until - hours * HOUR
-        theirs = {FIELDS["user"]: user_id, "timestamp": {"$gte": since, "$lt": until}}
-        by_type: Document = {
-            "_id": "$event_type",
-            "count": {"$sum": 1},
-            "first": {"$min": "$timestamp"},
-            "last": {"$max": "$timestamp"},
-        }
-        distinct: list[Document] = [
-            {"$match": {"aggregate_id": {"$ne": None}}},
-            {"$group": {"_id": "$aggregate_id"}},
-            {"$count": "n"},
-        ]
+        match = {"$match": {FIELDS["user"]: user_id, "timestamp": {"$gte": since, "$lt": until}}}
         with driver_errors(), time_limit(self._timeout_s):
-            lines = await self._rows([{"$match": theirs}, {"$group": by_type}], "by_user")
-            aggregates = await self._rows([{"$match": theirs}, *distinct], "by_user")
+            lines = await self._rows([match, *_BY_TYPE], "by_user")
+            aggregates = await self._rows([match, *_DISTINCT_AGGREGATES], "by_user")
         recent = await self._reader.page(Filter(user=user_id, since=since, until=until, limit=RECENT))
         types = Counter({str(line["_id"]): int(line["count"]) for line in lines})
         return UserOverview(
@@ -150,10 +141,10 @@ class AdminStatistics:
             since=since,
             until=until,
             total=types.total(),
-            errors=sum(count for name, count in types.items() if self._is_error(name)),
+            errors=self._errors(types),
             first=min((line["first"] for line in lines), default=None),
             last=max((line["last"] for line in lines), default=None),
-            types=[TypeCount(event_type=name, count=count) for name, count in _top(types)],
+            types=_top(types),
             aggregates=aggregates[0]["n"] if aggregates else 0,
             recent=recent.events,
         )
@@ -161,20 +152,23 @@ class AdminStatistics:
     def _is_error(self, event_type: str) -> bool:
         return event_type.rpartition(".")[2] in self._error_words
 
+    def _errors(self, types: Counter[str]) -> int:
+        return sum(count for event_type, count in types.items() if self._is_error(event_type))
+
     async def _by_type_and_hour(self, since: datetime, until: datetime) -> Counter[tuple[str, datetime]]:
-        """Counted in the index by type alone, which skips from each type's hours to the next type's."""
-        there = {"event_type": {"$gt": ""}, "timestamp": {"$gte": since, "$lt": until}}
+        """Count in the index by type alone. MongoDB skips from the range of one type to the range of the next type."""
+        match = {"event_type": {"$gt": ""}, "timestamp": {"$gte": since, "$lt": until}}
         hour = {"$dateTrunc": {"date": "$timestamp", "unit": "hour"}}
         group = {"_id": {"event_type": "$event_type", "hour": hour}, "count": {"$sum": 1}}
-        rows = await self._rows([{"$match": there}, {"$group": group}], "by_types")
+        rows = await self._rows([{"$match": match}, {"$group": group}], "by_types")
         return Counter({(row["_id"]["event_type"], row["_id"]["hour"]): row["count"] for row in rows})
 
     async def _users(self, since: datetime, until: datetime) -> tuple[int, list[UserCount]]:
-        """How many users there are, and the busiest."""
-        there = {"timestamp": {"$gte": since, "$lt": until}, FIELDS["user"]: {"$gt": ""}}
+        """Return the number of active users, and the users with the most events."""
+        match = {"timestamp": {"$gte": since, "$lt": until}, FIELDS["user"]: {"$gt": ""}}
         top = [{"$sort": {"count": -1, "_id": 1}}, {"$limit": TOP}]
         pipeline: list[Document] = [
-            {"$match": there},
+            {"$match": match},
             {"$group": {"_id": f"${FIELDS['user']}", "count": {"$sum": 1}}},
             {"$facet": {"top": top, "all": [{"$count": "n"}]}},
         ]
@@ -185,10 +179,12 @@ class AdminStatistics:
     async def _processing(self, since: datetime, until: datetime, types: Sequence[str]) -> ProcessingTime:
         finishing = [name for name in types if name.rpartition(".")[2] in self._finishing_words]
         rule = (
-            "from the first event of an aggregate in `events` to its first finishing event in these hours: one whose "
-            f"type's last word is one of {', '.join(sorted(self._finishing_words))}; of the latest {self._sample} such"
+            "from the first event of an aggregate in `events` to its first finishing event in these hours: the last "
+            f"word of its type is one of {', '.join(sorted(self._finishing_words))}; of the latest {self._sample} "
+            "finishing events"
         )
-        rows = await self._rows(self._processing_pipeline(since, until, finishing), "by_types") if finishing else []
+        pipeline = _processing_pipeline(since, until, finishing, self._sample)
+        rows = await self._rows(pipeline, "by_types") if finishing else []
         found: Document = rows[0] if rows else {"mean": None, "aggregates": 0, "looked_at": 0}
         return ProcessingTime(
             mean_ms=found["mean"],
@@ -197,62 +193,72 @@ class AdminStatistics:
             rule=rule,
         )
 
-    def _processing_pipeline(self, since: datetime, until: datetime, finishing: Sequence[str]) -> list[Document]:
-        finished = {
-            "event_type": {"$in": list(finishing)},
-            "timestamp": {"$gte": since, "$lt": until},
-            "aggregate_id": {"$gt": ""},
-        }
-        first: list[Document] = [{"$sort": {"timestamp": 1, "_id": 1}}, {"$limit": 1}, {"$project": {"timestamp": 1}}]
-        lookup = {
-            "from": "events",
-            "localField": "_id",
-            "foreignField": "aggregate_id",
-            "pipeline": first,
-            "as": "first",
-        }
-        end = {"$min": {"at": "$timestamp", "id": "$_id"}}
-        took = {"$subtract": ["$end.at", "$first.timestamp"]}
-        is_another = {"$ne": ["$end.id", "$first._id"]}
-        return [
-            {"$match": finished},
-            {"$sort": {"timestamp": -1, "_id": -1}},
-            {"$limit": self._sample},
-            {"$group": {"_id": "$aggregate_id", "end": end, "events": {"$sum": 1}}},
-            {"$lookup": lookup},
-            {"$set": {"first": {"$first": "$first"}}},
-            {
-                "$group": {
-                    "_id": None,
-                    "mean": {"$avg": {"$cond": [is_another, took, None]}},
-                    "aggregates": {"$sum": {"$cond": [is_another, 1, 0]}},
-                    "looked_at": {"$sum": "$events"},
-                }
-            },
-        ]
-
     def _hourly(self, counts: Counter[tuple[str, datetime]], since: datetime, until: datetime) -> list[HourCount]:
-        totals = _summed(counts, "hour")
-        errors = _summed(Counter({key: n for key, n in counts.items() if self._is_error(key[0])}), "hour")
-        hour = since.replace(minute=0, second=0, microsecond=0)
-        hours = []
-        while hour < until:
-            hours.append(HourCount(hour=hour, count=totals[hour], errors=errors[hour]))
-            hour += HOUR
-        return hours
+        totals = _summed((hour, count) for (_, hour), count in counts.items())
+        errors = _summed((hour, count) for (name, hour), count in counts.items() if self._is_error(name))
+        first = since.replace(minute=0, second=0, microsecond=0)
+        hours = [first + number * HOUR for number in range(-((first - until) // HOUR))]
+        return [HourCount(hour=hour, count=totals[hour], errors=errors[hour]) for hour in hours]
 
-    async def _rows(self, pipeline: list[Document], hint: str) -> list[Document]:
+    async def _rows(self, pipeline: Sequence[Document], hint: str) -> list[Document]:
         found = await self._events.aggregate(pipeline, hint=hint)
         return [row async for row in found]
 
 
-def _summed(counts: Counter[tuple[str, datetime]], by: str) -> Counter[Any]:
-    """The counts by the type, or by the hour, alone."""
-    summed: Counter[Any] = Counter()
-    for (event_type, hour), count in counts.items():
-        summed[event_type if by == "event_type" else hour] += count
+_BY_TYPE: list[Document] = [
+    {
+        "$group": {
+            "_id": "$event_type",
+            "count": {"$sum": 1},
+            "first": {"$min": "$timestamp"},
+            "last": {"$max": "$timestamp"},
+        }
+    }
+]
+_DISTINCT_AGGREGATES: list[Document] = [
+    {"$match": {"aggregate_id": {"$ne": None}}},
+    {"$group": {"_id": "$aggregate_id"}},
+    {"$count": "n"},
+]
+
+
+def _processing_pipeline(since: datetime, until: datetime, finishing: Sequence[str], sample: int) -> list[Document]:
+    """Return the pipeline of the mean time. An aggregate whose first event finishes it has no processing time."""
+    finished = {
+        "event_type": {"$in": list(finishing)},
+        "timestamp": {"$gte": since, "$lt": until},
+        "aggregate_id": {"$gt": ""},
+    }
+    first: list[Document] = [{"$sort": {"timestamp": 1, "_id": 1}}, {"$limit": 1}, {"$project": {"timestamp": 1}}]
+    lookup = {"from": "events", "localField": "_id", "foreignField": "aggregate_id", "pipeline": first, "as": "first"}
+    end = {"$min": {"at": "$timestamp", "id": "$_id"}}
+    took = {"$subtract": ["$end.at", "$first.timestamp"]}
+    has_earlier = {"$ne": ["$end.id", "$first._id"]}
+    mean = {
+        "_id": None,
+        "mean": {"$avg": {"$cond": [has_earlier, took, None]}},
+        "aggregates": {"$sum": {"$cond": [has_earlier, 1, 0]}},
+        "looked_at": {"$sum": "$events"},
+    }
+    return [
+        {"$match": finished},
+        {"$sort": {"timestamp": -1, "_id": -1}},
+        {"$limit": sample},
+        {"$group": {"_id": "$aggregate_id", "end": end, "events": {"$sum": 1}}},
+        {"$lookup": lookup},
+        {"$set": {"first": {"$first": "$first"}}},
+        {"$group": mean},
+    ]
+
+
+def _summed(pairs: Iterable[tuple[Key, int]]) -> Counter[Key]:
+    """Return the sum of the counts of every key."""
+    summed: Counter[Key] = Counter()
+    for key, count in pairs:
+        summed[key] += count
     return summed
 
 
-def _top(counts: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:TOP]
+def _top(types: Counter[str]) -> list[TypeCount]:
+    most_first = sorted(types.items(), key=lambda item: (-item[1], item[0]))
+    return [TypeCount(event_type=name, count=count) for name, count in most_first[:TOP]]

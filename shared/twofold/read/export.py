@@ -1,8 +1,9 @@
-"""Events as CSV, JSON or NDJSON, piece by piece, however many. Pure: no I/O.
+"""Exports of any number of events as CSV, JSON or NDJSON, in chunks of bytes. Pure: no I/O.
 
-A spreadsheet takes a cell that begins with one of `FORMULA` for a formula, and runs it; in CSV, such a value gets a `'`
-before it (OWASP, "CSV Injection"). So does what, inside a value, would begin a cell where another character divides
-cells, as `;` does in much of Europe: quotes don't help there. JSON and NDJSON hold every value as it is.
+A spreadsheet program runs a cell that begins with a character of `FORMULA`. In CSV, such a value therefore gets a `'`
+in front (OWASP, "CSV Injection"). Programs in much of Europe divide cells at `;` instead of `,`, and ignore the quotes
+of a comma-separated cell there. So a part of a value that would begin a cell after another separator gets a `'` too.
+JSON and NDJSON change no value.
 """
 
 import csv
@@ -12,10 +13,10 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from typing import Any, Literal
 
+from twofold.event.metadata import Metadata
 from twofold.read.models import EventOut, UnreadableEvent
 
 Format = Literal["csv", "json", "ndjson"]
-
 
 MEDIA_TYPES: dict[Format, str] = {
     "csv": "text/csv; charset=utf-8",
@@ -23,49 +24,41 @@ MEDIA_TYPES: dict[Format, str] = {
     "ndjson": "application/x-ndjson",
 }
 
-
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-
+"""The first characters of a cell that make a spreadsheet program take the cell for a formula."""
 
 _INNER = re.compile(r"""([;|\t\r\n])(?=["'\s]*[=+\-@])""")
-"""What may divide cells or lines for a program that takes no commas, with a formula behind it."""
+"""A character that may divide cells or lines in a program without commas, with a formula behind it."""
 
+_EVENT_COLUMNS = ("event_id", "event_type", "event_version", "timestamp", "stored_at", "aggregate_id")
 
-OWN = ("event_id", "event_type", "event_version", "timestamp", "stored_at", "aggregate_id")
+COLUMNS = (*_EVENT_COLUMNS, *Metadata.model_fields, "digest", "payload", "unreadable")
+"""The columns of the CSV. The cells of `extensions` and `payload` are JSON."""
 
-
-METADATA = (
-    *("service_name", "service_version", "correlation_id", "causation_id", "user_id", "environment", "ip_address"),
-    *("user_agent", "traceparent", "source_event_id", "time_assigned", "extensions"),
-)
-
-
-COLUMNS = (*OWN, *METADATA, "digest", "payload", "unreadable")
-"""The columns of the CSV; `extensions` and `payload` are JSON."""
-
-
-PIECE_BYTES = 64 * 1024
-"""How much is gathered before it is sent."""
-
+CHUNK_BYTES = 64 * 1024
+"""The number of bytes that an export gathers before it sends them."""
 
 ExportItem = EventOut | UnreadableEvent
 
 
 def encode_export(items: AsyncIterable[ExportItem], form: Format) -> AsyncGenerator[bytes]:
-    """The events in that format. What `items` raises ends it in the middle: the whole is then visibly not whole."""
-    return _gathered({"csv": _csv, "json": _json, "ndjson": _ndjson}[form](items))
+    """Return the chunks of an export in a format.
+
+    An error of `items` ends the export early, and the reader can see it: JSON stays open, and the HTTP body has no end.
+    """
+    return _gather({"csv": _csv, "json": _json, "ndjson": _ndjson}[form](items))
 
 
 def event_json(item: ExportItem) -> str:
-    """One event as every reader shows it."""
+    """Return an event as JSON, in the form of every reader."""
     return item.model_dump_json()
 
 
-async def _gathered(texts: AsyncIterator[str]) -> AsyncGenerator[bytes]:
+async def _gather(texts: AsyncIterator[str]) -> AsyncGenerator[bytes]:
     waiting = bytearray()
     async for text in texts:
         waiting += text.encode()
-        if len(waiting) >= PIECE_BYTES:
+        if len(waiting) >= CHUNK_BYTES:
             yield bytes(waiting)
             waiting.clear()
     yield bytes(waiting)
@@ -90,9 +83,10 @@ async def _csv(items: AsyncIterable[ExportItem]) -> AsyncIterator[str]:
         yield _line(_cells(item))
 
 
-def _cells(item: ExportItem) -> Iterable[Any]:
+def _cells(item: ExportItem) -> Iterable[str]:
     fields = item.model_dump(mode="json")
-    fields |= {name: value for name, value in fields.pop("metadata", {}).items() if name in METADATA}
+    metadata = fields.pop("metadata", {})
+    fields |= {name: value for name, value in metadata.items() if name in Metadata.model_fields}
     return (escape_formulas(_text(fields.get(name))) for name in COLUMNS)
 
 
@@ -103,7 +97,7 @@ def _text(value: Any) -> str:
 
 
 def escape_formulas(value: str) -> str:
-    """The value as a cell that no spreadsheet takes for a formula, nor a part of it, whatever divides its cells."""
+    """Return the value as a cell without a formula, for every separator that a spreadsheet program may use."""
     value = _INNER.sub(r"\1'", value)
     return f"'{value}" if value.startswith(FORMULA) else value
 

@@ -66,7 +66,9 @@ class EventOut(BaseModel):
             fields["digest"] = bytes(document["digest"]).hex()
             return cls.model_validate(fields | {"event_id": document["_id"]})
         except (KeyError, TypeError, ValidationError) as error:
-            raise Unreadable(f"event {document['_id']} is unreadable: its document was changed in the database") from error
+            raise Unreadable(
+                f"event {document['_id']} is unreadable: its document was changed in the database"
+            ) from error
 
     @property
     def cursor(self) -> PageCursor:

@@ -1,8 +1,8 @@
 """Pages and streams of `events` and of `event_store`, by the same filters and with the same answers.
 
 A page ends when it is full, when its events reach `page_bytes`, or when its search time is over. `next` is then the
-cursor behind the last document that the search looked at. `scan.py` proves that a reader of pages gets every event once.
-Every query uses an index, and the server ends it after `query_timeout_s`.
+cursor behind the last document that the search looked at. `scan.py` proves that a reader of pages gets every event
+once. Every query uses an index, and the server ends it after `query_timeout_s`.
 """
 
 import time

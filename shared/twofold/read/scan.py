@@ -2,14 +2,14 @@
 
 The paging proof: a reader of successive pages gets every event once, while producers insert other events.
 
-1. The order of an index is total, because `_id` is its last field and is unique. The fields of an index key never
-   change: the database roles let no function update them.
+1. The order of an index is total, because `_id` is its last field and is unique. No function changes these fields of a
+   stored event.
 2. A cursor is the key of one event. The next query asks for keys strictly after the cursor, in the order of the page.
    A key is either after a cursor or not after it, so no event is on both sides, and no event comes twice.
 3. A page moves its cursor only over keys that its query looked at, also when it stops early. An event that existed when
    the reader began therefore lies before the cursor and was shown, or lies after the cursor and is still to come.
-4. An insert changes no key of another event, so it moves no event across a cursor. An event that is inserted behind the
-   cursor comes once. An event that is inserted before the cursor does not come: it did not exist when the reader passed.
+4. An insert changes no key of another event, so it moves no event across a cursor. An event that is inserted behind
+   the cursor comes once. An event that is inserted before the cursor does not come: the reader passed its place before.
 
 Chunks keep the same order. The end of a chunk is the key of its last document, and the next chunk begins strictly after
 that key. The server finds the end by counting index keys, then reads the matching documents up to the end.

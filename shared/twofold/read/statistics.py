@@ -1,4 +1,4 @@
-"""Counts of events in a range: in all, by type, by service, by hour; and which types there are."""
+"""Counts of the events in a range: in total, by type, by service, and by hour. Also the list of types."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -14,74 +14,71 @@ from twofold.settings import QuerySettings
 from twofold.storage.indexes import index_for
 
 DEFAULT = timedelta(hours=24)
-
-
+"""The length of a range with one bound or without bounds."""
 LATEST = datetime.max.replace(tzinfo=UTC, microsecond=999_000)
-
-
 MOST_NAMES = 1000
-"""How many types, or services, are counted each by itself."""
+"""The largest number of types, or of services, with a count of their own."""
 
 
 class EventsInHour(BaseModel):
     """The events of one hour."""
 
-    hour: Annotated[datetime, Field(description="when it begins (UTC)")]
+    hour: Annotated[datetime, Field(description="the beginning of the hour (UTC)")]
     events: int
 
 
 class EventCounts(BaseModel):
-    """How many events a range holds, by their own time."""
+    """The number of events in a range, by the times of their producers."""
 
     since: datetime
     until: datetime
     total: int
-    by_type: Annotated[dict[str, int], Field(description=f"the {MOST_NAMES} most frequent")]
-    by_service: Annotated[dict[str, int], Field(description=f"the {MOST_NAMES} most frequent")]
-    by_hour: Annotated[list[EventsInHour], Field(description="in order; an hour without events is left out")]
+    by_type: Annotated[dict[str, int], Field(description=f"the {MOST_NAMES} most frequent types")]
+    by_service: Annotated[dict[str, int], Field(description=f"the {MOST_NAMES} most frequent services")]
+    by_hour: Annotated[list[EventsInHour], Field(description="in order; without the hours that have no events")]
 
 
 class TypeNames(BaseModel):
-    """The types of the events that are there."""
+    """The types of the stored events."""
 
-    types: Annotated[list[str], Field(description="in order of their names")]
-    more: Annotated[bool, Field(description=f"there are more than these {MOST_NAMES}")]
+    types: Annotated[list[str], Field(description="in alphabetical order")]
+    more: Annotated[bool, Field(description=f"true: there are more than {MOST_NAMES} types")]
 
 
 class EventStatistics:
-    """Counts of a collection that has `reading.filter_indexes(indexed)`. Every method raises `Unavailable`."""
+    """Counts of one collection. Every method raises `Unavailable` when MongoDB is unavailable or too slow."""
 
     def __init__(self, collection: Collection, settings: QuerySettings) -> None:
         self._collection = collection
         self._timeout_s = settings.query_timeout_s
         self._longest = timedelta(days=settings.statistics_days)
 
-    async def count(self, wanted: Ranged, scope: str | None = None) -> EventCounts:
-        """The statistics of what `wanted` selects; without bounds, of the 24 hours up to now by the server's clock.
+    async def count(self, wanted: Ranged, visible_user: str | None = None) -> EventCounts:
+        """Return the counts of `wanted`. The default range is the last 24 hours by the server's clock.
 
-        `scope` is the one user whose events the caller may read, if there is one. Raises `Malformed` for a range that
-        is too long.
+        `visible_user` is the only user whose events the caller may read, or None. Raises `Malformed` for a range that
+        is longer than `statistics_days`.
         """
         since, until = await self._bounds(wanted)
         wanted = wanted.model_copy(update={"since": since, "until": until})
         if Conditions.query(wanted):
-            hint = f"by_{index_for(self._collection.name, wanted, scope)}"
-            (row,) = await self._rows(_pipeline(wanted.query()), hint)
+            hint = f"by_{index_for(self._collection.name, wanted, visible_user)}"
+            (row,) = await self._rows(_counts_of_documents(wanted.query()), hint)
         else:
-            row = await self._of_all(wanted)
+            row = await self._counts_of_range(wanted)
         return EventCounts(
             since=since,
             until=until,
             total=sum(hour["n"] for hour in row["hours"]),
-            by_type={each["_id"]: each["n"] for each in row["types"]},
-            by_service={each["_id"]: each["n"] for each in row["services"]},
-            by_hour=[EventsInHour(hour=each["_id"], events=each["n"]) for each in row["hours"]],
+            by_type={line["_id"]: line["n"] for line in row["types"]},
+            by_service={line["_id"]: line["n"] for line in row["services"]},
+            by_hour=[EventsInHour(hour=line["_id"], events=line["n"]) for line in row["hours"]],
         )
 
-    async def _of_all(self, wanted: Ranged) -> Document:
-        """The counts of a range alone: in the indexes by type and by service, without a look at any event."""
-        (row,) = await self._rows(_in_index(FIELDS["types"], wanted), "by_types")
-        (services,) = await self._rows(_in_index(FIELDS["service"], wanted), "by_service")
+    async def _counts_of_range(self, wanted: Ranged) -> Document:
+        """Count a range without other conditions: the indexes by type and by service are enough."""
+        (row,) = await self._rows(_counts_of_keys(FIELDS["types"], wanted), "by_types")
+        (services,) = await self._rows(_counts_of_keys(FIELDS["service"], wanted), "by_service")
         return {"hours": row["hours"], "types": row["values"], "services": services["values"]}
 
     async def _bounds(self, wanted: Ranged) -> tuple[datetime, datetime]:
@@ -94,10 +91,10 @@ class EventStatistics:
             raise Malformed(f"the range must be at most {self._longest.days:g} days", "from")
         return since, until
 
-    async def types(self, wanted: Conditions, scope: str | None = None) -> TypeNames:
-        """The types of what `wanted` selects: of everything, from the index alone. `scope` as in `count`."""
+    async def types(self, wanted: Conditions, visible_user: str | None = None) -> TypeNames:
+        """Return the types of `wanted`. Without conditions, the index by type has the answer. See `count` for parameters."""
         query = wanted.query()
-        name = index_for(self._collection.name, wanted, scope) if query else "types"
+        name = index_for(self._collection.name, wanted, visible_user) if query else "types"
         rows = await self._rows(_all_types(query), f"by_{name}")
         return TypeNames(types=[row["_id"] for row in rows[:MOST_NAMES]], more=len(rows) > MOST_NAMES)
 
@@ -108,19 +105,17 @@ class EventStatistics:
 
 
 def _all_types(query: Document) -> list[Document]:
-    """Without a query, MongoDB skips from one type to the next in their index; with one, it reads what that leaves."""
-    which: list[Document] = [{"$match": query}] if query else [{"$sort": {"event_type": 1}}]
-    return [*which, {"$group": {"_id": "$event_type"}}, {"$sort": {"_id": 1}}, {"$limit": MOST_NAMES + 1}]
+    """Return the pipeline of `types`. Without a query, MongoDB skips from type to type in the index by type."""
+    first: Document = {"$match": query} if query else {"$sort": {"event_type": 1}}
+    return [first, {"$group": {"_id": "$event_type"}}, {"$sort": {"_id": 1}}, {"$limit": MOST_NAMES + 1}]
 
 
-_OFTEN = {"n": -1, "_id": 1}
-
-
+_MOST_FIRST = {"n": -1, "_id": 1}
 _HOUR = {"$dateTrunc": {"date": "$timestamp", "unit": "hour"}}
 
 
-def _pipeline(query: Document) -> list[Document]:
-    """Counts of what `query` selects, event by event."""
+def _counts_of_documents(query: Document) -> list[Document]:
+    """Return the pipeline that counts the documents of `query` by hour, type and service."""
 
     def counted(by: Any, order: Document, limit: int | None) -> list[Document]:
         stages: list[Document] = [{"$group": {"_id": by, "n": {"$sum": 1}}}, {"$sort": order}]
@@ -132,21 +127,25 @@ def _pipeline(query: Document) -> list[Document]:
         {
             "$facet": {
                 "hours": counted(_HOUR, {"_id": 1}, None),
-                "types": counted("$event_type", _OFTEN, MOST_NAMES),
-                "services": counted(f"${FIELDS['service']}", _OFTEN, MOST_NAMES),
+                "types": counted("$event_type", _MOST_FIRST, MOST_NAMES),
+                "services": counted(f"${FIELDS['service']}", _MOST_FIRST, MOST_NAMES),
             }
         },
     ]
 
 
-def _in_index(field: str, wanted: Ranged) -> list[Document]:
-    """Counts in a range by hour and by the values of `field`, in its index: from one value's range to the next's."""
+def _counts_of_keys(field: str, wanted: Ranged) -> list[Document]:
+    """Return the pipeline that counts the keys of the index by `field` in a range: by hour, and by the field's values.
+
+    MongoDB skips from the range of one value to the range of the next value, and reads no document.
+    """
 
     def summed(by: str, order: Document) -> list[Document]:
         return [{"$group": {"_id": f"$_id.{by}", "n": {"$sum": "$n"}}}, {"$sort": order}]
 
+    values = [*summed("value", _MOST_FIRST), {"$limit": MOST_NAMES}]
     return [
         {"$match": {field: {"$gt": ""}} | Ranged.query(wanted)},
         {"$group": {"_id": {"value": f"${field}", "hour": _HOUR}, "n": {"$sum": 1}}},
-        {"$facet": {"hours": summed("hour", {"_id": 1}), "values": [*summed("value", _OFTEN), {"$limit": MOST_NAMES}]}},
+        {"$facet": {"hours": summed("hour", {"_id": 1}), "values": values}},
     ]

@@ -1,6 +1,7 @@
-"""An API of several operations: each is declared once, and found, checked, answered and described by that.
+"""An API of several operations. A function declares each operation once: route, checks, answer and description.
 
-Whatever an operation asks for is read strictly, by models alone, after it is known who asks.
+A request goes through these steps: find the operation, identify the caller, check the permission, read the parameters
+and the body into the operation's models, call the operation.
 """
 
 import re
@@ -15,16 +16,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from twofold.errors import Malformed, NotFound, Problem, TwofoldError, UnsupportedType
-from twofold.query.parameters import parse_query
+from twofold.query.parameters import EventId, parse_query
 from twofold.web.auth import Authenticator
 from twofold.web.bodies import JsonResponse, read_body
 from twofold.web.permissions import Permission, Principal
 
 Service = TypeVar("Service")
 
-
 MAX_BODY_BYTES = 64 * 1024
-"""More than any operation's body needs."""
+"""The largest body of an operation. The bodies of the operations are far smaller."""
 
 
 class NoParameters(BaseModel):
@@ -33,9 +33,17 @@ class NoParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class EventPath(BaseModel):
+    """The event in the path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event_id: EventId
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Service]):
-    """One call of an operation: by whom, with which parameters and which body, each of the operation's own model."""
+    """A call of an operation: the caller, and the parameters and the body in the operation's models."""
 
     service: Service
     caller: Principal
@@ -45,76 +53,77 @@ class Call(Generic[Service]):
 
 
 class Example(NamedTuple):
-    """How to ask, with curl."""
+    """An example of a request with curl."""
 
     path: str
-    """With its query; `$NAME` is a variable of docs/api.md."""
+    """The path with its query. `$NAME` is a variable of docs/api.md."""
     options: str = ""
-    """More options of curl's, besides the token's."""
+    """Options of curl besides the token's header."""
     what: str = ""
-    """What this one shows, where there are several."""
+    """The subject of the example, if an operation has several examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperationDescription:
-    """All that OpenAPI and docs/api.md say of one thing that can be asked for."""
+    """The description of an operation, for OpenAPI and docs/api.md."""
 
     name: str
     method: Literal["GET", "POST", "DELETE"]
     path: str
-    """With the names of parameters in braces: `/events/{event_id}`."""
+    """The path with the names of parameters in braces: `/events/{event_id}`."""
     summary: str
-    """One sentence."""
+    """A sentence."""
     details: str = ""
-    """What else there is to know, for people."""
+    """More sentences for human readers."""
     permission: Permission | None = None
-    """What the caller needs besides a token."""
-    of_user: bool = False
-    """Whether who may not read everybody's events gets only their own: the parameter `user` is then theirs."""
+    """The permission that the caller needs besides a token."""
+    restricts_user: bool = False
+    """True: for a caller without `events:read:all`, the parameter `user` is always the caller."""
     parameters: type[BaseModel] = NoParameters
-    """Those of the path and those of the query."""
+    """The parameters in the path and in the query."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Request headers that it reads, and what each is for."""
+    """The request headers that the operation reads, with their descriptions."""
     body: type[BaseModel] | None = None
+    """The JSON body."""
     bodies: Mapping[str, type[BaseModel]] = field(default_factory=dict)
-    """Bodies by their media types, where there are others than JSON."""
+    """The bodies by their media types, if JSON is not the only media type."""
     status: int = 200
     answer: type[BaseModel] | None = None
-    """The JSON that it answers; None: it answers `media_types`."""
+    """The JSON answer. None: the answer has one of `media_types`."""
     media_types: tuple[str, ...] = ("application/json",)
     answers: Mapping[int, type[BaseModel]] = field(default_factory=dict)
-    """What else it answers, by status."""
+    """More answers, by status."""
     refusals: tuple[type[TwofoldError], ...] = ()
-    """What it refuses with, besides what every operation does."""
+    """The errors of this operation besides the errors of every operation."""
     examples: tuple[Example, ...] = ()
 
     @property
     def path_names(self) -> tuple[str, ...]:
-        """The parameters that stand in the path."""
+        """The names of the parameters in the path."""
         return tuple(re.findall(r"{(\w+)}", self.path))
 
     @property
-    def taken(self) -> Mapping[str, type[BaseModel]]:
-        """The bodies that it takes, by their media types."""
+    def request_bodies(self) -> Mapping[str, type[BaseModel]]:
+        """The models of the request's body, by their media types."""
         return self.bodies or ({"application/json": self.body} if self.body else {})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(OperationDescription, Generic[Service]):
-    """One thing that can be asked for, and what answers it."""
+    """An operation with its implementation."""
 
     handle: Callable[[Call[Service]], Awaitable[BaseModel | Response]]
 
     def match(self, path: str) -> Mapping[str, str] | None:
-        """The path's parameters, if it is this operation's."""
+        """Return the parameters in `path`, or None if the path belongs to another operation."""
         found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.path), path)
         return found.groupdict() if found else None
 
 
 class Api(Generic[Service]):
-    """The operations of one function. `/openapi.json` answers what `describe` makes, their OpenAPI, to all.
+    """The operations of one function. `/openapi.json` answers their description, to every caller.
 
-    It is made when it is first asked for: it would be 10 ms of every start.
+    The first request for the description calls `describe`, because a description takes 10 ms.
     """
 
     def __init__(
@@ -128,7 +137,7 @@ class Api(Generic[Service]):
         self._description = cache(lambda: JsonResponse(dict(describe())))
 
     async def handle(self, service: Service, request: Request) -> Response:
-        """Answer `request`. Raises `TwofoldError`, or 405 for a method that its path doesn't take."""
+        """Answer `request`. Raises `TwofoldError`, and `HTTPException` 405 for a method that the path does not have."""
         path = request.scope["path"]
         if path == "/openapi.json" and request.method == "GET":
             return self._description()
@@ -136,10 +145,10 @@ class Api(Generic[Service]):
         caller = await self._callers.principal(request.headers.raw)
         if operation.permission is not None:
             caller.require(operation.permission)
-        user = caller.visible_user if operation.of_user else None
-        asked = parse_query(request.scope["query_string"], operation.parameters, in_path, user)
+        user = caller.visible_user if operation.restricts_user else None
+        parameters = parse_query(request.scope["query_string"], operation.parameters, in_path, user)
         body = await _body(request, operation.body) if operation.body else None
-        answer = await operation.handle(Call(service, caller, asked, body, request))
+        answer = await operation.handle(Call(service, caller, parameters, body, request))
         if isinstance(answer, Response):
             return answer
         return Response(answer.model_dump_json(), status_code=operation.status, media_type="application/json")
@@ -154,12 +163,12 @@ class Api(Generic[Service]):
         if path == "/openapi.json":
             methods.add("GET")
         if not methods:
-            raise NotFound("there is nothing at this path", "path")
+            raise NotFound("this function has no operation with this path: see /openapi.json", "path")
         raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
 
 
 async def _body(request: Request, model: type[BaseModel]) -> BaseModel:
-    """The JSON body as a `model`. Raises `Malformed`, `UnsupportedType` or `TooLarge`."""
+    """Return the JSON body as a `model`. Raises `Malformed`, `UnsupportedType` or `TooLarge`."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise UnsupportedType("the body must be application/json", "content-type")

@@ -1,4 +1,4 @@
-"""TODO module."""
+"""Authentication of callers, as the settings choose it: bearer tokens, or `AUTH=off`."""
 
 from typing import Protocol
 
@@ -8,28 +8,28 @@ from twofold.web.tokens import Headers, IssuerKeys, TokenAuthentication, logger
 
 
 class Authenticator(Protocol):
-    """Says who calls."""
+    """Identifies the caller of a request."""
 
     async def principal(self, headers: Headers) -> Principal:
-        """Who sent a request with these headers. Raises `Unauthorized`, or `Unavailable` if that can't be known."""
+        """Return the caller. Raises `Unauthorized`, or `Unavailable` while the caller can't be identified."""
         ...
 
 
 class NoAuthentication:
-    """Asks for no token: everybody may do everything, but for publishing in the cluster's name."""
+    """Asks for no token. Every caller has every permission except publishing in the name of the cluster."""
 
     async def principal(self, headers: Headers) -> Principal:
-        """Anybody."""
+        """Return `ANYBODY`."""
         return ANYBODY
 
 
 def authenticator(settings: AuthSettings) -> Authenticator:
-    """What the settings ask for. Raises `ValueError`, which names each setting that is missing.
+    """Return the authenticator of the settings. Raises `ValueError`, which names every missing setting.
 
-    With `AUTH=off` that is said in the log, each time that a function starts, whatever `LOG_LEVEL` is.
+    `AUTH=off` writes an error to the log at every start of a function, so every `LOG_LEVEL` shows it.
     """
     if settings.auth == "off":
-        logger.error("AUTH=off: no token is asked for, and everybody may do everything")
+        logger.error("AUTH=off: this function asks for no token, and every caller has every permission")
         return NoAuthentication()
     needed = {
         "AUTH_ISSUER": settings.auth_issuer,
@@ -37,7 +37,7 @@ def authenticator(settings: AuthSettings) -> Authenticator:
         "AUTH_JWKS_URL": settings.auth_jwks_url,
     }
     if missing := [name for name, value in needed.items() if not value]:
-        raise ValueError(f"{', '.join(missing)} must be set, or AUTH=off, which lets everybody do everything")
+        raise ValueError(f"{', '.join(missing)} must be set, or AUTH=off, which gives every caller every permission")
     if not settings.auth_jwks_url.startswith(("https://", "http://")):
         raise ValueError("AUTH_JWKS_URL must begin with https:// or http://")
     return TokenAuthentication(settings, IssuerKeys(settings.auth_jwks_url, settings.auth_keys_fresh_s))

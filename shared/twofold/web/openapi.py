@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description of a function's operations, made of the models that they work with. Pure."""
+"""The OpenAPI 3.1 description of a function, made from its operations and their models. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,28 +11,24 @@ from twofold.errors import Forbidden, Malformed, TooLarge, TwofoldError, Unautho
 from twofold.web.api import OperationDescription
 
 VERSION = "1"
-"""Of all APIs: changes only when something is taken away."""
-
+"""The version of every API. It changes only when an API loses a part."""
 
 _ALWAYS: tuple[type[TwofoldError], ...] = (Malformed, Unauthorized, Forbidden, Unavailable)
-
-
+"""The errors of every operation."""
 _KEYWORDS = {"ge": "minimum", "le": "maximum"}
-"""What pydantic leaves in its own words where a validator stands before the type."""
-
-
+"""The OpenAPI words for pydantic's own words, which pydantic leaves where a validator stands before the type."""
 _SCHEMAS = "#/components/schemas/"
 
 
-class WhatIsWrong(BaseModel):
-    """One thing that is wrong."""
+class ProblemItem(BaseModel):
+    """A problem of a request: its place, and a message."""
 
     where: str
     what: str
 
 
 class ProblemDetails(BaseModel):
-    """Why there is no answer (RFC 9457)."""
+    """The reason of an error (RFC 9457)."""
 
     model_config = ConfigDict(title="Problem")
 
@@ -40,11 +36,11 @@ class ProblemDetails(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[WhatIsWrong] = Field(default_factory=list)
+    errors: list[ProblemItem] = Field(default_factory=list)
 
 
 def describe(name: str, operations: Sequence[OperationDescription]) -> dict[str, Any]:
-    """The description of the function `name`, as its `/openapi.json` answers it."""
+    """Return the description of the function `name`: the answer of its `/openapi.json`."""
     schemas = _schemas(operations)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -64,7 +60,7 @@ def describe(name: str, operations: Sequence[OperationDescription]) -> dict[str,
 def _schemas(operations: Iterable[OperationDescription]) -> Mapping[str, Any]:
     models: set[type[BaseModel]] = {ProblemDetails}
     for operation in operations:
-        models |= {*operation.taken.values(), *operation.answers.values()}
+        models |= {*operation.request_bodies.values(), *operation.answers.values()}
         if operation.answer is not None:
             models.add(operation.answer)
     ordered = sorted(models, key=lambda model: model.__name__)
@@ -82,19 +78,21 @@ def _operation(operation: OperationDescription) -> dict[str, Any]:
         "parameters": [*_parameters(operation), *_headers(operation)],
         "responses": _responses(operation),
     }
-    description = " ".join(filter(None, [operation.details, _right(operation)]))
+    description = " ".join(filter(None, [operation.details, _permission(operation)]))
     if description:
         described["description"] = description
-    if operation.taken:
-        content = {media: {"schema": _reference(model)} for media, model in operation.taken.items()}
+    if operation.request_bodies:
+        content = {media: {"schema": _reference(model)} for media, model in operation.request_bodies.items()}
         described["requestBody"] = {"required": True, "content": content}
     return described
 
 
-def _right(operation: OperationDescription) -> str:
+def _permission(operation: OperationDescription) -> str:
     if operation.permission is not None:
-        return f"Needs the right `{operation.permission}`."
-    return "Without the right `events:read:all`: one's own events alone." if operation.of_user else ""
+        return f"Needs the permission `{operation.permission}`."
+    if operation.restricts_user:
+        return "A caller without the permission `events:read:all` gets only their own events."
+    return ""
 
 
 def _parameters(operation: OperationDescription) -> list[dict[str, Any]]:
@@ -106,16 +104,16 @@ def _parameters(operation: OperationDescription) -> list[dict[str, Any]]:
     ]
 
 
-def _parameter(name: str, field: Mapping[str, Any], required: bool, place: str) -> dict[str, Any]:
+def _parameter(name: str, field: Mapping[str, Any], required: bool, location: str) -> dict[str, Any]:
     field = {_KEYWORDS.get(key, key): value for key, value in field.items() if key != "title"}
-    alternatives = [each for each in field.pop("anyOf", []) if each != {"type": "null"}]
+    alternatives = [schema for schema in field.pop("anyOf", []) if schema != {"type": "null"}]
     if len(alternatives) == 1:
         field |= alternatives[0]
     elif alternatives:
         field["anyOf"] = alternatives
     if field.get("default", ...) in (None, []):
         del field["default"]
-    described = {"name": name, "in": place, "required": required or place == "path"}
+    described = {"name": name, "in": location, "required": required or location == "path"}
     if "description" in field:
         described["description"] = field.pop("description")
     return described | {"schema": field}
@@ -123,8 +121,8 @@ def _parameter(name: str, field: Mapping[str, Any], required: bool, place: str) 
 
 def _headers(operation: OperationDescription) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "header", "required": False, "description": what, "schema": {"type": "string"}}
-        for name, what in operation.headers.items()
+        {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
+        for name, description in operation.headers.items()
     ]
 
 
@@ -134,17 +132,17 @@ def _responses(operation: OperationDescription) -> dict[str, Any]:
         if operation.answer is not None
         else {media: {"schema": {} if "json" in media else {"type": "string"}} for media in operation.media_types}
     )
-    responses: dict[str, Any] = {str(operation.status): {"description": "What was asked for.", "content": content}}
+    responses: dict[str, Any] = {str(operation.status): {"description": "Success.", "content": content}}
     for status, answer in operation.answers.items():
-        responses[str(status)] = {"description": _first_line(answer), "content": _json(answer)}
-    refusals = {*_ALWAYS, *operation.refusals, *({UnsupportedType, TooLarge} if operation.taken else ())}
-    for refusal in sorted(refusals, key=lambda each: each.status):
+        responses[str(status)] = {"description": _first_sentence(answer), "content": _json(answer)}
+    refusals = {*_ALWAYS, *operation.refusals, *({UnsupportedType, TooLarge} if operation.request_bodies else ())}
+    for refusal in sorted(refusals, key=lambda error: error.status):
         problem = {"application/problem+json": {"schema": _reference(ProblemDetails)}}
-        responses[str(refusal.status)] = {"description": _first_line(refusal), "content": problem}
+        responses[str(refusal.status)] = {"description": _first_sentence(refusal), "content": problem}
     return responses
 
 
-def _first_line(described: type) -> str:
+def _first_sentence(described: type) -> str:
     return re.sub(r"\s+", " ", (described.__doc__ or "").strip()).partition(". ")[0]
 
 

@@ -1,4 +1,4 @@
-"""TODO module."""
+"""Errors as HTTP answers: problem details (RFC 9457)."""
 
 from starlette.responses import Response
 
@@ -7,7 +7,7 @@ from twofold.web.bodies import JsonResponse
 
 
 def problem_response(error: TwofoldError) -> Response:
-    """The answer for `error`."""
+    """Return the answer for `error`."""
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
     if isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer"}
@@ -17,7 +17,7 @@ def problem_response(error: TwofoldError) -> Response:
 
 
 def problem_details(error: TwofoldError) -> dict[str, object]:
-    """The members of RFC 9457; `errors` names each thing that is wrong: `where` and `what`."""
+    """Return the members of RFC 9457. The member `errors` lists every problem as `where` and `what`."""
     details: dict[str, object] = {
         "type": f"urn:twofold:problem:{error.title}",
         "title": error.title,
@@ -25,5 +25,5 @@ def problem_details(error: TwofoldError) -> dict[str, object]:
         "detail": error.detail,
     }
     if error.problems:
-        details["errors"] = [problem_response._asdict() for problem_response in error.problems]
+        details["errors"] = [problem._asdict() for problem in error.problems]
     return details

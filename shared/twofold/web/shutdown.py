@@ -7,8 +7,8 @@
 4. The server stops: uvicorn ends the requests that are under way.
 5. `at_exit` runs: telemetry sends its last values.
 
-uvicorn has no hook between the signal and its own stop, so this module takes the signal over and calls uvicorn's handler
-in step 4.
+uvicorn has no hook between the signal and its own stop, so this module takes the signal over and calls uvicorn's
+handler in step 4.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""TODO module."""
+"""Answers without a known end, which send every item when it comes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 class LiveResponse(Response, Generic[Item]):
-    """An answer without a known end: each item as it comes. It ends when its source does, or its reader goes."""
+    """An answer that sends items as they come. It ends with its source, or when the reader disconnects."""
 
     def __init__(self, items: AsyncIterator[Item], encode: Callable[[Item], bytes], media_type: str) -> None:
         super().__init__(media_type=media_type, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
@@ -30,7 +30,7 @@ class LiveResponse(Response, Generic[Item]):
         encode: Callable[[Item], bytes],
         media_type: str,
     ) -> Self:
-        """The answer of what `source` gives; whatever its opening raises is raised here, before anything is sent."""
+        """Open `source`, and return the answer with its items. Raises the errors of opening before a byte is sent."""
         async with AsyncExitStack() as opening:
             items = await opening.enter_async_context(source)
             response = cls(items, encode, media_type)
@@ -38,8 +38,8 @@ class LiveResponse(Response, Generic[Item]):
         return response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the end; then the source is closed, whoever ended it."""
-        tasks = {asyncio.ensure_future(self._send(send)), asyncio.ensure_future(_left(receive))}
+        """Send the items until the source ends or the reader disconnects, then close the source."""
+        tasks = {asyncio.ensure_future(self._send(send)), asyncio.ensure_future(_disconnect(receive))}
         try:
             async with self._resources:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -49,7 +49,7 @@ class LiveResponse(Response, Generic[Item]):
         finally:
             for task in tasks:
                 if not task.cancelled() and (error := task.exception()) is not None:
-                    logger.warning("a live answer ended early", exc_info=error)
+                    logger.warning("a streamed answer ended early", exc_info=error)
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -58,7 +58,7 @@ class LiveResponse(Response, Generic[Item]):
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _left(receive: Receive) -> None:
-    """Wait until the reader is gone."""
+async def _disconnect(receive: Receive) -> None:
+    """Wait until the reader disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass

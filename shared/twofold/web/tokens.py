@@ -1,7 +1,13 @@
-"""Who calls, and what they may: JWT bearer tokens, checked against an issuer's keys (RFC 7519, 7517, 6750).
+"""JWT bearer tokens, checked with the keys of one issuer (RFC 7519, 7517, 6750).
 
-A right is a string in the token's roles claim. `AUTH=off` lets everybody do everything, but for publishing in the
-cluster's name; nothing else does.
+A permission is a string in the roles claim of a token. The issuer's keys come from `AUTH_JWKS_URL`:
+
+- The first token fetches the keys. They are fresh for `AUTH_KEYS_FRESH_S` seconds. Then the next token fetches them.
+- A token with an unknown key id fetches the keys too, but at most once in `RETRY_S` seconds. Invented key ids therefore
+  put no load on the issuer. A real key may be new, so a token in the meantime gets 503, which is retried, and not 401.
+- While the issuer is unavailable, known keys stay valid for `KEPT_S` seconds after the last fetch.
+
+A checked token is remembered until it expires, but no longer than the keys are fresh.
 """
 
 import asyncio
@@ -25,38 +31,27 @@ logger = logging.getLogger(__name__)
 
 
 MAX_TOKEN_BYTES = 16 * 1024
-
-
 MAX_KEYS_BYTES = 1024 * 1024
-
-
 KNOWN_TOKENS = 2_000
-"""How many checked tokens are remembered."""
-
-
-FETCH_WITHIN_S = 3.0
-
-
-ASK_AGAIN_S = 10.0
-"""How long nobody is asked again for an unknown key, or at an issuer that is away: made-up ids are no burden to it."""
-
-
+"""The largest number of remembered tokens."""
+FETCH_TIMEOUT_S = 3.0
+RETRY_S = 10.0
+"""The shortest time between two fetches, in seconds."""
 KEPT_S = 3600.0
-"""How long keys are good while the issuer is away."""
-
+"""Seconds that keys stay valid while the issuer is unavailable."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 def _jwt() -> Any:
-    """PyJWT, imported for the first token: with its cryptography it takes an eighth of a function's start."""
+    """Import PyJWT for the first token. With its cryptography, PyJWT takes an eighth of a function's start."""
     import jwt  # noqa: PLC0415
 
     return jwt
 
 
 class IssuerKeys:
-    """The issuer's public keys by their ids: fetched when first needed, and again when they may have changed."""
+    """The issuer's public keys by their ids. `clock` gives monotonic seconds."""
 
     def __init__(self, url: str, fresh_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
@@ -69,38 +64,40 @@ class IssuerKeys:
         self._fetching = asyncio.Lock()
 
     async def get(self, key_id: str) -> "PyJWK | None":
-        """That key, or None if the issuer has none of that id.
+        """Return the key, or None if the issuer has no key with this id.
 
-        A key that the issuer withdrew is good for `fresh_s` at most; while the issuer is away, for an hour. Raises
-        `Unavailable` when the key is not known and the issuer is away, or was asked before this call: the key may have
-        been rotated in since.
+        A key that the issuer withdrew stays valid for `fresh_s` at most, and for `KEPT_S` while the issuer is
+        unavailable. Raises `Unavailable` for an unknown key when the issuer is unavailable, or when the last fetch was
+        before this call: the issuer may have added the key since.
         """
-        asked_at = self._clock()
+        called_at = self._clock()
         if self._is_due(key_id):
             async with self._fetching:
-                if self._is_due(key_id):  # nobody else fetched meanwhile
+                if self._is_due(key_id):  # another token did not fetch them meanwhile
                     await self._fetch()
         age = self._clock() - self._fetched_at
         if self._failure and (age > KEPT_S or key_id not in self._keys):
-            raise Unavailable("the keys that tokens are checked with can't be had") from self._failure
-        if key_id not in self._keys and self._fetched_at < asked_at:
-            raise Unavailable("the token's key is not known yet, and the issuer was asked only just now: try again")
+            raise Unavailable(
+                "the issuer's keys are unavailable, so tokens can't be checked: try again"
+            ) from self._failure
+        if key_id not in self._keys and self._fetched_at < called_at:
+            raise Unavailable("the token's key is unknown, and the issuer's keys were fetched just before: try again")
         return self._keys.get(key_id)
 
     def _is_due(self, key_id: str) -> bool:
         now = self._clock()
-        if now - self._tried_at < ASK_AGAIN_S:
+        if now - self._tried_at < RETRY_S:
             return False
         return key_id not in self._keys or now - self._fetched_at > self._fresh_s
 
     async def _fetch(self) -> None:
         began = self._clock()
         try:
-            async with asyncio.timeout(FETCH_WITHIN_S):
+            async with asyncio.timeout(FETCH_TIMEOUT_S):
                 self._keys = _keys_in(json.loads(await asyncio.to_thread(_read, self._url)))
         except (OSError, HTTPException, ValueError) as error:  # TimeoutError is an OSError
             self._failure = error
-            logger.warning("the keys at %s can't be had: %r", self._url, error)
+            logger.warning("can't fetch the issuer's keys from %s: %r", self._url, error)
         else:
             self._fetched_at, self._failure = began, None
         finally:
@@ -108,19 +105,19 @@ class IssuerKeys:
 
 
 def _read(url: str) -> bytes:
-    """What is there. Raises `OSError`, `HTTPException`, or `ValueError` for more than a set of keys can be."""
-    with urlopen(url, timeout=FETCH_WITHIN_S) as answer:  # noqa: S310 - an address of http or https, from the settings
+    """Return the document at `url`. Raises `OSError`, `HTTPException`, or `ValueError` if it is too large."""
+    with urlopen(url, timeout=FETCH_TIMEOUT_S) as answer:  # noqa: S310 - an address of http or https, from the settings
         body: bytes = answer.read(MAX_KEYS_BYTES + 1)
     if len(body) > MAX_KEYS_BYTES:
-        raise ValueError(f"over {MAX_KEYS_BYTES} bytes")
+        raise ValueError(f"the document has more than {MAX_KEYS_BYTES} bytes")
     return body
 
 
 def _keys_in(document: Any) -> dict[str, "PyJWK"]:
-    """The public signing keys of a JWK set; what is of another kind is for somebody else. Raises `ValueError`."""
+    """Return the public signing keys of a JWK set, without its other keys. Raises `ValueError` for another document."""
     members = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(members, list):
-        raise ValueError("that is no set of keys")  # noqa: TRY004 - what was fetched is wrong, not what was passed
+        raise ValueError("the document is not a JWK set")  # noqa: TRY004 - the fetched content is wrong, not a type
     keys = {}
     for member in members:
         if not isinstance(member, dict) or member.get("kty") not in ("RSA", "EC", "OKP"):
@@ -131,12 +128,12 @@ def _keys_in(document: Any) -> dict[str, "PyJWK"]:
         try:
             keys[member["kid"]] = jwt.PyJWK(member)
         except jwt.PyJWTError as error:
-            logger.warning("the key %a is not understood: %s", member["kid"][:64], type(error).__name__)
+            logger.warning("the issuer's key %a is unusable: %s", member["kid"][:64], type(error).__name__)
     return keys
 
 
 class TokenAuthentication:
-    """Checks bearer tokens: signature, algorithm, issuer, audience, times. A good one is remembered for a while."""
+    """Checks signature, algorithm, issuer, audience and times of bearer tokens. `clock` gives seconds since 1970."""
 
     def __init__(self, settings: AuthSettings, keys: IssuerKeys, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
@@ -145,10 +142,10 @@ class TokenAuthentication:
         self._known: dict[bytes, tuple[Principal, float]] = {}
 
     async def principal(self, headers: Headers) -> Principal:
-        """Who sent the token. Raises `Unauthorized`, or `Unavailable` when the issuer's keys can't be had."""
+        """Return the token's sender. Raises `Unauthorized`, or `Unavailable` when the token's key is unavailable."""
         given = [value for name, value in headers if name == b"authorization"]
         if len(given) != 1:
-            raise Unauthorized("a bearer token is needed, in one Authorization header", "authorization")
+            raise Unauthorized("a request needs one Authorization header with a bearer token", "authorization")
         known = self._known.get(given[0])
         if known is not None and known[1] > self._clock():
             return known[0]
@@ -157,7 +154,9 @@ class TokenAuthentication:
     async def _check(self, value: bytes) -> Principal:
         scheme, _, token = value.partition(b" ")
         if scheme.lower() != b"bearer" or not token or len(token) > MAX_TOKEN_BYTES:
-            raise Unauthorized("only a bearer token is taken", "authorization")
+            raise Unauthorized(
+                f"the header must be `Bearer TOKEN`, with a token of at most {MAX_TOKEN_BYTES} bytes", "authorization"
+            )
         try:
             claims = await self._claims(token.strip())
         except _jwt().PyJWTError as error:
@@ -168,19 +167,19 @@ class TokenAuthentication:
         return principal
 
     async def _claims(self, token: bytes) -> Mapping[str, Any]:
-        """The token's claims, once all of it was checked. Raises `PyJWTError`, `Unauthorized` or `Unavailable`."""
+        """Check the token, and return its claims. Raises `PyJWTError`, `Unauthorized` or `Unavailable`."""
         jwt = _jwt()
         header = jwt.get_unverified_header(token)
         key_id = header.get("kid")
         key = await self._keys.get(key_id) if isinstance(key_id, str) else None
         if key is None:
-            raise Unauthorized("the token's key is none of the issuer's", "authorization")
+            raise Unauthorized("the issuer has no key with the token's key id (`kid`)", "authorization")
         if key.algorithm_name not in self._settings.auth_algorithms:
             raise jwt.InvalidAlgorithmError
         claims: dict[str, Any] = jwt.decode(
             token,
             key,
-            algorithms=[key.algorithm_name],  # whatever the token's header says
+            algorithms=[key.algorithm_name],  # the token's header does not choose the algorithm
             issuer=self._settings.auth_issuer,
             audience=self._settings.auth_audience,
             leeway=self._settings.auth_leeway_s,
@@ -191,7 +190,7 @@ class TokenAuthentication:
         return claims
 
     def _roles(self, claims: Mapping[str, Any]) -> list[str]:
-        """A list of strings, or words in one string, as OAuth's `scope` has them; a dot leads into an object."""
+        """Return the roles: strings of a list, or words of one string as in OAuth's `scope`. A dot enters an object."""
         found: Any = claims
         for name in self._settings.auth_roles_claim.split("."):
             found = found.get(name) if isinstance(found, dict) else None
@@ -209,7 +208,7 @@ class TokenAuthentication:
 _REASONS = {
     "ExpiredSignatureError": "the token has expired",
     "ImmatureSignatureError": "the token is not valid yet",
-    "InvalidIssuerError": "the token is another issuer's",
-    "InvalidAudienceError": "the token is for another audience",
-    "InvalidAlgorithmError": "the token's algorithm is not taken",
+    "InvalidIssuerError": "the token has another issuer (`iss`)",
+    "InvalidAudienceError": "the token has another audience (`aud`)",
+    "InvalidAlgorithmError": "the token's algorithm is not allowed: see AUTH_ALGORITHMS",
 }
