@@ -1,23 +1,23 @@
-# `make` alone prints the commands. Each of them makes .venv first if it is missing or out of date.
+# `make` alone prints the commands. Each command first makes .venv if it is missing or out of date.
 
 PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := 26.3
 
 RUN := .venv/bin/python -m
-# A file's tests in one process; files in the order of their names, so that the long ones don't come last.
+# The tests of a file run in one process. The files run in the order of their names, so that long files do not come last.
 PYTEST := .venv/bin/pytest --dist loadfile --no-loadscope-reorder
 CODE := shared functions dev benchmarks tests
 
-# Apache Kafka is fetched by Maven and runs on a JDK; without them its tests are left out, and that is said. What takes
-# minutes and asks no broker is not run on it once more.
+# Maven fetches Apache Kafka, and a JDK runs it. Without them, `make test-all` leaves its tests out and prints a line.
+# Long tests that use no broker do not run again on Apache Kafka.
 JAVA := $(shell command -v java >/dev/null && command -v mvn >/dev/null && echo found)
 
-# A Kubernetes API server is built by Go, within TWOFOLD_GO_BUDGET_S; where it can't be, one line says so, and `$$cluster`
-# leaves its tests out. From here on only the cache is used.
+# Go builds a Kubernetes API server within TWOFOLD_GO_BUDGET_S. If the build fails, it prints one line, and `$$cluster`
+# leaves the tests out. The budget of 0 makes the tests use only the cache.
 CLUSTER = cluster=''; $(RUN) dev.kubernetes || { test $$? = 3 || exit 1; cluster='not go'; }; export TWOFOLD_GO_BUDGET_S=0
 
-# The cluster whose pods are watched, only if it is said here: the shell's variable may lead to any.
+# The cluster with the watched pods. Only the command line counts: the shell's KUBECONFIG may name any cluster.
 WATCHED = $(if $(filter command,$(word 1,$(origin KUBECONFIG))),--kubeconfig $(KUBECONFIG))
 
 OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(KEEP),--keep)
@@ -33,29 +33,29 @@ help: ## print this list
 	@echo 'Usage: make COMMAND [NAME=VALUE...]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/made ## publish 1,000 events and compare what the servers hold (JSON=FILE, KEEP=1, BROKER=tansu|apache)
+demo: .venv/made ## publish 1,000 events and compare the contents of the servers (JSON=FILE, KEEP=1, BROKER=tansu|apache)
 	@$(RUN) dev demo $(OPTIONS)
 
 dev: .venv/made ## run the whole stack on this machine until Ctrl-C (BROKER=tansu|apache, KUBECONFIG=FILE)
 	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER)) $(WATCHED)
 
-test: .venv/made ## the tests that need nothing but Python and PyPI, in under 5 minutes
+test: .venv/made ## run the tests that need only Python and PyPI, in under 5 minutes
 	@$(PYTEST) -n 3 tests -m 'not java and not apache and not go and not slow'
 
-test-all: .venv/made ## every test, and the contract and flow tests once more on Apache Kafka (needs a JDK 17, Maven, Go)
+test-all: .venv/made ## run every test, and the contract and flow tests again on Apache Kafka (needs a JDK 17, Maven, Go)
 ifeq ($(JAVA),found)
 	@$(CLUSTER); $(PYTEST) -n 2 tests -m "$$cluster"
-	@echo 'Once more, on Apache Kafka:'
+	@echo 'Again, on Apache Kafka:'
 	@$(PYTEST) -n 2 tests/contract tests/flow --ignore tests/flow/test_memory.py --ignore tests/flow/test_api.py --broker apache
 else
 	@$(CLUSTER); $(PYTEST) -n 2 tests -m "not java and not apache$${cluster:+ and $$cluster}"
-	@echo 'Left out, since java or mvn is not here: the tests on Apache Kafka (apt-get install openjdk-17-jdk-headless maven).'
+	@echo 'The tests on Apache Kafka are left out, because java or mvn is missing: apt-get install openjdk-17-jdk-headless maven'
 endif
 
-mutants: .venv/made ## break each promise in a copy, and show which test notices (NAMES="'...' '...'" for some)
+mutants: .venv/made ## break each guarantee in a copy, and show the test that notices (NAMES="'...' '...'" for some)
 	@$(RUN) dev mutants $(NAMES)
 
-check: .venv/made ## lint, format, types, import direction, manifests, and a test for every guarantee
+check: .venv/made ## check lint, format, types, import direction, manifests, and a test for every guarantee
 	@.venv/bin/ruff check $(CODE)
 	@.venv/bin/ruff format --check $(CODE)
 	@.venv/bin/mypy $(CODE)
@@ -63,23 +63,23 @@ check: .venv/made ## lint, format, types, import direction, manifests, and a tes
 	@$(RUN) dev.manifests check
 	@$(RUN) dev.markers
 
-render: .venv/made ## the Kubernetes manifests of both overlays as one stream of YAML (OVERLAY=local|production); asks no cluster
+render: .venv/made ## print the Kubernetes manifests of both overlays as YAML, without a cluster (OVERLAY=local|production)
 	@$(RUN) dev.manifests render $(OVERLAY)
 
-bench: .venv/made ## measure beside the naive way and the limit, in one run (JSON=FILE; with wrk, where it is there)
+bench: .venv/made ## compare the functions with naive functions and a limit, in one run (JSON=FILE; uses wrk if it is installed)
 	@$(RUN) benchmarks $(if $(JSON),--json $(JSON))
 
-bench-full: .venv/made ## measure what takes minutes: queries of 1,000,000 events beside 10,000, in one run (JSON=FILE)
+bench-full: .venv/made ## compare queries over 1,000,000 events with queries over 10,000, in one run (JSON=FILE)
 	@$(RUN) benchmarks.full $(if $(JSON),--json $(JSON))
 
-faults: .venv/made ## lose nothing while everything breaks, at random moments (JSON=FILE, SEED=, EVENTS=, FAULTS=, BROKER=tansu|apache)
+faults: .venv/made ## show that no event is lost while servers and processes fail (JSON=FILE, SEED=, EVENTS=, FAULTS=, BROKER=tansu|apache)
 	@$(RUN) dev faults $(FAULT_OPTIONS)
 
-format: .venv/made ## put the code into the one format and mend what ruff can
+format: .venv/made ## format the code, and repair the errors that ruff can repair
 	@.venv/bin/ruff check --fix $(CODE)
 	@.venv/bin/ruff format $(CODE)
 
-# What the machine must have, each by name; then the environment, exactly as constraints.txt says.
+# Name the missing parts of the machine, then make the environment from constraints.txt.
 .venv/made: pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is missing: apt-get install python3 python3-venv, or make PYTHON=...' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
