@@ -123,14 +123,14 @@ _CONTEXT = [
     ),
     Bad("an empty id", _binary(id=""), Malformed, "id", "is missing"),
     Bad("a null id", _structured(id=None), Malformed, "id", "is missing"),
-    Bad("specversion 0.3", _binary(specversion="0.3"), Malformed, "specversion", "only CloudEvents 1.0"),
-    Bad("specversion 1.0.2", _structured(specversion="1.0.2"), Malformed, "specversion", "only CloudEvents 1.0"),
+    Bad("specversion 0.3", _binary(specversion="0.3"), Malformed, "specversion", "send CloudEvents 1.0"),
+    Bad("specversion 1.0.2", _structured(specversion="1.0.2"), Malformed, "specversion", "send CloudEvents 1.0"),
     Bad("a long specversion", _structured(specversion="9" * 900), Malformed, "specversion", "'9999999999999999'"),
-    Bad("specversion as a number", _structured(specversion=1.0), Invalid, "specversion", "is a string"),
+    Bad("specversion as a number", _structured(specversion=1.0), Invalid, "specversion", "be a string"),
     Bad(
         "no attributes", _binary(specversion=None, id=None, source=None, type=None), Malformed, "ce-specversion", "ce-"
     ),
-    Bad("nothing at all", Request([], b""), Malformed, "ce-specversion", "no CloudEvent"),
+    Bad("nothing at all", Request([], b""), Malformed, "ce-specversion", "not a CloudEvent"),
     Bad("a ce- header alone", Request([(b"ce-", b"1")], b"{}"), Malformed, "id", "is missing"),
     Bad("a ce- header without a name", _binary(b"{}", ("ce-", "1")), Invalid, "''", "1 to 40 lower-case letters"),
     Bad("an empty subject", _structured(subject=""), Invalid, "subject", "1 or more printable"),
@@ -170,7 +170,7 @@ _ATTRIBUTES = [
     Bad("a source over 1 KiB", _binary(source="/" + "x" * 1024), Invalid, "source", "at most 1,024"),
     Bad("an extension over 1 KiB", _structured(tenant="x" * 1025), Invalid, "tenant", "at most 1,024"),
     Bad("an attribute of 1 MB", _structured(subject="x" * 1_000_000), Invalid, "subject", "at most 1,024"),
-    Bad("attributes over 32 KiB together", _binary(b"{}", **_EXTENSIONS), Invalid, None, "at most 32768 are taken"),
+    Bad("attributes over 32 KiB together", _binary(b"{}", **_EXTENSIONS), Invalid, None, "at most 32768 are allowed"),
     Bad("Latin-1 in a header", _binary(subject=b"caf\xe9"), Invalid, "subject", "printable ASCII"),
     Bad("UTF-8 in a header", _binary(subject="€"), Invalid, "subject", "printable ASCII"),
     Bad("escaped UTF-8 in a header", _binary(subject="%E2%82%AC"), Invalid, "subject", "printable ASCII"),
@@ -191,7 +191,7 @@ _ATTRIBUTES = [
     Bad("a lone surrogate in an extension", _structured(x="\ud800"), Invalid, "x", "lone surrogate"),
     Bad("a lone surrogate in a name", _structured(**{"\ud800": "x"}), Invalid, r"'\ud800'", "lower-case letters"),
     Bad(
-        "a lone surrogate in the name of a number", _structured(**{"\ud800": 0.5}), Invalid, r"'\ud800'", "is a string"
+        "a lone surrogate in the name of a number", _structured(**{"\ud800": 0.5}), Invalid, r"'\ud800'", "be a string"
     ),
     Bad("a source with a space", _structured(source="/a b"), Invalid, "source", "URI reference"),
     Bad("a source with an escaped space", _binary(source="/a%20b"), Invalid, "source", "URI reference"),
@@ -233,7 +233,7 @@ _ATTRIBUTES = [
     Bad("the extension digest", _binary(digest=_DIGEST), Invalid, "digest", "is reserved"),
     Bad("the extension timeassigned", _structured(timeassigned="true"), Invalid, "timeassigned", "is reserved"),
     Bad("the extension redriveof", _binary(redriveof=ID), Invalid, "redriveof", "is reserved"),
-    Bad("an extension called data", _binary(data="1"), Invalid, "data", "can't be an extension"),
+    Bad("an extension called data", _binary(data="1"), Invalid, "data", "cannot be an extension"),
     Bad("a header twice", _binary(b"{}", ("ce-id", "2")), Malformed, "ce-id", "more than once"),
     Bad("a header twice, with the same value", _binary(b"{}", ("ce-id", ID)), Malformed, "ce-id", "more than once"),
     Bad("a header twice, in other letters", _binary(b"{}", ("CE-Id", "2")), Malformed, "ce-id", "more than once"),
@@ -245,7 +245,7 @@ _TYPES = [
         "an image", Request([(b"content-type", b"image/png")], b"\x89PNG"), UnsupportedType, "content-type", "image/png"
     ),
     Bad("a form", Request([(b"content-type", b"text/plain")], b"a"), UnsupportedType, "content-type", "text/plain"),
-    Bad("text", _binary("a", content_type="text/plain"), UnsupportedType, "datacontenttype", "only JSON objects"),
+    Bad("text", _binary("a", content_type="text/plain"), UnsupportedType, "datacontenttype", "send a JSON object"),
     Bad("text in JSON", _structured(datacontenttype="text/plain"), UnsupportedType, "datacontenttype", "text/plain"),
     Bad("CloudEvents in XML", _body(b"<a/>", b"application/cloudevents+xml"), UnsupportedType, "content-type", "xml"),
     Bad(
@@ -285,7 +285,7 @@ _TYPES = [
 ]
 
 _JSON = [
-    Bad("binary data that is no JSON", _binary('{"a":'), Malformed, "data", "no JSON: Expecting value at line 1"),
+    Bad("binary data that is not JSON", _binary('{"a":'), Malformed, "data", "not JSON: Expecting value at line 1"),
     Bad("binary data with something behind it", _binary("{} {}"), Malformed, "data", "Extra data"),
     Bad("binary data in single quotes", _binary("{'a': 1}"), Malformed, "data", "double quotes"),
     Bad("white space for data", _binary(" "), Malformed, "data", "Expecting value"),
@@ -294,11 +294,11 @@ _JSON = [
     Bad("data in UTF-16", _binary("{}".encode("utf-16")), Malformed, "data", "not UTF-8"),
     Bad("data in UTF-8 that encodes surrogates", _binary(b'{"a":"\xed\xa0\x80"}'), Malformed, "data", "not UTF-8"),
     Bad("a control character in a JSON string", _binary(b'{"a":"\x01"}'), Malformed, "data", "control character"),
-    Bad("a structured event that is no JSON", _body(b"{"), Malformed, "data", "no JSON"),
-    Bad("a structured event of nothing", _body(b""), Malformed, "data", "no JSON"),
-    Bad("a structured event that is a list", _json([_event()]), Malformed, None, "is an object"),
-    Bad("a structured event that is a string", _json("x"), Malformed, None, "is an object"),
-    Bad("a structured event that is null", _json(None), Malformed, None, "is an object"),
+    Bad("a structured event that is not JSON", _body(b"{"), Malformed, "data", "not JSON"),
+    Bad("a structured event of nothing", _body(b""), Malformed, "data", "not JSON"),
+    Bad("a structured event that is a list", _json([_event()]), Malformed, None, "be an object"),
+    Bad("a structured event that is a string", _json("x"), Malformed, None, "be an object"),
+    Bad("a structured event that is null", _json(None), Malformed, None, "be an object"),
     *(
         Bad(f"binary data that is {what}", _binary(text), Invalid, "data", "must be a JSON object")
         for what, text in {"a list": "[]", "a string": '"x"', "null": "null", "a number": "1", "true": "true"}.items()
@@ -308,7 +308,7 @@ _JSON = [
         for what, value in _NO_OBJECTS.items()
     ),
     *(
-        Bad(f"base64 that is {what}", _base64(value), Malformed, "data_base64", "no base64")
+        Bad(f"base64 that is {what}", _base64(value), Malformed, "data_base64", "not base64")
         for what, value in {
             "none": "!",
             "cut": "e30",
@@ -319,13 +319,13 @@ _JSON = [
             "a list": ["e30="],
         }.items()
     ),
-    Bad("base64 of what is no JSON", _base64(base64.b64encode(b"{").decode()), Malformed, "data", "no JSON"),
+    Bad("base64 of what is not JSON", _base64(base64.b64encode(b"{").decode()), Malformed, "data", "not JSON"),
     Bad("base64 of a list", _base64(base64.b64encode(b"[]").decode()), Invalid, "data", "must be a JSON object"),
     Bad("data and base64", _base64("e30=", data={}), Malformed, "data_base64", "exclude each other"),
     Bad("null data and base64", _base64("e30=", data=None), Malformed, "data_base64", "exclude each other"),
-    Bad("a name twice in the data", _binary('{"a":1,"a":1}'), Malformed, "data", "'a' is there twice"),
+    Bad("a name twice in the data", _binary('{"a":1,"a":1}'), Malformed, "data", "'a' stands twice"),
     Bad("a name twice deep in the data", _with_data('{"b":[{"a":1,"c":2,"a":2}]}'), Malformed, "data", "'a'"),
-    Bad("an attribute twice", _with_data('{},"id":"2"'), Malformed, "data", "'id' is there twice"),
+    Bad("an attribute twice", _with_data('{},"id":"2"'), Malformed, "data", "'id' stands twice"),
 ]
 
 _VALUES = [
@@ -351,10 +351,10 @@ _VALUES = [
         "64 bits",
     ),
     *(
-        Bad(f"the number {number}", _binary(f'{{"a":{number}}}'), Malformed, "data", f"{number} is no JSON")
+        Bad(f"the number {number}", _binary(f'{{"a":{number}}}'), Malformed, "data", f"{number} is not JSON")
         for number in ("NaN", "Infinity", "-Infinity")
     ),
-    Bad("NaN as an attribute", _with_data('{},"x":NaN'), Malformed, "data", "NaN is no JSON"),
+    Bad("NaN as an attribute", _with_data('{},"x":NaN'), Malformed, "data", "NaN is not JSON"),
     Bad("the number 1e400", _binary('{"a":[1e400]}'), Invalid, "data.a[0]", "must be finite"),
     Bad("the number -1e400", _with_data('{"a":-1e400}'), Invalid, "data.a", "must be finite"),
     Bad("1e400 as an attribute", _with_data('{},"x":1e400'), Invalid, "x", "a string, a boolean or an integer"),
@@ -364,8 +364,8 @@ _BATCHES = [
     Bad("an empty batch", _json([], _BATCH), Invalid, None, "the batch is empty"),
     Bad("a batch that is no list", _json(_event(), _BATCH), Malformed, None, "JSON array"),
     Bad("a batch of too many", _json([1] * (MAX_EVENTS + 1), _BATCH), TooLarge, None, "at most 1000"),
-    Bad("a batch that is no JSON", _body(b"[{}", _BATCH), Malformed, "data", "no JSON"),
-    Bad("a batch with NaN", _body(b'[{"data":{"a":NaN}}]', _BATCH), Malformed, "data", "NaN is no JSON"),
+    Bad("a batch that is not JSON", _body(b"[{}", _BATCH), Malformed, "data", "not JSON"),
+    Bad("a batch with NaN", _body(b'[{"data":{"a":NaN}}]', _BATCH), Malformed, "data", "NaN is not JSON"),
     Bad("a batch nested 10,000 deep", _body(b"[" * 10_000 + b"]" * 10_000, _BATCH), Invalid, "data", "too deep"),
 ]
 
@@ -375,22 +375,28 @@ _REPLAYS = [
         _binary(replayid="r", time="2026-07-01T00:00:00Z"),
         Malformed,
         "digest",
-        "no digest",
+        "only records that Twofold wrote",
     ),
-    Bad("a replay without a time", _structured(replayid="r", digest=_DIGEST), Malformed, "time", "no time"),
+    Bad(
+        "a replay without a time",
+        _structured(replayid="r", digest=_DIGEST),
+        Malformed,
+        "time",
+        "only records that Twofold wrote",
+    ),
     Bad(
         "a replay with another digest",
         _structured(replayid="r", digest=_DIGEST, time="2026-07-01T00:00:00Z"),
         DigestMismatch,
         "digest",
-        "not the one that the digest was made for",
+        "belongs to other content",
     ),
     Bad(
         "a replay with a wrong mark of its time",
         _structured(replayid="r", digest=_DIGEST, time="2026-07-01T00:00:00Z", timeassigned=False),
         Malformed,
         "timeassigned",
-        "only as true",
+        "true or absent",
     ),
 ]
 

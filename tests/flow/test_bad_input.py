@@ -195,7 +195,7 @@ def test_attributes_are_as_many_as_the_way_takes_and_no_more(flow: View, form: s
 
     assert taken.status_code == 202, taken.text
     assert refused.status_code == (422 if form == "binary" else 207)
-    assert f"at most {MAX_ATTRIBUTES_BYTES} are taken" in refused.text
+    assert f"at most {MAX_ATTRIBUTES_BYTES} are allowed" in refused.text
     assert flow.held("events", [largest, larger]) == {largest.event_id}
     assert flow.arrive([largest])
     assert flow.letters(largest) == []

@@ -82,7 +82,7 @@ def test_names_that_are_long_and_many_cost_no_more_than_their_bytes() -> None:
 def test_finding_the_name_that_is_there_twice_takes_no_longer_than_reading() -> None:
     body = "{" + ",".join(f'"{number % 299_999}":1' for number in range(300_000)) + "}"
 
-    with pytest.raises(Rejected, match="'0' is there twice"):
+    with pytest.raises(Rejected, match="'0' stands twice"):
         read(([(b"ce-specversion", b"1.0"), *_CONTEXT], body.encode()))
 
 

@@ -1,4 +1,4 @@
-"""A producer's request: written as its event would be, and a part of its trace."""
+"""A producer's request: the fast encoding, and the trace of the request."""
 
 import json
 from typing import Any
@@ -12,8 +12,9 @@ from tests.helpers import an_event
 from tests.helpers import structured as as_structured
 from tests.strategies import NOW, Attributes, attributes, payloads
 from twofold.cloudevents.attributes import build_event
-from twofold.cloudevents.decode_http import IncomingEvent, _encode_fast, decode_http
+from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.cloudevents.encode import EncodedEvent, encode_http
+from twofold.cloudevents.fast_encode import encode_fast
 
 pytestmark = pytest.mark.guarantee("R5", "R26")
 
@@ -27,34 +28,32 @@ _PLAIN_EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "t
 @example({**_PLAIN_EVENT, "knativeerrorcode": "500"}, {})
 @example({name: value for name, value in _PLAIN_EVENT.items() if name != "time"}, {"a": [1]})
 @example({**_PLAIN_EVENT, "datacontenttype": "application/vnd.order+json", "traceparent": "t"}, {"$id": None})
-def test_what_publish_writes_without_an_event_is_what_the_event_would_be_written_as(
-    said: Attributes, payload: dict[str, Any]
-) -> None:
-    """The way that nearly all events take beside the one that judges."""
-    written = _encode_fast(dict(said), payload, NOW)
+def test_the_fast_encoding_equals_the_encoding_of_the_event(given_: Attributes, payload: dict[str, Any]) -> None:
+    """Nearly all events take the fast way. The way over `Event` checks an event in full."""
+    encoded = encode_fast(dict(given_), payload, NOW)
 
-    assume(written is not None)
-    assert written == EncodedEvent.of(build_event(dict(said), payload, NOW))
+    assume(encoded is not None)
+    assert encoded == EncodedEvent.of(build_event(dict(given_), payload, NOW))
 
 
 @pytest.mark.parametrize("more", [{}, {"time": "2026-07-01T02:00:00+02:00"}, {"id": "order-7", "subject": "a b"}])
-def test_what_publish_takes_is_not_checked_twice(more: dict[str, str]) -> None:
-    assert _encode_fast(_PLAIN_EVENT | more, {"a": 1.5}, NOW) is not None
+def test_usual_events_take_the_fast_way(more: dict[str, str]) -> None:
+    assert encode_fast(_PLAIN_EVENT | more, {"a": 1.5}, NOW) is not None
 
 
 HOP = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def hops(content_type: str, body: object, *extra: tuple[str, str]) -> list[str | None]:
-    """The traceparent of each event's hop in a request that belongs to a trace."""
+    """Return the trace of every event in a request with a `traceparent`."""
     headers = [("content-type", content_type), ("traceparent", HOP), *extra]
     request = [(name.encode(), value.encode()) for name, value in headers]
-    received = decode_http(request, json.dumps(body).encode(), NOW, 10)
-    taken = [received] if isinstance(received, IncomingEvent) else received
-    return [each.traceparent for each in taken if isinstance(each, IncomingEvent)]
+    decoded = decode_http(request, json.dumps(body).encode(), NOW, 10)
+    outcomes = [decoded] if isinstance(decoded, IncomingEvent) else decoded
+    return [outcome.traceparent for outcome in outcomes if isinstance(outcome, IncomingEvent)]
 
 
-def test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode() -> None:
+def test_an_event_gets_the_trace_of_its_request_in_every_mode() -> None:
     event = an_event()
     binary_headers = [(name, value) for name, value in encode_http(event)[0].items() if name != "content-type"]
     assert hops("application/json", {}, *binary_headers) == [HOP]
@@ -63,9 +62,9 @@ def test_the_trace_of_the_request_is_that_of_the_hop_in_every_mode() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "what", f"01{HOP[2:]}x", HOP.upper(), f"00-{'0' * 32}-b7ad6b7169203331-01"])
-def test_a_request_whose_trace_is_none_is_taken_as_ever(wrong: str) -> None:
-    """The header is the transport's: it is no fault of the event."""
+def test_an_invalid_trace_is_ignored(wrong: str) -> None:
+    """The header belongs to the transport, so the event is accepted."""
     headers, body = encode_http(an_event())
-    received = decode_http(raw(headers | {"traceparent": wrong}), body, NOW, 1)
-    assert isinstance(received, IncomingEvent)
-    assert received.traceparent is None
+    incoming = decode_http(raw(headers | {"traceparent": wrong}), body, NOW, 1)
+    assert isinstance(incoming, IncomingEvent)
+    assert incoming.traceparent is None

@@ -146,7 +146,7 @@ def test_a_record_that_is_not_ours_is_refused() -> None:
     record = FakeRecord(b"key", b"{}", [])
     request = Request(SINK.request(to_event(record, SourceName("local", "store"))))
 
-    with pytest.raises(Malformed, match="no digest"):
+    with pytest.raises(Malformed, match="only records that Twofold wrote"):
         decode_kafka(request.headers, request.body)
 
 

@@ -1,1 +1,1 @@
-"""CloudEvents 1.0 on the wire: decoding from HTTP and Kafka, encoding for both. Pure."""
+"""CloudEvents 1.0 in transit: decoding from HTTP and Kafka, and encoding for both. Pure: no I/O, no clock."""

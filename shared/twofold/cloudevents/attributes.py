@@ -1,7 +1,10 @@
-"""An event's attributes on the way in: read from headers, checked, and made into an event with its data. Pure."""
+"""CloudEvents attributes of an arriving event: read from headers, checked, and mapped to the fields of an event. Pure.
+
+Attributes are a dictionary of names in lower case and text. `metadata.py` has the table of names and fields.
+"""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -10,57 +13,45 @@ from uuid import UUID
 from twofold.errors import DigestMismatch, Invalid, Malformed, Problem
 from twofold.event.identity import canonical_id, derived_id
 from twofold.event.media_type import media_type
-from twofold.event.metadata import FIELD_OF_ATTRIBUTE, HOP_ATTRIBUTES, METADATA_OF_ATTRIBUTE
+from twofold.event.metadata import FIELD_OF_ATTRIBUTE, KNOWN_ATTRIBUTES, METADATA_OF_ATTRIBUTE
 from twofold.event.model import Event
 
-Headers = Iterable[tuple[bytes, bytes]]
-
-
 RawHeaders = Sequence[tuple[bytes, bytes]]
-"""A request's, as ASGI has them: names in lower case, values as they came."""
+"""The headers of a request in ASGI's form: names in lower case, values unchanged."""
 
-
-_NO_EXTENSION = (
-    HOP_ATTRIBUTES
-    | METADATA_OF_ATTRIBUTE.keys()
-    | FIELD_OF_ATTRIBUTE.keys()
-    | {"specversion", "id", "time", "datacontenttype"}
-)
-
+_NOT_EXTENSIONS = KNOWN_ATTRIBUTES | {"datacontenttype"}  # `_identity` decides about `datacontenttype` itself
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
 CANONICAL_TIME = re.compile(
     r"(?:19[7-9]|[2-9][0-9]{2})[0-9]-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z"
 )
-"""A time as `rfc_3339` writes it, from 1970 on; the day may still be none."""
+"""The form of `format_time`, from 1970 on. A day that does not exist, such as 02-30, can match too."""
 
 
-def read_headers(headers: Headers, decode: Callable[[bytes], str]) -> tuple[dict[str, str], str]:
-    """CloudEvents' attributes among the headers, whose names are in lower case (ASGI), and the content type."""
+def read_headers(headers: RawHeaders, decode: Callable[[bytes], str]) -> tuple[dict[str, str], str]:
+    """Return the attributes in the headers, and the content type. Raises `Malformed` for a header that stands twice."""
     attributes: dict[str, str] = {}
     content_type: str | None = None
     for name, value in headers:
         if name[:3] == b"ce-":
             attribute = _attribute_name(name)
             if attribute in attributes:
-                raise Malformed("is there more than once", f"ce-{attribute}"[:64])
+                raise Malformed("stands more than once", f"ce-{attribute}"[:64])
             attributes[attribute] = decode(value)
         elif name == b"content-type":
             if content_type is not None:
-                raise Malformed("is there more than once", "content-type")
+                raise Malformed("stands more than once", "content-type")
             content_type = value.decode("latin-1")
     return attributes, content_type or ""
 
 
-@lru_cache(maxsize=1024)  # the same few names, over and over
+@lru_cache(maxsize=1024)  # events use the same few names
 def _attribute_name(header: bytes) -> str:
     return header[3:].decode("latin-1")
 
 
 class InternalAttributes(NamedTuple):
-    """What Twofold itself adds to an event's attributes, for the way to the log."""
+    """The attributes that Twofold adds to an event for its way to the log."""
 
     digest: bytes
     time_assigned: bool
@@ -68,34 +59,40 @@ class InternalAttributes(NamedTuple):
 
 
 def pop_internal_attributes(attributes: dict[str, str]) -> InternalAttributes:
-    """Take Twofold's own attributes out of `attributes`. Raises `Rejected` where they are not what Twofold makes."""
+    """Remove Twofold's own attributes from `attributes`, and return them.
+
+    Raises `Rejected` if they are not in Twofold's form, or if a required attribute is missing.
+    """
     check_required_attributes(attributes)
     digest = attributes.pop("digest", None)
     replay_id = attributes.pop("replayid", None)
     assigned = attributes.pop("timeassigned", None)
     if digest is None:
-        raise Malformed("none of Twofold's records: it has no digest", "digest")
+        raise Malformed("is missing: only records that Twofold wrote are accepted", "digest")
     try:
-        vouching = bytes.fromhex(digest)
+        digest_bytes = bytes.fromhex(digest)
     except ValueError:
         raise DigestMismatch("must be 64 hexadecimal digits", "digest") from None
     if assigned not in (None, "true"):
-        raise Malformed("is there only as true", "timeassigned")
+        raise Malformed("must be true or absent", "timeassigned")
     if "time" not in attributes:
-        raise Malformed("none of Twofold's records: it has no time", "time")
-    return InternalAttributes(vouching, assigned is not None, replay_id)
+        raise Malformed("is missing: only records that Twofold wrote are accepted", "time")
+    return InternalAttributes(digest_bytes, assigned is not None, replay_id)
 
 
-def verified_event(attributes: dict[str, str], own: InternalAttributes, data: object) -> Event:
-    """The event, checked in every part. Raises `Rejected`, and `DigestMismatch` if the digest wasn't made for it."""
-    event = build_event(attributes, data, None, assigned=own.time_assigned)
-    if event.digest != own.digest:
-        raise DigestMismatch("the event is not the one that the digest was made for", "digest")
+def verified_event(attributes: dict[str, str], internal: InternalAttributes, data: object) -> Event:
+    """Return the event, checked in full. Raises `DigestMismatch` for another digest, and other `Rejected` errors."""
+    event = build_event(attributes, data, None, assigned=internal.time_assigned)
+    if event.digest != internal.digest:
+        raise DigestMismatch("the event was altered: the digest belongs to other content", "digest")
     return event
 
 
 def build_event(attributes: dict[str, str], data: object, now: datetime | None, *, assigned: bool = False) -> Event:
-    """The event that `data` and attributes, which `check_context` passed, make. Raises `Rejected`."""
+    """Return the event of these attributes and data. Raises `Rejected`.
+
+    `check_required_attributes` must have accepted the attributes. `now` is the time of an event without `time`.
+    """
     if not isinstance(data, dict):
         raise Invalid("must be a JSON object", "data")
     time = attributes.get("time")
@@ -110,7 +107,7 @@ def build_event(attributes: dict[str, str], data: object, now: datetime | None, 
 
 
 def content_fields(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UUID, str, dict[str, Any]]:
-    """The event's identity, the same as text, and what `digest_of` takes for what is said of the event."""
+    """Return the event's identity, its identity as text, and its content for `compute_digest`."""
     event_id, metadata = _identity(attributes, assigned=assigned)
     id_text = str(event_id) if "source_event_id" in metadata else attributes["id"]
     return (
@@ -126,7 +123,6 @@ def content_fields(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UU
 
 
 def _identity(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UUID, dict[str, Any]]:
-    """The event's identity and metadata."""
     metadata: dict[str, Any] = {
         field: attributes[name] for name, field in METADATA_OF_ATTRIBUTE.items() if name in attributes
     }
@@ -138,8 +134,8 @@ def _identity(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UUID, d
     if assigned:
         metadata["time_assigned"] = True
     extensions = {}
-    if not _NO_EXTENSION.issuperset(attributes):  # most have none
-        extensions = {name: attributes[name] for name in attributes.keys() - _NO_EXTENSION}
+    if not _NOT_EXTENSIONS.issuperset(attributes):  # most events have no extensions
+        extensions = {name: attributes[name] for name in attributes.keys() - _NOT_EXTENSIONS}
     if "datacontenttype" in attributes and not _is_plain_json(attributes["datacontenttype"]):
         extensions["datacontenttype"] = attributes["datacontenttype"]
     if extensions:
@@ -152,18 +148,18 @@ def _is_plain_json(content_type: str) -> bool:
 
 
 def check_required_attributes(attributes: Mapping[str, str]) -> None:
-    """Raise `Malformed` unless all is there that makes a CloudEvent of version 1.0."""
-    there = attributes.get
-    if there("specversion") == "1.0" and there("id") and there("source") and there("type"):
+    """Check the required attributes. Raises `Malformed` unless they make a CloudEvent of version 1.0."""
+    get = attributes.get
+    if get("specversion") == "1.0" and get("id") and get("source") and get("type"):
         return
     if missing := [name for name in ("specversion", "id", "source", "type") if not attributes.get(name)]:
         problems = tuple(Problem(name, "is missing") for name in missing)
         raise Malformed(f"a CloudEvent needs {', '.join(missing)}", problems=problems)
-    raise Malformed(f"only CloudEvents 1.0 is read, not {attributes['specversion'][:16]!a}", "specversion")
+    raise Malformed(f"version {attributes['specversion'][:16]!a} is not supported: send CloudEvents 1.0", "specversion")
 
 
 def parse_time(value: str) -> datetime:
-    """A time in RFC 3339. Raises `Invalid`."""
+    """Return the time of an RFC 3339 text. Raises `Invalid` for another form, or a time that does not exist."""
     try:
         if _RFC_3339.fullmatch(value):
             return datetime.fromisoformat(value.upper())

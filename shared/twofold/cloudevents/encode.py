@@ -1,4 +1,4 @@
-"""CloudEvents 1.0: an event's attributes, and the way out as a Kafka record or an HTTP request in binary mode. Pure."""
+"""Encoded events: MongoDB documents, Kafka records and HTTP requests (CloudEvents 1.0, binary mode). Pure."""
 
 from collections.abc import Collection, Mapping, Sized
 from typing import Any, NamedTuple, Self
@@ -7,26 +7,26 @@ from uuid import UUID
 
 from twofold.errors import Invalid
 from twofold.event.attribute import MAX_ATTRIBUTE_CHARS
-from twofold.event.metadata import HOP_ATTRIBUTES, METADATA_OF_ATTRIBUTE
+from twofold.event.metadata import HOP_ATTRIBUTES, METADATA_OF_ATTRIBUTE, RESERVED_ATTRIBUTES
 from twofold.event.model import Event
 
 MAX_ATTRIBUTES_BYTES = 32 * 1024
-"""All attributes of an event together, Twofold's own included: below what the HTTP servers on the way to `store` take.
+"""The largest size of an event's attributes together, Twofold's own included.
 
-Nobody but `publish` measures: what is added on the way, some 200 bytes, would make `store` refuse what was accepted.
+The bound is below the limits of the HTTP servers on the way to `store`. Only `publish` checks it. The hops to `store`
+add some 200 bytes, so a check in `store` would reject events that `publish` accepted.
 """
 
-
 _ALWAYS_FIT = MAX_ATTRIBUTES_BYTES // (MAX_ATTRIBUTE_CHARS + len("ce_") + 40)
-"""So many of them are never too much, each at its longest."""
+"""The number of attributes that fit in any case, because an attribute has its own bound."""
 
 
-RESERVED_ATTRIBUTES = {"digest", "timeassigned", "replayid", "redriveof"}
-"""Twofold's own: only its own events carry them."""
+_UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+"""The characters that the HTTP binding does not percent-encode."""
 
 
 class KafkaRecord(NamedTuple):
-    """A Kafka record: what is sent, without topic and partition."""
+    """A Kafka record, without topic and partition."""
 
     key: bytes
     value: bytes
@@ -34,7 +34,7 @@ class KafkaRecord(NamedTuple):
 
     @property
     def size(self) -> int:
-        """An upper bound of its bytes in a batch: with up to 5 bytes for each length, and 64 for the record."""
+        """An upper bound of its bytes in a batch: a length takes up to 5 bytes, and the record up to 64 more."""
         size = 64 + len(self.key) + len(self.value) + 10 * len(self.headers)
         for name, value in self.headers:
             size += len(name) + len(value)
@@ -42,7 +42,7 @@ class KafkaRecord(NamedTuple):
 
 
 class EncodedEvent(NamedTuple):
-    """An event in the forms in which it is written: MongoDB's, and what CloudEvents' bindings are made of."""
+    """An event in the forms for writing: MongoDB's document, and the parts of CloudEvents' bindings."""
 
     document: dict[str, Any]
     """See `Event.to_document`."""
@@ -53,7 +53,7 @@ class EncodedEvent(NamedTuple):
 
     @classmethod
     def of(cls, event: Event) -> Self:
-        """The forms of `event`."""
+        """Return the forms of `event`."""
         return cls(event.to_document(), attributes_of(event), event.payload_json)
 
     @property
@@ -74,7 +74,7 @@ class EncodedEvent(NamedTuple):
         return digest
 
     def within(self, traceparent: str | None) -> Self:
-        """The same as a part of that trace, unless it says itself of which; its digest does not say."""
+        """Return the event with `traceparent` in its metadata, unless it has its own. The digest leaves it out."""
         if traceparent is None or "traceparent" in self.attributes:
             return self
         metadata = self.document["metadata"] | {"traceparent": traceparent}
@@ -82,10 +82,10 @@ class EncodedEvent(NamedTuple):
         return self._replace(document=self.document | {"metadata": metadata}, attributes=attributes)
 
     def record(self, traceparent: str | None = None) -> KafkaRecord:
-        """The record of the event (CloudEvents Kafka binding, binary mode), which KafkaSource can carry unchanged.
+        """Return the record of the event (CloudEvents Kafka binding, binary mode). KafkaSource carries it unchanged.
 
-        Its key is the aggregate's id, so that one aggregate stays in one partition. `traceparent` is the hop's, in
-        W3C's own header: KafkaSource's spans continue it.
+        The key is the aggregate's id, so the events of an aggregate stay in one partition. `traceparent` is the trace
+        of the hop, in W3C's own header: KafkaSource continues it.
         """
         headers = [(f"ce_{name}", value.encode()) for name, value in self.attributes.items()]
         headers.append(("content-type", _content_type(self.document).encode()))
@@ -96,9 +96,9 @@ class EncodedEvent(NamedTuple):
 
 
 def attributes_of(event: Event) -> dict[str, str]:
-    """All attributes of `event`, Twofold's own included, but `datacontenttype`, which each binding puts elsewhere.
+    """Return the attributes of `event` with Twofold's own, but without `datacontenttype`: bindings put it elsewhere.
 
-    `receiving` makes the same of what is surely sound without an Event.
+    `encode_fast` makes the same attributes without an `Event`.
     """
     metadata = event.metadata_fields
     attributes = {"specversion": "1.0", "id": event.given_id, "type": event.event_type, "time": event.time}
@@ -116,13 +116,13 @@ def attributes_of(event: Event) -> dict[str, str]:
     return attributes
 
 
-def redrive_record(letter: Mapping[str, Any]) -> KafkaRecord:
-    """The record that brings a dead letter's original to `store` again, with the letter's name on it."""
-    headers = {header["name"].replace("ce-", "ce_", 1): header["value"] for header in letter["headers"]}
+def redrive_record(dead_letter: Mapping[str, Any]) -> KafkaRecord:
+    """Return the record that brings the original of a dead letter to `store` again, with the dead letter's id."""
+    headers = {header["name"].replace("ce-", "ce_", 1): header["value"] for header in dead_letter["headers"]}
     for name in HOP_ATTRIBUTES:
         headers.pop(f"ce_{name}", None)
     key = headers.get("ce_subject") or headers.get("ce_id") or b""
-    return KafkaRecord(key, letter["body"], [*headers.items(), ("ce_redriveof", str(letter["_id"]).encode())])
+    return KafkaRecord(key, dead_letter["body"], [*headers.items(), ("ce_redriveof", str(dead_letter["_id"]).encode())])
 
 
 def _content_type(document: Mapping[str, Any]) -> str:
@@ -131,12 +131,12 @@ def _content_type(document: Mapping[str, Any]) -> str:
 
 
 def encode_kafka(event: Event) -> KafkaRecord:
-    """The record of `event`: see `Written.record`."""
+    """Return the record of `event`. See `EncodedEvent.record`."""
     return EncodedEvent.of(event).record()
 
 
 def encode_http(event: Event) -> tuple[dict[str, str], bytes]:
-    """Headers and body of a request with `event` (CloudEvents HTTP binding, binary mode) as a producer sends it."""
+    """Return headers and body of a producer's request with `event` (CloudEvents HTTP binding, binary mode)."""
     attributes = attributes_of(event)
     for name in RESERVED_ATTRIBUTES & attributes.keys():
         del attributes[name]
@@ -146,13 +146,10 @@ def encode_http(event: Event) -> tuple[dict[str, str], bytes]:
     return headers | {"content-type": _content_type({"metadata": event.metadata_fields})}, event.payload_json
 
 
-_UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
-
-
 def check_attributes_size(attributes: Collection[tuple[str, Sized]]) -> None:
-    """Raise `Invalid` if all attributes of an event, which are within their own bounds, are too much together."""
+    """Check the size of an event's attributes together. Raises `Invalid` beyond `MAX_ATTRIBUTES_BYTES`."""
     if len(attributes) <= _ALWAYS_FIT:
         return
-    together = sum(len(name) + len(value) for name, value in attributes)
-    if together > MAX_ATTRIBUTES_BYTES:
-        raise Invalid(f"all attributes together are {together} bytes: at most {MAX_ATTRIBUTES_BYTES} are taken")
+    size = sum(len(name) + len(value) for name, value in attributes)
+    if size > MAX_ATTRIBUTES_BYTES:
+        raise Invalid(f"the attributes together have {size} bytes: at most {MAX_ATTRIBUTES_BYTES} are allowed")

@@ -1,4 +1,4 @@
-"""JSON, read strictly: UTF-8, no NaN, no name twice in an object. Pure."""
+"""A strict JSON parser: UTF-8 only, no NaN, and no name twice in an object. Pure."""
 
 import json
 from collections import Counter
@@ -11,29 +11,28 @@ from twofold.errors import Invalid, Malformed
 
 
 def parse(body: bytes) -> Any:
-    """What `body` says. Raises `Malformed`, or `Invalid` for what is too big.
+    """Return the value of `body`. Raises `Malformed` for invalid JSON, and `Invalid` for too deep or large values.
 
-    pydantic's parser is six times as fast as Python's, but takes the last of equal names. Every member that it drops
-    has a colon, and without escapes every colon of the text is in what was read: equal numbers mean that none was
-    dropped.
+    pydantic's parser is six times as fast as Python's, but it keeps only the last of two equal names. Each dropped
+    member has a colon. So if the text has no escapes and as many colons as the value in JSON, no member was dropped.
     """
     try:
         value = from_json(body, allow_inf_nan=False)
         if b"\\u" not in body and body.count(b":") == orjson.dumps(value).count(b":"):
             return value
-    except (ValueError, orjson.JSONEncodeError):  # the latter for what is too big
+    except (ValueError, orjson.JSONEncodeError):  # orjson refuses integers beyond 64 bits, and deep nesting
         pass
     return parse_for_error(body)
 
 
 def parse_for_error(body: bytes) -> Any:
-    """The same with Python's parser, which says what is wrong."""
+    """Return the same value, or raise the same error, with Python's parser: its errors name the place."""
     try:
         return json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8: {error.reason} at byte {error.start}", "data") from None
     except json.JSONDecodeError as error:
-        raise Malformed(f"no JSON: {error.msg} at line {error.lineno}, column {error.colno}", "data") from None
+        raise Malformed(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}", "data") from None
     except RecursionError:
         raise Invalid("nests too deep", "data") from None
     except ValueError:  # int() refuses more than 4,300 digits
@@ -44,9 +43,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        raise Malformed(f"the name {twice[:64]!a} is there twice in one object", "data")
+        raise Malformed(f"the name {twice[:64]!a} stands twice in one object", "data")
     return members
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise Malformed(f"{name} is no JSON", "data")
+    raise Malformed(f"{name} is not JSON", "data")

@@ -1,4 +1,8 @@
-"""TODO module."""
+"""A fast check of a whole event, before the schema. Pure.
+
+The check looks at the joined values in one pass, which takes a tenth of the schema's time. It never accepts an event
+that the schema rejects. It may fail for a valid event: then the schema decides.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -12,23 +16,23 @@ from twofold.event.metadata import check_extensions
 _PRINTABLE = bytes(range(ord(" "), ord("~") + 1))
 
 
-def passes_fast_check(said: Mapping[str, Any], attributes: Collection[str]) -> bool:
-    """Whether the schema takes `said`, which was made of these values of attributes; False: perhaps not, look closer.
+def passes_fast_check(content: Mapping[str, Any], values: Collection[str]) -> bool:
+    """Return True if the schema accepts `content`. Return False if only the schema can decide.
 
-    One look at all values together takes a tenth of the time that the schema does. `said` is what `digest_of` takes.
+    `content` is the argument of `compute_digest`. `values` are the attributes that `content` was made of.
     """
-    together = " ".join(attributes)
-    if not together.isascii() or together.encode().translate(None, _PRINTABLE):
+    joined = " ".join(values)
+    if not joined.isascii() or joined.encode().translate(None, _PRINTABLE):
         return False
-    if "  " in together or together.strip() != together:  # a value is empty, or has white space at an end
+    if "  " in joined or joined.strip() != joined:  # a value is empty, or has white space at an end
         return False
-    if len(together) > MAX_ATTRIBUTE_CHARS and max(map(len, attributes)) > MAX_ATTRIBUTE_CHARS:
+    if len(joined) > MAX_ATTRIBUTE_CHARS and max(map(len, values)) > MAX_ATTRIBUTE_CHARS:
         return False
-    metadata = said["metadata"]
+    metadata = content["metadata"]
     try:
         check_uri_reference(metadata["service_name"])
         if "extensions" in metadata:
             check_extensions(metadata["extensions"])
     except (PydanticCustomError, Rejected):
         return False
-    return " " not in said["event_type"]
+    return " " not in content["event_type"]

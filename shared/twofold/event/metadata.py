@@ -1,7 +1,7 @@
 """The metadata of an event: the one table of its fields. Pure.
 
-A new metadata field is one line in `Metadata`. Its CloudEvents attribute is the field's name without `_`; the answers
-of readers, exports, records and headers follow from this class.
+A new metadata field is one line in `Metadata`. Its CloudEvents attribute is the field's name without `_`. Readers,
+exports, records and headers take their fields from this class.
 """
 
 import re
@@ -15,7 +15,7 @@ from twofold.event.attribute import Attribute, UriReference, check_uri_reference
 from twofold.event.media_type import check_json_type, media_type
 
 FIELD_OF_ATTRIBUTE = {"type": "event_type", "eventversion": "event_version", "subject": "aggregate_id"}
-"""The field of an `Event`, beside its metadata, for each attribute that is copied as it is."""
+"""Attributes and their fields in `Event`, outside its metadata."""
 
 HOP_ATTRIBUTES = frozenset(
     {
@@ -27,15 +27,19 @@ HOP_ATTRIBUTES = frozenset(
 """Attributes of one hop: a record's place in Kafka, a failed delivery, a redrive. They are no content of the event, so
 Twofold neither stores them nor puts them into the digest."""
 
+RESERVED_ATTRIBUTES = frozenset({"digest", "replayid", "timeassigned", "redriveof"})
+"""Twofold's own attributes. A producer may not send them, except in a replay."""
+
 _EXTENSION_NAME = re.compile(r"[a-z0-9]{1,40}")
 
 
 def check_extensions(extensions: dict[str, str]) -> dict[str, str]:
+    """Return the extensions. Raises `Rejected` for an invalid name, `dataschema` or `datacontenttype`."""
     for name in extensions:
         if not _EXTENSION_NAME.fullmatch(name):
             raise Invalid("an attribute's name must be 1 to 40 lower-case letters and digits", printable_name(name))
         if name in NO_EXTENSIONS:
-            raise Invalid("the name has another meaning: it can't be an extension", name)
+            raise Invalid("the name has another meaning: it cannot be an extension", name)
     if "dataschema" in extensions:
         try:
             check_uri_reference(extensions["dataschema"])
@@ -62,11 +66,13 @@ class Metadata(BaseModel):
     ip_address: Attribute | None = None
     user_agent: Attribute | None = None
     traceparent: Attribute | None = None
-    source_event_id: Annotated[Attribute | None, Field(description="the producer's `id`, if it is no UUID")] = None
+    source_event_id: Annotated[
+        Attribute | None, Field(description="the producer's `id`, unless it is a UUID of version 4 or 7")
+    ] = None
     time_assigned: Annotated[
-        bool, Field(description="true: the producer gave no time, so `publish` gave one, and the digest leaves it out")
+        bool, Field(description="true: `publish` assigned the time, and the digest leaves the time out")
     ] = False
-    extensions: Annotated[Extensions, Field(description="all other attributes")] = Field(default_factory=dict)
+    extensions: Annotated[Extensions, Field(description="the attributes without a field")] = Field(default_factory=dict)
 
 
 METADATA_OF_ATTRIBUTE = {
@@ -74,12 +80,12 @@ METADATA_OF_ATTRIBUTE = {
     for field in Metadata.model_fields
     if field not in ("source_event_id", "time_assigned", "extensions")
 }
-"""The metadata field of each attribute that has one."""
+"""Attributes and their metadata fields."""
 
-NO_EXTENSIONS = (
-    HOP_ATTRIBUTES
-    | FIELD_OF_ATTRIBUTE.keys()
-    | METADATA_OF_ATTRIBUTE.keys()
-    | {"specversion", "id", "time", "data", "digest", "replayid", "timeassigned"}
+KNOWN_ATTRIBUTES = (
+    HOP_ATTRIBUTES | FIELD_OF_ATTRIBUTE.keys() | METADATA_OF_ATTRIBUTE.keys() | {"specversion", "id", "time"}
 )
-"""Names that no extension may have: attributes with a field of their own, Twofold's own attributes, and `data`."""
+"""Attributes with a field, and attributes of a hop. They are no extensions."""
+
+NO_EXTENSIONS = KNOWN_ATTRIBUTES | RESERVED_ATTRIBUTES | {"data"}
+"""The names that are forbidden for extensions."""

@@ -1,6 +1,6 @@
-"""The one schema of both collections: identity, digest, and the document. Pure: no I/O, no clock.
+"""`Event`: the one schema of `events` and `event_store`. Pure: no I/O, no clock.
 
-Everything here holds for an event from wherever it comes: HTTP, Kafka, MongoDB, or application code.
+The same checks hold for an event from HTTP, Kafka, MongoDB or application code.
 """
 
 import copy
@@ -22,7 +22,7 @@ from twofold.event.time import Timestamp, format_time
 
 
 class Event(BaseModel):
-    """One event, as both collections hold it. Raises `Invalid` from `Event.of` for what the schema forbids."""
+    """An event, as both collections keep it. Make it with `Event.of`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,39 +36,39 @@ class Event(BaseModel):
 
     @classmethod
     def of(cls, **fields: object) -> Self:
-        """Make an event of `fields`. Raises `Invalid`, which names every field that is wrong."""
+        """Return the event with these fields. Raises `Invalid` with every wrong field, or another `Rejected`."""
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
             raise _invalid(error) from None
 
     @model_validator(mode="after")
-    def _is_sound(self) -> Self:
+    def _is_valid(self) -> Self:
         check_payload(self.payload)
         given = self.metadata.source_event_id
         if given is None:
             if not is_random_or_timed(self.event_id):
-                raise Invalid("must be a UUID of version 4 or 7, or come with its source_event_id", "id")
+                raise Invalid("must be a UUID of version 4 or 7, or have a source_event_id", "id")
         elif canonical_id(given) or derived_id(self.metadata.service_name, given) != self.event_id:
             raise Invalid("must be derived from the source and the source_event_id", "id")
         return self
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with other fields, checked as any event is; pydantic's own would keep the digest of the original.
+        """Return a checked copy with other fields. Raises `Rejected` as `Event.of` does.
 
-        Raises `Invalid`.
+        pydantic's own method would copy the cached digest too.
         """
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return self.of(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
 
     @property
     def given_id(self) -> str:
-        """CloudEvents' `id`: what the producer called it."""
+        """CloudEvents' `id`: the producer's name for the event."""
         return self.metadata.source_event_id or self.id_text
 
     @cached_property
     def id_text(self) -> str:
-        """The identity as it is written: making it takes longer than one thinks."""
+        """The identity as text. It is cached, because the conversion is slow."""
         return str(self.event_id)
 
     @cached_property
@@ -78,21 +78,21 @@ class Event(BaseModel):
 
     @cached_property
     def metadata_fields(self) -> dict[str, Any]:
-        """The metadata that is there: what is absent is not stored as null."""
+        """The metadata with values. An absent field is not stored as null."""
         return {name: value for name, value in vars(self.metadata).items() if value}
 
     @cached_property
     def payload_json(self) -> bytes:
-        """The payload as `canonical` JSON."""
+        """The payload as canonical JSON. See `canonical.py`."""
         return canonical_json(self.payload)
 
     @cached_property
     def digest(self) -> bytes:
-        """What vouches for the event on its way: see `digest_of`."""
-        return compute_digest(self.id_text, self._said, self.payload_json, self.time)
+        """SHA-256 of the content, 32 bytes. See `compute_digest`."""
+        return compute_digest(self.id_text, self._content, self.payload_json, self.time)
 
     @property
-    def _said(self) -> dict[str, Any]:
+    def _content(self) -> dict[str, Any]:
         return {
             "event_type": self.event_type,
             "event_version": self.event_version,
@@ -101,11 +101,10 @@ class Event(BaseModel):
         }
 
     def to_document(self) -> dict[str, Any]:
-        """The event as its MongoDB document, without what the server and each collection add."""
-        said = self._said
+        """Return the MongoDB document, without the fields that the server and the collections add."""
         return {
             "_id": self.event_id,
-            **said,
+            **self._content,
             "timestamp": self.timestamp,
             "payload": self.payload,
             "digest": self.digest,
@@ -113,13 +112,13 @@ class Event(BaseModel):
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """The event that `document` holds. Raises `Invalid` if it holds none."""
+        """Return the event in a stored document. Raises `Rejected` if the document is not a valid event."""
         fields = {name: document[name] for name in cls.model_fields if name in document}
         return cls.of(event_id=document.get("_id"), **fields)
 
 
 def _invalid(error: ValidationError) -> Invalid:
-    """The same, said in the names of CloudEvents."""
+    """Return pydantic's error with the names of CloudEvents attributes."""
     problems = tuple(
         Problem(_attribute_name(wrong["loc"]), wrong["msg"])
         for wrong in error.errors(include_url=False, include_context=False, include_input=False)
@@ -129,7 +128,10 @@ def _invalid(error: ValidationError) -> Invalid:
 
 _ATTRIBUTE_OF_FIELD = {
     **{field: attribute for attribute, field in (METADATA_OF_ATTRIBUTE | FIELD_OF_ATTRIBUTE).items()},
-    **{"event_id": "id", "source_event_id": "id", "timestamp": "time", "payload": "data"},
+    "event_id": "id",
+    "source_event_id": "id",
+    "timestamp": "time",
+    "payload": "data",
 }
 
 

@@ -1,35 +1,39 @@
-"""TODO module."""
+"""The check of payloads: a valid payload is equal after JSON and after BSON. Pure."""
 
 from typing import Any
 
 from twofold.errors import Invalid
 
 MAX_DEPTH = 100
-"""How deep a payload may nest. MongoDB refuses a document beyond 100 levels in some of its drivers, and 180 itself."""
+"""The deepest nesting of a payload. MongoDB refuses documents beyond 180 levels, and some drivers beyond 100."""
 
-
-_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1  # no `range`: it counts up to the Int64 that BSON gives back
-
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1  # a `range` would be slow: it counts, for BSON's Int64
 
 _MAX_WHERE = 200
 
-
 _Path = tuple[Any, str | int] | None
-"""What contains it, and its name or position there. Written out only for an error: names may be long, and many."""
+"""The path of the container, and the name or position in it.
+
+It becomes text only for an error: names may be long and many.
+"""
 
 
 def check_payload(value: object, path: _Path = None, depth: int = 1) -> None:
-    """Raise `Invalid`, with the path, for what BSON and JSON can't both carry and give back equal."""
+    """Check a payload, or a part of it at `path`. Raises `Invalid`, with the path, for a value that may not be stored.
+
+    The checks: the types of JSON only, integers of 64 bits, finite numbers, text without lone surrogates, names without
+    NUL, and at most `MAX_DEPTH` levels.
+    """
     if isinstance(value, str):
         if not is_encodable(value):
-            raise Invalid("a string must not hold a lone surrogate", _where(path))
+            raise Invalid("a string must not contain a lone surrogate", _where(path))
     elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int):
         if not _INT64_MIN <= value <= _INT64_MAX:
             raise Invalid("an integer must fit into 64 bits", _where(path))
     elif isinstance(value, float):
-        if value - value != 0.0:  # only NaN and the infinities differ from themselves
+        if value - value != 0.0:  # infinity minus infinity is NaN
             raise Invalid("a number must be finite", _where(path))
     elif depth > MAX_DEPTH:
         raise Invalid(f"must not nest deeper than {MAX_DEPTH}", _where(path))
@@ -39,13 +43,13 @@ def check_payload(value: object, path: _Path = None, depth: int = 1) -> None:
                 raise Invalid("a name must be a string without NUL and lone surrogates", _where((path, ascii(name))))
             kind = type(member)
             if (kind is str and member.isascii()) or (kind is int and _INT64_MIN <= member <= _INT64_MAX):
-                continue  # most are such, and a call costs more than to look
+                continue  # the most frequent values skip the call, which costs more than this check
             check_payload(member, (path, name), depth + 1)
     elif isinstance(value, list):
         for position, member in enumerate(value):
             check_payload(member, (path, position), depth + 1)
     else:
-        raise Invalid(f"a {type(value).__name__} is no JSON value", _where(path))
+        raise Invalid(f"a {type(value).__name__} is not a JSON value", _where(path))
 
 
 def _where(path: _Path) -> str:
@@ -58,7 +62,7 @@ def _where(path: _Path) -> str:
 
 
 def is_encodable(value: str) -> bool:
-    """Whether UTF-8 can carry it: JSON's escapes can make lone surrogates."""
+    """Return True if UTF-8 can encode the text. JSON's escapes can make lone surrogates, which UTF-8 cannot encode."""
     if value.isascii():
         return True
     try:

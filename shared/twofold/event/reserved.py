@@ -1,13 +1,12 @@
-"""The names that only Twofold's own functions may publish in. Pure."""
+"""The source and the types that only Twofold's own functions may publish. Pure."""
 
 POD_SOURCE = "/pod_events"
-"""The source of pod events: with it their ids have a name space of their own."""
-
+"""The `source` of pod events. With it, their ids have their own name space."""
 
 POD_TYPES = "pod."
-"""What the types of pod events begin with."""
+"""The prefix of the types of pod events."""
 
 
 def is_reserved(source: str, event_type: str) -> bool:
-    """Whether an event speaks in the name of the cluster."""
+    """Return True if only `pod_events` may publish an event with this source and type."""
     return source == POD_SOURCE or event_type.startswith(POD_TYPES)

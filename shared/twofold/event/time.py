@@ -1,4 +1,4 @@
-"""TODO module."""
+"""The time of an event: UTC, in whole milliseconds, from 1970 to 9999. Pure."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -7,13 +7,13 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-"""No event is older: BSON's and Kafka's clocks begin here."""
+"""The earliest time of an event: the epoch of BSON's and Kafka's timestamps."""
 
 
 def to_utc_milliseconds(value: datetime) -> datetime:
-    """BSON's dates are UTC milliseconds, so an event's time is too: what is finer is cut off before the digest.
+    """Return the time in UTC, cut off to milliseconds: BSON's dates have no finer unit.
 
-    Raises `PydanticCustomError` for a time that no event can have.
+    Raises `PydanticCustomError` for a time without a zone, and for a time out of range.
     """
     if value.tzinfo is not UTC:
         if value.tzinfo is None:
@@ -29,7 +29,7 @@ def to_utc_milliseconds(value: datetime) -> datetime:
 
 
 def format_time(timestamp: datetime) -> str:
-    """A time of UTC, as an event's `time` is written: with milliseconds."""
+    """Return a time in UTC as RFC 3339 with milliseconds: `2026-07-01T12:00:00.000Z`."""
     return timestamp.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
