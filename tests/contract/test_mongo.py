@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from pymongo import ReadPreference
 
-from dev.processes import free_port
+from dev.process.child import free_port
 from tests.helpers import Commands, an_event, failing, listened, some_events
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Invalid, Unavailable

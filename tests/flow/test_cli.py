@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner, Result
 
-from dev.processes import free_port, wait_until
+from dev.process.child import free_port, wait_until
 from tests.helpers import View, altered, an_event, plain_record, some_events, structured
 from twofold.cli import app
 from twofold.errors import Unavailable
@@ -110,7 +110,7 @@ class TestStatus:
         assert flow.relayed([event])
         flow.database.event_store.delete_one({"_id": event.event_id})  # root's right, and a restored backup's effect
         done = said(twofold("reconcile", "--from", "2020-01-01", "--json"))
-        assert done["reopened"] == 1
+        assert done["marked"] == 1
         assert done["looked_at"] >= 1
         assert flow.relayed([event])
         assert flow.held("event_store", [event])
