@@ -35,7 +35,7 @@ from benchmarks.figures import (
 )
 from benchmarks.load import CONNECTIONS, Generator, LoadFailed
 from dev.preflight import Unfit
-from dev.processes import StartFailed
+from dev.process.child import StartFailed
 from dev.stack import Options, Stack
 
 ROUNDS = 3
@@ -95,7 +95,7 @@ def _measure(
         say("making events")
         measured, warm_up = (round(_MOST_EVENTS_PER_S * duration) for duration in (seconds, WARM_UP_S))
         feeds = Feeds.write(Path(folder), measured, warm_up)
-        with Stack(Options(with_functions=(), source=False, broker=broker), on_step=say) as stack:
+        with Stack(Options(with_functions=(), broker=broker), on_step=say) as stack:
             arena = Arena(stack, feeds, generator)
             lineup = (
                 contestants.LIMIT,

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 from benchmarks.contestants import LIMIT
-from dev.functions import FUNCTIONS, FunctionProcess
-from dev.processes import free_port
+from dev.process.child import free_port
 from dev.stack import Stack
+from dev.stack.functions import FUNCTIONS, FunctionProcess
 
 BARE = "bare"
 """The limit: functions-framework and a function of three lines, which answers anything."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.events import BATCH
-from dev.functions import FunctionProcess, plain_environment
-from dev.processes import Child, free_port
+from dev.process.child import Child, free_port, plain_environment
 from dev.stack import Stack
+from dev.stack.functions import FunctionProcess
 
 _HERE = Path(__file__).resolve().parent
 
@@ -58,7 +58,7 @@ class Contestant:
 
 
 def _framework_child(function: str, port: int, settings: Mapping[str, str], logs: Path) -> Child:
-    """A functions-framework process of a function in this package, started as `dev.functions` starts ours."""
+    """A functions-framework process of a function in this package, started as `dev.stack.functions` starts ours."""
     framework = {"FUNCTION_TARGET": function, "FUNCTION_SOURCE": "main.py", "HOST": "127.0.0.1", "PORT": str(port)}
     return Child(
         function,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from dev.issuer import token
+from dev.servers.issuer import token
 from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.event.model import Event
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.arena import NotBelievable
 from benchmarks.queries import LARGE, SMALL, Scaling, measure
 from dev.preflight import Unfit
-from dev.processes import StartFailed
+from dev.process.child import StartFailed
 from dev.stack import Options, Stack
 
 MOST = 2.0
@@ -32,7 +32,7 @@ def full(
         with (
             console.status("...") as status,
             tempfile.TemporaryDirectory(prefix="twofold-bench-") as logs,
-            Stack(Options(with_functions=(), source=False, logs=Path(logs)), on_step=status.update) as stack,
+            Stack(Options(with_functions=(), logs=Path(logs)), on_step=status.update) as stack,
         ):
             scaling = measure(stack, status.update)
     except (NotBelievable, StartFailed, Unfit, LookupError) as error:

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from benchmarks.arena import Arena, During
 from benchmarks.contestants import PUBLISH
 from benchmarks.figures import Run
-from dev.broker import Broker
+from dev.servers.broker import Broker
 from dev.stack import Stack
 
 ROUNDS = 3

@@ -20,10 +20,10 @@ from bson.timestamp import Timestamp
 from pymongo import MongoClient, WriteConcern
 
 from benchmarks.arena import NotBelievable
-from dev.functions import FunctionProcess
-from dev.issuer import token
-from dev.processes import free_port
+from dev.process.child import free_port
+from dev.servers.issuer import token
 from dev.stack import Stack
+from dev.stack.functions import FunctionProcess
 from twofold.settings import Settings
 from twofold.setup.run import set_up
 

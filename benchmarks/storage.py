@@ -43,7 +43,7 @@ def storage(
 ) -> None:
     """Store events as `store` and `publish` do, and print what MongoDB says that they take."""
     with tempfile.TemporaryDirectory(prefix="twofold-storage-") as folder:
-        options = Options(with_functions=(), source=False, logs=Path(folder))
+        options = Options(with_functions=(), logs=Path(folder))
         with Stack(options) as stack:
             settings = Settings.model_validate({name.lower(): value for name, value in stack.environment.items()})
             in_kafka = asyncio.run(_fill(settings, count))

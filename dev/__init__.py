@@ -1,4 +1,4 @@
-"""The local stack: real servers, the functions as in their containers, stand-ins for the Knative sources.
+"""The local stack: real servers, the functions, and stand-ins for the Knative sources.
 
-What `make demo` and `make dev` start is what the tests start. Nothing of the product imports this package.
+`make demo`, `make dev` and the tests start the same code. The product never imports this package.
 """

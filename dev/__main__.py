@@ -1,4 +1,4 @@
-"""`python -m dev`: the demo, and the stack to work with."""
+"""Run the demo, the fault tests, or a stack to work with."""
 
 import json
 import secrets
@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,17 +24,17 @@ from dev import demo as the_demo
 from dev.faults import run as the_faults
 from dev.mutants import mutants
 from dev.preflight import Unfit
-from dev.processes import StartFailed
-from dev.running import Running, Steps, command_line_options, here, hold, kept, new_logs
-from dev.signals import wait_for_a_signal
+from dev.process.child import StartFailed
+from dev.process.signals import wait_for_a_signal
 from dev.stack import Stack
+from dev.stack.running import FIXED_PORTS, Running, Steps, command_line_options, here, hold, kept, new_logs
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
-complain = Console(stderr=True, style="red")
+error_console = Console(stderr=True, style="red")
 
-Broker = Annotated[str, typer.Option(help="tansu, apache or testcontainers")]
-Workers = Annotated[int, typer.Option(help="worker processes of each function")]
+BrokerOption = Annotated[str, typer.Option("--broker", help="tansu, apache or testcontainers")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="write the figures to this file too")]
 SHOWN_WITHIN_S = 10.0
 
 app.command()(mutants)
@@ -41,49 +42,49 @@ app.command()(mutants)
 
 @app.command()
 def demo(
-    broker: Broker = "tansu",
-    json_path: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
-    keep: Annotated[bool, typer.Option(help="leave the stack running, and say how to stop it")] = False,
+    broker: BrokerOption = "tansu",
+    json_path: JsonOption = None,
+    keep: Annotated[bool, typer.Option(help="leave the stack running, and print the command that stops it")] = False,
 ) -> None:
-    """Publish more than 1,000 events over HTTP and compare what both collections hold with what was accepted."""
+    """Publish more than 1,000 events over HTTP, and compare both collections with the accepted events."""
     began = time.monotonic()
     with _explained(), _steps() as on_step, (kept if keep else here)(broker, on_step) as running:
         start_s = time.monotonic() - began
         report = the_demo.run(running, on_step)
     figures = report.as_json(start_s, running) | (_left_running(running) if keep else {})
-    if json_path:
-        json_path.write_text(json.dumps(figures, indent=2) + "\n")
-    console.print(_table(figures))
+    _print_figures(figures, json_path)
     console.print(_timeline(report.timeline))
-    if report.complaints():
-        complain.print("\n".join(["The demo failed:", *report.complaints(), f"Logs: {running.logs}"]), markup=False)
-        raise typer.Exit(1)
+    _exit_if("The demo failed:", report.complaints(), running.logs)
     console.print("Every accepted event is in both collections, once, with an equal digest.")
     if keep:
         print(f"\nTOKEN={running.token}\n{running.stop_command}")
 
 
 def _left_running(running: Running) -> dict[str, Any]:
-    return {
-        "mongodb_uri": running.mongodb_uri,
-        "database": running.database,
-        "kafka": running.kafka,
-        "publish_url": running.publish_url,
-        "token": running.token,
-        "stop": running.stop_command,
-    }
+    names = ("mongodb_uri", "database", "kafka", "publish_url", "token")
+    return {name: getattr(running, name) for name in names} | {"stop": running.stop_command}
 
 
-def _table(figures: dict[str, Any]) -> Table:
+def _print_figures(figures: dict[str, Any], json_path: Path | None) -> None:
+    if json_path:
+        json_path.write_text(json.dumps(figures, indent=2) + "\n")
     table = Table(show_header=False)
     for name, value in figures.items():
-        table.add_row(name, "-" if value is None else str(value))
-    return table
+        if name != "complaints":
+            table.add_row(name, "-" if value is None else str(value))
+    console.print(table)
+
+
+def _exit_if(title: str, complaints: Sequence[str], logs: Path | str) -> None:
+    """Print the complaints and exit with status 1, unless the list is empty."""
+    if complaints:
+        error_console.print("\n".join([title, *complaints, f"Logs: {logs}"]), markup=False)
+        raise typer.Exit(1)
 
 
 def _timeline(events: Sequence[Mapping[str, Any]]) -> Table:
-    """A pod's life, as `event_store` has it."""
-    table = Table("time", "event", "what it says", title=f"The life of the pod {demo_pods.SHOWN}")
+    """Return a pod's life in `event_store` as a table."""
+    table = Table("time", "event", "content", title=f"The life of the pod {demo_pods.SHOWN}")
     for event in events:
         table.add_row(*demo_pods.line_of(event))
     return table
@@ -93,13 +94,13 @@ def _timeline(events: Sequence[Mapping[str, Any]]) -> Table:
 def faults(
     *,
     broker: Annotated[str, typer.Option(help="tansu or apache")] = "tansu",
-    json_path: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
-    seed: Annotated[int | None, typer.Option(help="of an earlier run; else a new one, which is printed")] = None,
-    events: Annotated[int | None, typer.Option(min=1, help="how many must be acknowledged, at least")] = None,
-    count: Annotated[int | None, typer.Option("--faults", min=1, help="how many faults")] = None,
-    short: Annotated[bool, typer.Option(help="2,000 events and 9 short faults; else 20,000 and 25")] = False,
+    json_path: JsonOption = None,
+    seed: Annotated[int | None, typer.Option(help="the seed of an earlier run (default: a new seed)")] = None,
+    events: Annotated[int | None, typer.Option(min=1, help="the least number of acknowledged events")] = None,
+    count: Annotated[int | None, typer.Option("--faults", min=1, help="the number of faults")] = None,
+    short: Annotated[bool, typer.Option(help="2,000 events and 9 short faults, not 20,000 and 25")] = False,
 ) -> None:
-    """Publish under load, break everything at random moments, and prove that nothing was lost, doubled or changed."""
+    """Publish under load, break everything at random moments, and prove that no event was lost, doubled or changed."""
     seed = secrets.randbits(32) if seed is None else seed
     console.print(f"seed {seed}")
     form = the_faults.SHORT_FORM if short else the_faults.FULL_FORM
@@ -107,35 +108,28 @@ def faults(
     with _explained(), _steps() as on_step:
         report = the_faults.run(wanted, on_step)
     figures = report.as_json()
-    if json_path:
-        json_path.write_text(json.dumps(figures, indent=2) + "\n")
-    complaints = figures.pop("complaints")
-    console.print(_table(figures))
-    if complaints:
-        complain.print("\n".join([f"Seed {seed} failed:", *complaints, f"Logs: {wanted.logs}"]), markup=False)
-        raise typer.Exit(1)
-    console.print(
-        "Every accepted event is in the log, once and as it was sent; every poison is among the dead letters."
-    )
+    _print_figures(figures, json_path)
+    _exit_if(f"Seed {seed} failed:", figures["complaints"], wanted.logs)
+    console.print("The log has every accepted event, once and unchanged. Every poison message is a dead letter.")
 
 
 @app.command()
 def up(
     *,
-    broker: Broker = "tansu",
-    workers: Workers = 1,
+    broker: BrokerOption = "tansu",
+    workers: Annotated[int, typer.Option(help="worker processes of each function")] = 1,
     members: Annotated[int, typer.Option(help="mongod processes in the replica set: 1 or 3")] = 1,
-    auth: Annotated[bool, typer.Option(help="MongoDB checks users, and each function has its own")] = False,
-    fixed_ports: Annotated[bool, typer.Option(help="8080 and up, 27017 and 9092, not free ones")] = False,
-    kubeconfig: Annotated[Path | None, typer.Option(help="watch that cluster's pods, not made-up ones")] = None,
+    auth: Annotated[bool, typer.Option(help="let MongoDB check users: each function has its own user")] = False,
+    fixed_ports: Annotated[bool, typer.Option(help="use 8080 and up, 27017 and 9092, not free ports")] = False,
+    kubeconfig: Annotated[Path | None, typer.Option(help="watch this cluster's pods, not example pods")] = None,
 ) -> None:
     """Run the whole stack until Ctrl-C."""
-    options = command_line_options(
-        broker,
+    options = replace(
+        command_line_options(broker),
         members=members,
         auth=auth,
         workers=workers,
-        fixed_ports=fixed_ports,
+        ports=FIXED_PORTS if fixed_ports else {},
         pod_lives=True,
         kubeconfig=kubeconfig,
     )
@@ -150,7 +144,7 @@ def up(
 
 
 def _print_addresses(stack: Stack) -> None:
-    """Plain lines, unwrapped: they are there to be copied."""
+    """Print plain, unwrapped lines: users copy them."""
     running = Running.of(stack)
     event_id = str(uuid.uuid4())
     addresses = {name: function.url for name, function in stack.functions.items()}
@@ -159,13 +153,9 @@ def _print_addresses(stack: Stack) -> None:
         print(f"{name:12} {address}")
     headers = {"specversion": "1.0", "id": event_id, "source": "/hello", "type": "com.example.greeting"}
     flags = " ".join(f"-H 'ce-{name}: {value}'" for name, value in headers.items())
-    print("\nPublish an event, and look at it in either collection:\n")
-    if running.token:
-        print(f"TOKEN={running.token}")
-    bearer = ' -H "Authorization: Bearer $TOKEN"' if running.token else ""
-    print(
-        f"curl -i {stack.publish_url}{bearer} {flags} -H 'content-type: application/json' -d '{{\"hello\": \"world\"}}'"
-    )
+    flags += " -H 'content-type: application/json' -d '{\"hello\": \"world\"}'"
+    print(f"\nPublish an event, and show it in both collections:\n\nTOKEN={running.token}")
+    print(f'curl -i {stack.publish_url} -H "Authorization: Bearer $TOKEN" {flags}')
     print(running.show_command("events", event_id))
     print(running.show_command("event_store", event_id))
     print("\nCtrl-C ends everything.", flush=True)
@@ -174,11 +164,11 @@ def _print_addresses(stack: Stack) -> None:
 @app.command()
 def show(
     collection: Annotated[str, typer.Argument(help="events or event_store")],
-    event_id: Annotated[uuid.UUID, typer.Argument(help="the event's identity, its _id")],
+    event_id: Annotated[uuid.UUID, typer.Argument(help="the event's _id")],
     mongodb_uri: Annotated[str, typer.Option()],
     database: Annotated[str, typer.Option()] = "twofold",
 ) -> None:
-    """Show an event in a collection as JSON; wait a few seconds for one that is on its way."""
+    """Show an event in a collection as JSON. Wait up to 10 seconds for the event."""
     codec: CodecOptions[dict[str, Any]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, tz_aware=True)
     with _explained(), MongoClient[dict[str, Any]](mongodb_uri, serverSelectionTimeoutMS=5000) as client:
         documents = client.get_database(database, codec_options=codec)[collection]
@@ -186,31 +176,31 @@ def show(
         while (document := documents.find_one({"_id": event_id})) is None and time.monotonic() < deadline:
             time.sleep(0.1)
     if document is None:
-        complain.print(f"{event_id} is not in {collection}")
+        error_console.print(f"{event_id} is not in {collection}")
         raise typer.Exit(1)
     print(json.dumps(document, indent=2, ensure_ascii=False, default=_readable))
 
 
 def _readable(value: object) -> str:
-    """BSON's types that JSON has not, for people: ids as UUIDs, digests as hexadecimal digits."""
+    """Return a BSON value that JSON lacks as text: a digest as hexadecimal digits, others as `str` does."""
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
 @app.command(name="api-docs")
 def write_api_docs() -> None:
-    """Write docs/api.md anew, from the functions' operations."""
+    """Write docs/api.md from the functions' operations."""
     api_docs.FILE.write_text(api_docs.text())
 
 
 @app.command(name="hold", hidden=True)
-def hold_stack(broker: Broker = "tansu") -> None:
+def hold_stack(broker: BrokerOption = "tansu") -> None:
     """Own the stack of `demo --keep` until SIGTERM."""
     hold(command_line_options(broker))
 
 
 @contextmanager
 def _steps() -> Iterator[Steps]:
-    """What is being done, as it is done: a spinner for people, lines for a log."""
+    """Show each step: a spinner on a terminal, lines in a log."""
     began = time.monotonic()
     with console.status("") as status:
 
@@ -223,11 +213,11 @@ def _steps() -> Iterator[Steps]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn what people can do something about into its message and exit status 1."""
+    """Turn an error that a user can act on into its message and exit status 1."""
     try:
         yield
     except (Unfit, StartFailed, LookupError, PyMongoError) as error:
-        complain.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        error_console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

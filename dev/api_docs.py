@@ -1,4 +1,4 @@
-"""docs/api.md, made of the operations of each function: `python -m dev api-docs` writes it, and a test compares."""
+"""Write docs/api.md from the functions' operations: `python -m dev api-docs`."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,21 +20,21 @@ APIS: Mapping[str, Sequence[OperationDescription]] = {
     "audit": AUDIT,
     "admin": ADMIN,
 }
-"""What people call, by function, in the order in which the examples work."""
+"""The operations by function. The examples work in this order."""
 
 EVENT_ID = "0198a5b0-3a1c-7d52-9a52-0d3f6a1f2b11"
 
 _BEGIN = f"""# API
 
-*Written by `python -m dev api-docs` from the models that the functions work with. Each function answers its OpenAPI 3.1
-description at `/openapi.json`, to everybody.*
+*`python -m dev api-docs` writes this file from the models of the functions. Each function answers its OpenAPI 3.1
+description at `/openapi.json`, without a token.*
 
-Every request carries a bearer token; [README.md](../README.md#publish) has the rights. Errors are RFC 9457
-`application/problem+json`: `errors` names each thing that is wrong, and where. Every operation can answer 400
-(something about the request is wrong), 401 (no token that is good), 403 (not allowed) and 503 (not now: try again);
-others are listed. A parameter that an operation doesn't know is a 400 that names it.
+Every request carries a bearer token; [README.md](../README.md#publish) lists the rights. Errors are RFC 9457
+`application/problem+json`: `errors` names every error and its place. Every operation can answer 400 (an error in the
+request), 401 (no valid token), 403 (not allowed) and 503 (unavailable: try again). The other answers are listed. A
+parameter that an operation does not know is a 400 that names the parameter.
 
-`make dev` prints the addresses and a token; the examples use them in this order:
+`make dev` prints the addresses and a token for these variables of the examples:
 
 ```sh
 {{variables}}
@@ -45,13 +45,13 @@ EVENT_ID={EVENT_ID}
 
 
 def text() -> str:
-    """The whole file."""
+    """Return the text of docs/api.md."""
     variables = "\n".join(f"{name.upper()}=http://127.0.0.1:..." for name in APIS)
     return _BEGIN.format(variables=variables) + "".join(_of_function(name, APIS[name]) for name in APIS)
 
 
 def commands(function: str) -> list[str]:
-    """The examples of a function, as they stand in the file."""
+    """Return the curl commands of a function's examples, as docs/api.md shows them."""
     return [_curl(function, operation, example) for operation in APIS[function] for example in operation.examples]
 
 
@@ -61,16 +61,14 @@ def _of_function(name: str, operations: Sequence[OperationDescription]) -> str:
 
 
 def _of_operation(function: str, operation: OperationDescription, description: Mapping[str, Any]) -> str:
-    said = description["paths"][operation.path][operation.method.lower()]
-    parts = [f"\n### {operation.method} {operation.path}\n\n{said['summary']}"]
-    if "description" in said:
-        parts[0] += f" {said['description']}"
-    rows = [_row(each) for each in said["parameters"]]
-    if rows:
+    found = description["paths"][operation.path][operation.method.lower()]
+    text = " ".join([found["summary"], *([found["description"]] if "description" in found else [])])
+    parts = [f"\n### {operation.method} {operation.path}\n\n{text}"]
+    if rows := [_row(parameter) for parameter in found["parameters"]]:
         parts.append("\n".join(["| parameter | | |", "|---|---|---|", *rows]))
-    bodies = [f"`{media}`: {_shape(body, description)}" for media, body in _contents(said.get("requestBody", {}))]
-    parts += [f"Takes {'; '.join(bodies)}."] if bodies else []
-    parts.append(f"Answers {'; '.join(_answers(said['responses'], description))}.")
+    if bodies := [f"`{media}`: {_shape(body, description)}" for media, body in _contents(found.get("requestBody", {}))]:
+        parts.append(f"Takes {'; '.join(bodies)}.")
+    parts.append(f"Answers {'; '.join(_answers(found['responses'], description))}.")
     return "\n\n".join([*parts, _examples(function, operation)]) + "\n"
 
 
@@ -95,9 +93,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
     return {"date-time": "time", "uuid": "UUID"}.get(schema.get("format", ""), "text")
 
 
-def _contents(part: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for media, content in part.get("content", {}).items():
-        yield media, content["schema"]
+def _contents(part: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(media, content["schema"]) for media, content in part.get("content", {}).items()]
 
 
 def _answers(responses: Mapping[str, Any], description: Mapping[str, Any]) -> Iterator[str]:
@@ -113,12 +110,12 @@ def _answers(responses: Mapping[str, Any], description: Mapping[str, Any]) -> It
 
 
 def _shape(schema: Mapping[str, Any], description: Mapping[str, Any], depth: int = 0) -> str:
-    """The names of an object's members, and those of the objects in it, once deep."""
+    """Return the names of an object's members, and of the members of its objects."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return _shape(description["components"]["schemas"][name], description, depth)
     if "anyOf" in schema:
-        shapes = [_shape(each, description, depth) for each in schema["anyOf"] if each.get("type") != "null"]
+        shapes = [_shape(part, description, depth) for part in schema["anyOf"] if part.get("type") != "null"]
         return " or ".join(shape for shape in shapes if shape)
     if schema.get("type") == "array":
         return f"[{_shape(schema['items'], description, depth)}]"
@@ -139,7 +136,7 @@ def _examples(function: str, operation: OperationDescription) -> str:
 
 
 def _curl(function: str, operation: OperationDescription, example: Example) -> str:
-    """It ends with a status other than 0 for an answer that is a refusal."""
+    """Return a curl command. Its exit status is 0 only for a 2xx answer."""
     method = "" if operation.method == "GET" or "-d " in example.options else f" -X {operation.method}"
     options = re.sub(r" (?=-[Hd] )", " \\\n  ", f" {example.options}") if example.options else ""
     return (

@@ -21,8 +21,8 @@ from dev import demo_events, demo_pods
 from dev.demo_check import Findings, compare
 from dev.demo_events import CloudEvent, Submission
 from dev.demo_pods import OF_PODS, PUBLISHED
-from dev.processes import wait_until
-from dev.running import Running, Steps
+from dev.process.child import wait_until
+from dev.stack.running import Running, Steps
 
 Document = dict[str, Any]
 

@@ -1,8 +1,8 @@
-"""Which test shows which guarantee: `python -m dev.markers`, a part of `make check`.
+"""Compare the guarantees with the tests that show them: `python -m dev.markers`, a part of `make check`.
 
-A test says what it shows with `@pytest.mark.guarantee("G1", "R6")`: guarantees of docs/architecture.md, and
-rows of the list of failures that this project exists to avoid. The check fails on a name that does not exist,
-and on a guarantee or row whose code is there while no test shows it. A test without a marker is only listed.
+A test names its guarantees with `@pytest.mark.guarantee("G1", "R6")`. G1-G10 are in docs/architecture.md; R1-R35 are
+the failures that this project must avoid. The check fails for an unknown name, and for a guarantee with code and
+without a test. Tests without a marker are only listed.
 """
 
 import argparse
@@ -10,39 +10,38 @@ import contextlib
 import io
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
+from dev.paths import ROOT
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A guarantee or a failure row: what it says, and the file that makes it true."""
+class Claim(NamedTuple):
+    """A guarantee or a failure, and the file with its code."""
 
-    says: str
+    text: str
     code: str
 
 
 CLAIMS = {
-    "G1": Claim("accepted is durable", "shared/twofold/publishing.py"),
-    "G2": Claim("once in each collection", "shared/twofold/event_store.py"),
+    "G1": Claim("an accepted event is durable", "shared/twofold/publishing.py"),
+    "G2": Claim("each collection holds an event once", "shared/twofold/event_store.py"),
     "G3": Claim("the log is append-only", "shared/twofold/setup.py"),
     "G4": Claim("poison never blocks, and is never lost", "shared/twofold/dead_letters.py"),
-    "G5": Claim("nothing expires before it is in the log", "functions/relay/main.py"),
-    "G6": Claim("one pod life, one set of events", "functions/pod_events/main.py"),
+    "G5": Claim("no event expires before it is in the log", "functions/relay/main.py"),
+    "G6": Claim("a pod's life gives one set of events", "functions/pod_events/main.py"),
     "G7": Claim("isolation from Kafka and from store", "shared/twofold/kafka.py"),
     "G8": Claim("replay is fenced", "functions/replay/main.py"),
-    "G9": Claim("a reader sees only what it may", "shared/twofold/auth.py"),
-    "G10": Claim("completeness can be stated", "shared/twofold/checkpoints.py"),
+    "G9": Claim("a reader sees only permitted events", "shared/twofold/auth.py"),
+    "G10": Claim("the log's completeness is recorded", "shared/twofold/checkpoints.py"),
     "R1": Claim("death between the insert and the send", "shared/twofold/publishing.py"),
-    "R2": Claim("success though Kafka never got it", "shared/twofold/publishing.py"),
+    "R2": Claim("success without a record in Kafka", "shared/twofold/publishing.py"),
     "R3": Claim("phantom rows, validated after the insert", "shared/twofold/publishing.py"),
-    "R4": Claim("services that go round the dual write", "shared/twofold/publishing.py"),
+    "R4": Claim("services that bypass the dual write", "shared/twofold/publishing.py"),
     "R5": Claim("two copies that differ", "shared/twofold/publishing.py"),
     "R6": Claim("offset committed before the write", "functions/store/main.py"),
     "R7": Claim("a duplicate aborts the batch", "functions/store/main.py"),
@@ -53,14 +52,14 @@ CLAIMS = {
     "R12": Claim("redrive to the wrong place, in the wrong form", "functions/dead_letters/main.py"),
     "R13": Claim("scheduled and terminated lost", "functions/pod_events/main.py"),
     "R14": Claim("image pull failure without an event", "functions/pod_events/main.py"),
-    "R15": Claim("out of memory told as a script error", "functions/pod_events/main.py"),
-    "R16": Claim("an evicted pod crashes it", "functions/pod_events/main.py"),
+    "R15": Claim("out of memory reported as a script error", "functions/pod_events/main.py"),
+    "R16": Claim("an evicted pod crashes the function", "functions/pod_events/main.py"),
     "R17": Claim("deadline exceeded without an event", "functions/pod_events/main.py"),
     "R18": Claim("back-off that never grows", "functions/pod_events/main.py"),
     "R19": Claim("a watch that stalls the event loop", "functions/pod_events/main.py"),
     "R20": Claim("a restart emits everything again", "functions/pod_events/main.py"),
     "R21": Claim("pod events not found with their execution", "functions/pod_events/main.py"),
-    "R22": Claim("one aggregate without one key", "shared/twofold/kafka.py"),
+    "R22": Claim("an aggregate with several keys", "shared/twofold/kafka.py"),
     "R23": Claim("skip and count, unchecked sort, no limit", "functions/query/main.py"),
     "R24": Claim("filters on fields that don't exist", "functions/query/main.py"),
     "R25": Claim("unbounded documents, regex and indexes", "functions/query/main.py"),
@@ -77,47 +76,39 @@ CLAIMS = {
 }
 
 
-@dataclass(frozen=True)
-class MarkedTest:
-    """One test function, however many parameters it runs with."""
+class MarkedTest(NamedTuple):
+    """A test function with all its parameters."""
 
     name: str
     shows: frozenset[str]
     of_dev: bool = False
 
 
-@dataclass(frozen=True)
-class Report:
-    """What the markers say, and what is wrong with them."""
+class Coverage(NamedTuple):
+    """The result of the check."""
 
     tests: dict[str, int]
-    """How many tests show each claim."""
-    built: frozenset[str]
-    """The claims whose code is there."""
+    """The number of tests by claim."""
     unmarked: tuple[str, ...]
     problems: tuple[str, ...]
 
 
-def report(tests: Iterable[MarkedTest], built: frozenset[str]) -> Report:
-    """Judge the markers against the claims whose code is there; no I/O."""
-    tests = sorted(tests, key=lambda test: test.name)
+def coverage(tests: Iterable[MarkedTest], built: frozenset[str]) -> Coverage:
+    """Compare the markers of `tests` with the claims that have code. Pure."""
+    tests = sorted(tests)
     counts = {claim: sum(claim in test.shows for test in tests) for claim in CLAIMS}
     unknown = [
-        f"{test.name} names {name!r}, which is no guarantee and no row"
+        f"{test.name} names the unknown guarantee {name!r}: see CLAIMS in dev/markers.py"
         for test in tests
         for name in sorted(test.shows - CLAIMS.keys())
     ]
     unshown = [
-        f"{name} ({claim.says}): {claim.code} is there, and no test shows it"
+        f"{name} ({claim.text}): no test shows the code in {claim.code}"
         for name, claim in CLAIMS.items()
         if name in built and not counts[name]
     ]
-    return Report(
-        tests=counts,
-        built=built,
-        unmarked=tuple(test.name for test in tests if not test.shows and not test.of_dev),
-        problems=(*unknown, *unshown),
-    )
+    unmarked = tuple(test.name for test in tests if not test.shows and not test.of_dev)
+    return Coverage(counts, unmarked, (*unknown, *unshown))
 
 
 def built_in(root: Path) -> frozenset[str]:
@@ -125,63 +116,60 @@ def built_in(root: Path) -> frozenset[str]:
     return frozenset(name for name, claim in CLAIMS.items() if (root / claim.code).is_file())
 
 
-@dataclass
 class Collector:
-    """A pytest plugin that keeps what was collected."""
+    """A pytest plugin that keeps the collected tests by name."""
 
-    shows: dict[str, set[str]] = field(default_factory=dict)
-    of_dev: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.tests: dict[str, MarkedTest] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note each test's markers, those of its class and of its module included."""
+        """Note the markers of each test, its class and its module."""
         for item in session.items:
             name = item.nodeid.partition("[")[0]
-            shows = self.shows.setdefault(name, set())
-            for mark in item.iter_markers("guarantee"):
-                shows.update(str(claim) for claim in mark.args)
-            if item.get_closest_marker("dev"):
-                self.of_dev.add(name)
-
-    def tests(self) -> list[MarkedTest]:
-        """Return what was collected."""
-        return [MarkedTest(name, frozenset(shows), name in self.of_dev) for name, shows in self.shows.items()]
+            shows = {str(claim) for mark in item.iter_markers("guarantee") for claim in mark.args}
+            known = self.tests.get(name, MarkedTest(name, frozenset()))
+            self.tests[name] = MarkedTest(name, known.shows | shows, item.get_closest_marker("dev") is not None)
 
 
-def collect(paths: Sequence[str]) -> list[MarkedTest]:
-    """Collect the tests below `paths`, running none; raise SystemExit with pytest's words if that fails."""
+def collect(paths: Sequence[str]) -> Iterable[MarkedTest]:
+    """Return the tests below `paths` without running them. Raises `SystemExit` with pytest's output on an error."""
     collector = Collector()
     config = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         code = pytest.main([*config, "--collect-only", "-q", *paths], plugins=[collector])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        raise SystemExit(f"{said.getvalue()}\nThe tests could not be collected.")
-    return collector.tests()
+        raise SystemExit(f"{output.getvalue()}\npytest could not collect the tests below {' '.join(paths)}")
+    return collector.tests.values()
 
 
-def show(result: Report, console: Console) -> None:
+def show(result: Coverage, built: frozenset[str], console: Console) -> None:
     """Print the table, the tests without a marker, and the problems."""
-    rows = Table("", "what the tests show", "tests", box=None, pad_edge=False)
-    later = [name for name in CLAIMS if name not in result.built and not result.tests[name]]
-    for name in [name for name in CLAIMS if name not in later]:
-        rows.add_row(name, CLAIMS[name].says, str(result.tests[name]))
+    rows = Table("", "guarantee or failure", "tests", box=None, pad_edge=False)
+    later = [name for name in CLAIMS if name not in built and not result.tests[name]]
+    for name, claim in CLAIMS.items():
+        if name not in later:
+            rows.add_row(name, claim.text, str(result.tests[name]))
     console.print(rows)
     lines = [f"not built yet: {' '.join(later)}"] if later else []
     if result.unmarked:
-        lines.append(f"{len(result.unmarked)} tests without a marker (no fault):")
-        lines.extend(f"  {name}" for name in result.unmarked)
-    lines.extend(f"FAILED {problem}" for problem in result.problems)
+        lines += [
+            f"{len(result.unmarked)} tests without a marker (allowed):",
+            *(f"  {name}" for name in result.unmarked),
+        ]
+    lines += [f"FAILED {problem}" for problem in result.problems]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the tests below the given paths; return the process's exit status."""
+    """Check the tests below the given paths, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m dev.markers", description=__doc__)
-    parser.add_argument("paths", nargs="*", default=[str(ROOT / "tests")], help="where the tests are")
+    parser.add_argument("paths", nargs="*", default=[str(ROOT / "tests")], help="folders or files of tests")
     paths = parser.parse_args(arguments).paths
-    result = report(collect(paths), built_in(ROOT))
-    show(result, Console())
+    built = built_in(ROOT)
+    result = coverage(collect(paths), built)
+    show(result, built, Console())
     return 1 if result.problems else 0
 
 

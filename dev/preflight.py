@@ -1,4 +1,4 @@
-"""Whether this machine can run the stack, told all at once and in words that say what to do."""
+"""Check that this machine can run the stack. Uses the standard library only: make calls it before .venv exists."""
 
 import os
 import platform
@@ -18,19 +18,19 @@ PACKAGES = {
     "libm.so.6": "libc6",
     "libc.so.6": "libc6",
 }
-"""The libraries that mongod 6.0 links to, and the package of Debian 12 and Ubuntu 22.04 that has each."""
+"""The libraries of mongod 6.0, and their packages in Debian 12 and Ubuntu 22.04."""
 
 MINIMUM_GLIBC = (2, 35)
 MINIMUM_PYTHON = (3, 11)
 
 
 class Unfit(RuntimeError):
-    """This machine lacks something; the message names everything that it lacks."""
+    """This machine lacks something. The message lists everything that is missing."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks look at, so that they can be tried on machines that are not there."""
+    """The facts that the checks need. A test passes the facts of an imaginary machine."""
 
     system: str
     architecture: str
@@ -39,7 +39,7 @@ class Machine:
 
     @classmethod
     def this(cls) -> "Machine":
-        """The machine that runs this."""
+        """Return the facts of this machine."""
         return cls(platform.system(), platform.machine(), sys.version_info[:2], _glibc())
 
 
@@ -52,20 +52,20 @@ def _glibc() -> tuple[int, int] | None:
 
 
 def missing_libraries(ldd_output: str) -> list[str]:
-    """The libraries that `ldd` did not find, each once, in its order. Pure."""
+    """Return the libraries that `ldd` did not find, in its order and without repeats. Pure."""
     missing = [line.split("=>")[0].strip() for line in ldd_output.splitlines() if "=> not found" in line]
     return list(dict.fromkeys(missing))
 
 
 def library_complaints(missing: list[str]) -> list[str]:
-    """One line for each missing library, and one command that installs the known packages. Pure."""
+    """Return a line for each missing library, and a command that installs the known packages. Pure."""
     lines = [f"mongod needs {name}, from the package {PACKAGES.get(name, 'unknown')}" for name in missing]
     known = sorted({PACKAGES[name] for name in missing if name in PACKAGES})
     return [*lines, f"on Debian or Ubuntu: sudo apt-get install {' '.join(known)}"] if known else lines
 
 
 def machine_complaints(machine: Machine) -> list[str]:
-    """What about the machine itself rules the stack out. Pure."""
+    """Return the reasons why the machine cannot run the stack. Pure."""
     complaints = []
     if machine.system != "Linux" or machine.architecture != "x86_64":
         here = f"{machine.system} {machine.architecture}"
@@ -73,18 +73,17 @@ def machine_complaints(machine: Machine) -> list[str]:
     if machine.python < MINIMUM_PYTHON:
         complaints.append(_too_old("Python", MINIMUM_PYTHON, machine.python))
     if machine.glibc is None:
-        complaints.append("mongod needs glibc; this system's C library is another (musl?)")
+        complaints.append("mongod needs glibc: this system has another C library (musl?)")
     elif machine.glibc < MINIMUM_GLIBC:
         complaints.append(_too_old("glibc", MINIMUM_GLIBC, machine.glibc))
     return complaints
 
 
-def _too_old(what: str, minimum: tuple[int, int], found: tuple[int, int]) -> str:
-    return f"{what} {minimum[0]}.{minimum[1]} or newer is needed, not {found[0]}.{found[1]}"
+def _too_old(name: str, minimum: tuple[int, int], found: tuple[int, int]) -> str:
+    return f"{name} {minimum[0]}.{minimum[1]} or newer is needed, not {found[0]}.{found[1]}"
 
 
-def ldd(binary: Path) -> str:
-    """What `ldd` says of `binary`. Raises `Unfit` if there is no `ldd`."""
+def _ldd(binary: Path) -> str:
     if shutil.which("ldd") is None:
         raise Unfit("ldd is missing, from the package libc-bin")
     run = subprocess.run(
@@ -94,8 +93,8 @@ def ldd(binary: Path) -> str:
 
 
 def check(binary: Path, machine: Machine | None = None) -> None:
-    """Raise `Unfit` with all that the stack and `binary`, a mongod, are missing here, if anything is."""
+    """Raise `Unfit` if this machine lacks anything that the stack or `binary`, a mongod, needs."""
     complaints = machine_complaints(machine or Machine.this())
-    complaints += library_complaints(missing_libraries(ldd(binary)))
+    complaints += library_complaints(missing_libraries(_ldd(binary)))
     if complaints:
         raise Unfit("\n  - ".join(["this machine can't run the local stack:", *complaints]))

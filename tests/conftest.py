@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from dev.broker import PROVIDERS, Broker, create
-from dev.functions import FunctionProcess
-from dev.processes import free_port
+from dev.process.child import free_port
+from dev.servers.broker import PROVIDERS, Broker, create
 from dev.stack import Options, Stack
+from dev.stack.functions import FunctionProcess
 from tests.helpers import View, settings_of, view
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database, open_database

@@ -16,8 +16,8 @@ from multidict import CIMultiDict
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from dev.issuer import token
-from dev.processes import free_port, wait_until
+from dev.process.child import free_port, wait_until
+from dev.servers.issuer import token
 from dev.stack import Stack
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.cloudevents.encode import encode_http, encode_kafka

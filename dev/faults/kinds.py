@@ -23,11 +23,11 @@ from pymongo.errors import PyMongoError
 from dev.faults.load import Load
 from dev.faults.plan import Pace
 from dev.faults.poison import Poisoner
-from dev.functions import FunctionProcess, plain_environment
-from dev.mongod import ReplicaSet
 from dev.paths import ROOT
-from dev.processes import Child, StartFailed, free_port, wait_until
+from dev.process.child import Child, StartFailed, free_port, plain_environment, wait_until
+from dev.servers.mongod import ReplicaSet
 from dev.stack import Stack
+from dev.stack.functions import FunctionProcess
 
 WITHIN_S = 60.0
 """How long anything may take that must come about."""

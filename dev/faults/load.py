@@ -14,7 +14,7 @@ from uuid import UUID
 import httpx
 
 from dev.faults.producer import Item, Request, Sent, new_event, other_content, request_of, sent_of
-from dev.issuer import token
+from dev.servers.issuer import token
 
 PUBLISHERS = 32
 ANSWER_WITHIN_S = 12.0

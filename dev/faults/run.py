@@ -25,9 +25,9 @@ from dev.faults.poison import Poisoner
 from dev.faults.producer import Sent
 from dev.faults.verdict import Evidence, Verdict, judge, marker_of
 from dev.faults.watch import Inserted, Watcher
-from dev.processes import wait_until
-from dev.running import Steps
+from dev.process.child import wait_until
 from dev.stack import Options, Stack
+from dev.stack.running import Steps
 
 Document = dict[str, Any]
 
@@ -105,7 +105,7 @@ class Report:
             "poison_gone": self.poison_gone,
             "redriven_twice": verdict.redriven_twice,
             "overclaimed": verdict.overclaimed,
-            "checkpoints_ok": verdict.checkpoints_ok,
+            "checkpoint_ok": verdict.checkpoint_ok,
             "retries": self.retries,
             "faults": dict(sorted(self.faults.items())),
             "run_s": round(self.run_s, 1),

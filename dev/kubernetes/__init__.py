@@ -1,5 +1,4 @@
-"""A Kubernetes API server, Knative's definitions and Knative's own source adapters: the real ones, on one machine.
+"""A Kubernetes API server with Knative's definitions, webhooks and source adapters, built by Go into the cache.
 
-There are no nodes and no controllers: what a scheduler, a kubelet or a Knative controller would write is written by
-tests, over the API. The programs are built by Go, once, into the cache.
+The cluster has no nodes and no controllers. Tests write the objects of a scheduler, a kubelet or a controller.
 """

@@ -1,7 +1,7 @@
-"""Programs that Go builds from its module proxy: once, into the cache, within a budget of time.
+"""Build programs from Go's module proxy into the cache, once and within a time budget.
 
-Each module in `go/` (`go.mod`, `go.sum`) pins what is built, so that nothing is taken unchecked. A program that is
-in the cache needs no Go. The cache's folder is named after the module's files: a changed pin is another program.
+Each module in `go/` pins its programs in `go.mod` and `go.sum`. A cached program needs no Go. The cache's folder
+has the hash of these files in its name: a changed pin gives a new program.
 """
 
 import fcntl
@@ -13,52 +13,48 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from dev.paths import cache_dir
+from dev.process.child import wait_until
 
 MODULES = Path(__file__).parent / "go"
 BUDGET_VARIABLE = "TWOFOLD_GO_BUDGET_S"
-"""Seconds that building may take in all; 0 lets only the cache be used."""
+"""The seconds for all builds together. With 0, only the cache is used."""
 DEFAULT_BUDGET_S = 1500.0
 ROOM_BYTES = 10 * 2**30
-"""What Go's own caches and the programs take, if nothing of it is there yet: 8.4 GiB were measured."""
+"""The disk space for Go's caches and the programs. A first build took 8.4 GiB."""
 
-_WHERE_GO_INSTALLS_ITSELF = Path("/usr/local/go/bin")
-_LEAST_PRIORITY = ("nice", "-n", "10")  # a build takes every core for minutes, and nobody waits for it at a keyboard
+_GO_INSTALLATION = Path("/usr/local/go/bin")
+_LOW_PRIORITY = ("nice", "-n", "10")  # a build uses every core for minutes
 
 
 class Unbuilt(LookupError):
-    """A program is not in the cache, and can't be built here and now; the message says why, in one line."""
+    """A program is not in the cache, and this machine cannot build it now. The message is a line with the reason."""
 
 
 class BuildFailed(RuntimeError):
-    """What is pinned does not compile, or is not what came: a fault of this tree, not of the machine."""
+    """A pinned program does not compile, or differs from its hash. The fault is in this tree, not in the machine."""
 
 
-@dataclass(frozen=True)
-class Program:
-    """A main package of one of the modules in `go/`."""
+class Program(NamedTuple):
+    """A main package of a module in `go/`."""
 
     module: str
     package: str
-    linked: Callable[[str], str] = lambda _: ""
-    """What the linker is told, given the version of the module that the package is in."""
+    version_variable: str = ""
+    """The Go variable that the linker sets to the package's version. Otherwise a server reports v0.0.0."""
     tags: str = ""
-
-
-def _kubernetes_version(version: str) -> str:
-    """The server answers with it at /version; unlinked, it would call itself v0.0.0."""
-    return f"-X k8s.io/component-base/version.gitVersion={version}"
 
 
 PROGRAMS = {
     "etcd": Program("control_plane", "go.etcd.io/etcd/server/v3"),
-    "kube-apiserver": Program("control_plane", "k8s.io/kubernetes/cmd/kube-apiserver", _kubernetes_version),
+    "kube-apiserver": Program(
+        "control_plane", "k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/component-base/version.gitVersion"
+    ),
     "apiserver_receive_adapter": Program("knative", "knative.dev/eventing/cmd/apiserver_receive_adapter"),
     "mtping": Program("knative", "knative.dev/eventing/cmd/mtping"),
     "eventing-webhook": Program("knative", "knative.dev/eventing/cmd/webhook"),
@@ -66,31 +62,19 @@ PROGRAMS = {
     "skaffold": Program(
         "skaffold",
         "github.com/GoogleContainerTools/skaffold/v2/cmd/skaffold",
-        lambda version: f"-X github.com/GoogleContainerTools/skaffold/v2/pkg/skaffold/version.version={version}",
-        tags="osusergo,netgo,static_build,release,timetzdata",  # as its own Makefile builds it
+        "github.com/GoogleContainerTools/skaffold/v2/pkg/skaffold/version.version",
+        tags="osusergo,netgo,static_build,release,timetzdata",  # the tags of Skaffold's own Makefile
     ),
 }
 
 
-class Built(NamedTuple):
-    """A program, ready to run, and how long it took to build it: 0 if it was in the cache."""
-
-    path: Path
-    seconds: float
-
-
 def budget() -> float:
-    """The seconds that building may take in all, from the environment."""
+    """Return the seconds for all builds together, from the environment."""
     return float(os.environ.get(BUDGET_VARIABLE, DEFAULT_BUDGET_S))
 
 
-def go_command() -> str | None:
-    """The `go` on the path, or where Go's own archive puts it; None if there is none."""
-    return shutil.which("go") or shutil.which("go", path=_WHERE_GO_INSTALLS_ITSELF)
-
-
 def required_go(module: str) -> tuple[int, ...]:
-    """The Go version that a module asks for."""
+    """Return the Go version that a module requires."""
     found = re.search(r"^go (\S+)$", (MODULES / module / "go.mod").read_text(), re.MULTILINE)
     if found is None:
         raise ValueError(f"{module}/go.mod names no Go version")
@@ -98,73 +82,69 @@ def required_go(module: str) -> tuple[int, ...]:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """`go1.26.8` or `1.26` as numbers to compare. Pure."""
+    """Return the numbers of a version such as `go1.26.8` or `1.26`, for comparison. Pure."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def module_version(module: str, path: str) -> str:
-    """The version of the longest module that `path` is in, as `module`'s go.mod requires it."""
+    """Return the version in `module`'s go.mod of the module that contains the package `path`."""
     pins = (MODULES / module / "go.mod").read_text()
     required: dict[str, str] = dict(re.findall(r"^(?:require)?\s+([\w./-]+) (v\S+)", pins, re.MULTILINE))
     inside = [name for name in required if path == name or path.startswith(f"{name}/")]
     if not inside:
-        raise ValueError(f"{module}/go.mod requires nothing that has {path}")
+        raise ValueError(f"{module}/go.mod requires no module with the package {path}")
     return required[max(inside, key=len)]
 
 
-def cached(name: str) -> Path:
-    """Where a program is, or will be."""
-    return module_cache(PROGRAMS[name].module) / name
-
-
 def module_cache(module: str) -> Path:
-    """The folder in the cache for what comes from a module as its files pin it now."""
+    """Return the cache's folder for a module with its present pins."""
     pins = b"".join((MODULES / module / name).read_bytes() for name in ("go.mod", "go.sum"))
     return cache_dir() / "kubernetes" / f"{module}-{hashlib.sha256(pins).hexdigest()[:16]}"
 
 
-def program(name: str, deadline: float) -> Built:
-    """A program from the cache, built first if need be, by `deadline` on the monotonic clock. Raises `Unbuilt`."""
-    target = cached(name)
+def program(name: str, deadline: float) -> tuple[Path, float]:
+    """Return a program and the seconds of its build, 0 for a cached program. Raises `Unbuilt`.
+
+    `deadline` is a time of the monotonic clock.
+    """
+    target = module_cache(PROGRAMS[name].module) / name
     if target.exists():
-        return Built(target, 0.0)
+        return target, 0.0
     go = usable_go(PROGRAMS[name].module)
     check_room(shutil.disk_usage(Path.home()).free, name)
     start = time.monotonic()
     with alone(target, deadline):
-        if not target.exists():  # else somebody built it while this one waited
+        if not target.exists():  # another process may have built it during the wait
             _build(go, name, target, deadline)
-    return Built(target, time.monotonic() - start)
+    return target, time.monotonic() - start
 
 
-def check_room(free: int, what: str) -> None:
-    """Raise `Unbuilt` if so many free bytes are too few: a compiler that runs out of them looks like a broken pin."""
+def check_room(free: int, name: str) -> None:
+    """Raise `Unbuilt` for too few free bytes: a compiler without disk space looks like a broken pin."""
     if free < ROOM_BYTES:
-        raise Unbuilt(f"building {what} may take {ROOM_BYTES / 2**30:.0f} GiB, and only {free / 2**30:.1f} are free")
+        raise Unbuilt(f"building {name} may take {ROOM_BYTES / 2**30:.0f} GiB, and only {free / 2**30:.1f} are free")
 
 
 def usable_go(module: str) -> str:
-    """A `go` that the module can be built with. Raises `Unbuilt`."""
-    go = go_command()
+    """Return a `go` command that can build the module. Raises `Unbuilt`."""
+    go = shutil.which("go") or shutil.which("go", path=_GO_INSTALLATION)
     wanted = required_go(module)
-    written = ".".join(map(str, wanted))
+    needed = f"Go {'.'.join(map(str, wanted))} or newer is"
     if go is None:
-        raise Unbuilt(f"Go {written} or newer is missing")
-    said = subprocess.run([go, "env", "GOVERSION"], cwd=MODULES / module, capture_output=True, text=True, check=False)
-    if said.returncode != 0 or version_numbers(said.stdout) < wanted:
-        raise Unbuilt(f"Go {written} or newer is needed, and {go} is {said.stdout.strip() or 'older'}")
+        raise Unbuilt(f"{needed} missing")
+    run = subprocess.run([go, "env", "GOVERSION"], cwd=MODULES / module, capture_output=True, text=True, check=False)
+    if run.returncode != 0 or version_numbers(run.stdout) < wanted:
+        raise Unbuilt(f"{needed} needed, and {go} is {run.stdout.strip() or 'older'}")
     return go
 
 
 @contextmanager
 def alone(target: Path, deadline: float) -> Iterator[None]:
-    """One process at a time works on `target`; the next one finds it done. Raises `Unbuilt` at the deadline."""
+    """Let only one process at a time work on `target`. Raises `Unbuilt` at the deadline."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_suffix(".lock").open("w") as lock:
-        while not _locked(lock.fileno()):
-            if time.monotonic() > deadline:
-                raise Unbuilt(f"another process is still building {target.name}, and {BUDGET_VARIABLE} is used up")
-            time.sleep(0.2)
+        if not wait_until(lambda: _locked(lock.fileno()), within=deadline - time.monotonic(), every=0.2):
+            raise Unbuilt(f"another process is still building {target.name}, and {BUDGET_VARIABLE} is used up")
         yield
 
 
@@ -177,42 +157,41 @@ def _locked(file: int) -> bool:
 
 
 def _build(go: str, name: str, target: Path, deadline: float) -> None:
-    source = PROGRAMS[name]
-    fetch = [go, "list", "-deps", "-tags", source.tags, "-f", "{{.ImportPath}}", source.package]
-    fetched(_run(fetch, source.module, name, deadline), name)
+    module, package, variable, tags = PROGRAMS[name]
+    fetch = [go, "list", "-deps", "-tags", tags, "-f", "{{.ImportPath}}", package]
+    fetched(_run(fetch, module, name, deadline), name)
     unfinished = target.with_suffix(f".{os.getpid()}")
-    flags = f"-s -w {source.linked(module_version(source.module, source.package))}".strip()
-    command = [go, "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-tags", source.tags]
-    ended = _run([*command, "-o", str(unfinished), source.package], source.module, name, deadline)
+    flags = "-s -w" + (f" -X {variable}={module_version(module, package)}" if variable else "")
+    command = [go, "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-tags", tags]
+    ended = _run([*command, "-o", str(unfinished), package], module, name, deadline)
     if ended.returncode != 0:
         raise BuildFailed(f"{name} does not compile:\n{ended.stderr[-3000:]}")
-    unfinished.rename(target)  # whole or absent, whatever ends this process
+    unfinished.rename(target)  # so the program is complete or absent
 
 
 def archive(module: str, path: str, deadline: float) -> Path:
-    """The folder of a whole module that `module` requires, checked against its go.sum. Raises `Unbuilt`."""
-    go = usable_go(module)
-    command = [go, "mod", "download", "-json", f"{path}@{module_version(module, path)}"]
+    """Return the folder of a whole module that `module` requires, checked against go.sum. Raises `Unbuilt`."""
+    command = [usable_go(module), "mod", "download", "-json", f"{path}@{module_version(module, path)}"]
     return Path(json.loads(fetched(_run(command, module, path, deadline), path))["Dir"])
 
 
-def fetched(ended: "subprocess.CompletedProcess[str]", what: str) -> str:
-    """What a command printed that downloads. Raises `Unbuilt`, and `BuildFailed` if what came is not what is pinned."""
+def fetched(ended: "subprocess.CompletedProcess[str]", name: str) -> str:
+    """Return the output of a download. Raises `Unbuilt`, or `BuildFailed` for content with another hash."""
     if "SECURITY ERROR" in ended.stderr:
-        raise BuildFailed(f"{what} is not what go.sum pins:\n{ended.stderr[-3000:]}")
+        raise BuildFailed(f"{name} differs from its hash in go.sum:\n{ended.stderr[-3000:]}")
     if ended.returncode != 0:
         last = (ended.stderr or ended.stdout).strip().splitlines()[-1:]
-        raise Unbuilt(f"Go's module proxy did not give {what}: {' '.join(last)}")
+        raise Unbuilt(f"Go's module proxy did not give {name}: {' '.join(last)}")
     return ended.stdout
 
 
-def _run(command: list[str], module: str, what: str, deadline: float) -> "subprocess.CompletedProcess[str]":
-    """Run a command of Go's in a module's folder. Raises `Unbuilt` at the deadline; its compilers end too."""
+def _run(command: list[str], module: str, name: str, deadline: float) -> "subprocess.CompletedProcess[str]":
+    """Run a Go command in a module's folder. At the deadline, kill its process group and raise `Unbuilt`."""
     left = deadline - time.monotonic()
     if left <= 0:
-        raise Unbuilt(f"{what} is not in the cache, and {BUDGET_VARIABLE} ({budget():g} s) leaves no time to build it")
+        raise Unbuilt(f"{name} is not in the cache, and {BUDGET_VARIABLE} ({budget():g} s) leaves no time to build it")
     process = subprocess.Popen(
-        [*_LEAST_PRIORITY, *command],
+        [*_LOW_PRIORITY, *command],
         cwd=MODULES / module,
         env=os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
         stdin=subprocess.DEVNULL,
@@ -228,6 +207,6 @@ def _run(command: list[str], module: str, what: str, deadline: float) -> "subpro
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
-            raise Unbuilt(f"building {what} took longer than {BUDGET_VARIABLE} ({budget():g} s) allows") from error
+            raise Unbuilt(f"building {name} took longer than {BUDGET_VARIABLE} ({budget():g} s) allows") from error
         raise
     return subprocess.CompletedProcess(command, process.returncode, output, errors)

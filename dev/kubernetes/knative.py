@@ -1,4 +1,4 @@
-"""Knative's released manifests, as its operator carries them: definitions, accounts and roles."""
+"""Knative's released manifests, from the archive of its operator: definitions, accounts and roles."""
 
 import shutil
 import time
@@ -10,12 +10,12 @@ import yaml
 
 from dev.kubernetes.api import Api, Manifest, Refused
 from dev.kubernetes.golang import alone, archive, budget, module_cache
-from dev.processes import StartFailed, wait_until
+from dev.process.child import StartFailed, wait_until
 
 MODULE = "operator"
 OPERATOR = "knative.dev/operator"
 RELEASE = "1.23"
-"""Knative's release; the Kafka source's has the same number."""
+"""Knative's release. The Kafka source's release has the same number."""
 
 _KODATA = Path("cmd/operator/kodata")
 _FILES = {
@@ -25,13 +25,13 @@ _FILES = {
     "eventing": f"knative-eventing/{RELEASE}.0/2-eventing-core.yaml",
     "kafka": f"eventing-source/{RELEASE}/kafka/eventing-kafka-controller.yaml",
 }
-"""The files that are used, by the names that they have in the cache."""
+"""The files that tests need, by their names in the cache."""
 
 SERVED_WITHIN_S = 30.0
 
 
 def manifests(deadline: float | None = None) -> Path:
-    """The folder with the files, from the cache, or fetched now. Raises `golang.Unbuilt`."""
+    """Return the folder of the files in the cache. Fetches an absent folder. Raises `golang.Unbuilt`."""
     target = module_cache(MODULE) / f"{RELEASE}-{len(_FILES)}"
     if not target.is_dir():
         until = time.monotonic() + budget() if deadline is None else deadline
@@ -51,47 +51,48 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def objects(name: str) -> Iterator[Manifest]:
-    """The objects of one of the files."""
+    """Yield the objects of a file."""
     with (manifests() / f"{name}.yaml").open() as stream:
-        for found in yaml.safe_load_all(stream):
-            if found is not None:
-                yield found
+        yield from filter(None, yaml.safe_load_all(stream))
+
+
+def identity(item: Manifest) -> tuple[str, str]:
+    """Return the kind and the name of an object."""
+    return item["kind"], item["metadata"]["name"]
 
 
 def definitions() -> list[Manifest]:
-    """Every custom resource definition of Serving, Eventing and the Kafka source, each once."""
+    """Return the custom resource definitions of Serving, Eventing and the Kafka source, without repeats."""
     found = [item for name in ("serving-crds", "eventing-crds", "kafka") for item in objects(name)]
     kinds = [item for item in found if item["kind"] == "CustomResourceDefinition"]
     return list({item["metadata"]["name"]: _without_webhook(item) for item in kinds}.values())
 
 
 def _without_webhook(definition: Manifest) -> Manifest:
-    """Knative converts between versions in a webhook, which is not here: the server itself renames the version alone.
+    """Return the definition without Knative's conversion webhook, which is not built: the server renames versions.
 
-    The versions of what we use have the same fields, but for some of `net.sasl` in a KafkaSource.
+    The versions of our kinds have the same fields. Only a KafkaSource's `net.sasl` differs in a few fields.
     """
     return definition | {"spec": definition["spec"] | {"conversion": {"strategy": "None"}}}
 
 
 def install(api: Api) -> None:
-    """Bring Knative's kinds into a cluster, and wait until it serves them. Raises `StartFailed` if one never is."""
+    """Apply Knative's definitions and wait until the server serves them. Raises `StartFailed` after 30 s."""
     defined = definitions()
     api.apply_all(defined)
     for definition in defined:
         if not wait_until(partial(_is_served, api, definition), within=SERVED_WITHIN_S, every=0.05):
-            raise StartFailed(f"the server does not serve {definition['metadata']['name']}")
+            raise StartFailed(f"the API server does not serve {definition['metadata']['name']}")
 
 
 def _is_served(api: Api, definition: Manifest) -> bool:
-    """Whether objects of the kind can be listed, in each version that the definition serves."""
+    """Return True if the server lists objects of the kind in every served version."""
     spec = definition["spec"]
-    versions = [version["name"] for version in spec["versions"] if version["served"]]
-    return all(_can_list(api, f"/apis/{spec['group']}/{version}/{spec['names']['plural']}") for version in versions)
-
-
-def _can_list(api: Api, path: str) -> bool:
     try:
-        api.send("GET", path, query={"limit": "1"})
+        for version in spec["versions"]:
+            if version["served"]:
+                path = f"/apis/{spec['group']}/{version['name']}/{spec['names']['plural']}"
+                api.send("GET", path, query={"limit": "1"})
     except Refused:
         return False
     return True

@@ -1,17 +1,16 @@
-"""Knative's own admission: the webhooks of Serving and Eventing, which default and validate what the schemas can't.
+"""The admission webhooks of Knative Serving and Eventing: they set defaults and check rules beyond the schemas.
 
-The server finds each by a Service that points to loopback. The Kafka source's webhook is not among them: its module
-is not to be had.
+The server finds a webhook by a Service that points to loopback. The Kafka source's webhook is missing: its Go module
+is not published.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.functions import plain_environment
 from dev.kubernetes import knative
 from dev.kubernetes.api import Api, Manifest
 from dev.kubernetes.control_plane import ControlPlane
-from dev.processes import Child, free_port
+from dev.process.child import Child, free_port, plain_environment
 
 _REGISTRATIONS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 READY_WITHIN_S = 60.0
@@ -19,42 +18,34 @@ READY_WITHIN_S = 60.0
 
 @dataclass(frozen=True)
 class Webhook:
-    """One of Knative's webhooks, with the names that its release gives it."""
+    """A webhook of Knative with the names of its release."""
 
-    program: str
-    manifests: str
-    namespace: str
+    component: str
     name: str
     account: str
-    registrations: tuple[str, ...]
-    """Those that are used: what makes sure of Knative's own settings, and what changes others' pods, is not."""
 
     @property
-    def secret(self) -> str:
-        """Where it keeps its certificate."""
-        return f"{self.name}-certs"
+    def program(self) -> str:
+        """The name in `golang.PROGRAMS`."""
+        return f"{self.component}-webhook"
+
+    @property
+    def namespace(self) -> str:
+        """The name space of the component."""
+        return f"knative-{self.component}"
+
+    @property
+    def registrations(self) -> tuple[str, str]:
+        """The registrations for objects of users. Those for Knative's settings and for other pods are left out."""
+        return f"webhook.{self.component}.knative.dev", f"validation.webhook.{self.component}.knative.dev"
 
 
-SERVING = Webhook(
-    "serving-webhook",
-    "serving",
-    "knative-serving",
-    "webhook",
-    "controller",
-    ("webhook.serving.knative.dev", "validation.webhook.serving.knative.dev"),
-)
-EVENTING = Webhook(
-    "eventing-webhook",
-    "eventing",
-    "knative-eventing",
-    "eventing-webhook",
-    "eventing-webhook",
-    ("webhook.eventing.knative.dev", "validation.webhook.eventing.knative.dev"),
-)
+SERVING = Webhook("serving", "webhook", "controller")
+EVENTING = Webhook("eventing", "eventing-webhook", "eventing-webhook")
 
 
 def admission(webhook: Webhook, program: Path, cluster: ControlPlane, *, log: Path) -> Child:
-    """The webhook's process, not started. It is ready when the server asks it about each object that it is for."""
+    """Return the webhook's process, not started. It is ready when the server calls it for its kinds."""
     port = free_port()
     registrations = _install(cluster.api, webhook, port)
     settings = {
@@ -78,26 +69,20 @@ def admission(webhook: Webhook, program: Path, cluster: ControlPlane, *, log: Pa
 
 
 def _install(api: Api, webhook: Webhook, port: int) -> list[Manifest]:
-    """What the release has for the webhook, and how the server comes to it. Returns its registrations."""
-    objects = list(knative.objects(webhook.manifests))
+    """Apply the webhook's objects of the release, and its address. Return its registrations."""
+    objects = list(knative.objects(webhook.component))
+    wanted = {("Secret", f"{webhook.name}-certs"), ("ServiceAccount", webhook.account)}
     api.apply_all(item for item in objects if item["kind"] == "Namespace")
-    api.apply_all(item for item in objects if item["kind"] == "ConfigMap")
-    api.apply_all(item for item in objects if _is(item, "Secret", webhook.secret))
-    api.apply_all(item for item in objects if _is(item, "ServiceAccount", webhook.account))
-    api.apply(_all_rights(webhook))
-    api.apply(_on_loopback(webhook))
-    registrations = [_at_port(item, port) for item in objects if _is(item, _REGISTRATIONS, webhook.registrations)]
+    api.apply_all(item for item in objects if item["kind"] == "ConfigMap" or knative.identity(item) in wanted)
+    api.apply_all([_administrator(webhook), _service(webhook)])
+    named = {(kind, name) for kind in _REGISTRATIONS for name in webhook.registrations}
+    registrations = [_at_port(item, port) for item in objects if knative.identity(item) in named]
     api.apply_all(registrations)
     return registrations
 
 
-def _is(item: Manifest, kinds: str | tuple[str, ...], names: str | tuple[str, ...]) -> bool:
-    kinds, names = ((value,) if isinstance(value, str) else value for value in (kinds, names))
-    return item["kind"] in kinds and item["metadata"]["name"] in names
-
-
-def _all_rights(webhook: Webhook) -> Manifest:
-    """For its account: a controller that is not here would put its role together from others."""
+def _administrator(webhook: Webhook) -> Manifest:
+    """Return a binding with all rights: the controller that aggregates the account's own role is missing."""
     group = "rbac.authorization.k8s.io"
     return {
         "apiVersion": f"{group}/v1",
@@ -108,7 +93,7 @@ def _all_rights(webhook: Webhook) -> Manifest:
     }
 
 
-def _on_loopback(webhook: Webhook) -> Manifest:
+def _service(webhook: Webhook) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -118,7 +103,7 @@ def _on_loopback(webhook: Webhook) -> Manifest:
 
 
 def _at_port(registration: Manifest, port: int) -> Manifest:
-    """The registration, with the webhook's port in place of 443."""
+    """Return the registration with the webhook's port in place of 443."""
     webhooks = []
     for found in registration["webhooks"]:
         service = found["clientConfig"]["service"] | {"port": port}
@@ -127,6 +112,6 @@ def _at_port(registration: Manifest, port: int) -> Manifest:
 
 
 def _is_registered(api: Api, registration: Manifest) -> bool:
-    """Whether the process has written what it is for, and the certificate that the server is to trust."""
+    """Return True if the process has written its rules and its certificate."""
     found = api.get(registration)["webhooks"]
     return all(webhook.get("rules") and webhook["clientConfig"].get("caBundle") for webhook in found)

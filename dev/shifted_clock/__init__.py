@@ -1,1 +1,1 @@
-"""A publisher whose machine's clock is wrong."""
+"""A `publish` function with a wrong clock."""

@@ -1,7 +1,4 @@
-"""`publish` on a machine whose clock is `CLOCK_SHIFT_S` seconds ahead: its own times, and those of its Kafka records.
-
-The function is the real one; the clock is passed in where it takes one. Never a setting of the product.
-"""
+"""Run the real `publish` with a clock that is `CLOCK_SHIFT_S` seconds ahead, for events and for Kafka records."""
 
 import importlib.util
 import os
@@ -27,12 +24,12 @@ vars(time)["time"] = lambda: _time() + SHIFT_S
 
 
 def _real_publish() -> Any:
-    """The module `functions/publish/main.py`, whose folder is this process's own."""
+    """Return the module `functions/publish/main.py`."""
     name, folder = "publish_main", str(_MAIN.parent)
     spec = importlib.util.spec_from_file_location(name, _MAIN, submodule_search_locations=[folder])
     if spec is None or spec.loader is None:
-        raise ImportError(f"{_MAIN} is not there")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # its parts import each other by it
+        raise ImportError(f"{_MAIN} does not exist")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # publish's modules import this name
     spec.loader.exec_module(module)
     return module
 
@@ -42,7 +39,7 @@ _publish = _real_publish()
 
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[Any]:
-    """The function's own service, with another clock."""
+    """Open the function's service and set its clock."""
     async with _publish.open_service(telemetry) as publisher:
         publisher.clock = lambda: datetime.now(UTC) + timedelta(seconds=SHIFT_S)
         yield publisher
@@ -53,6 +50,6 @@ function = _publish.Function("publish", _publish.settings, open_service, _publis
 
 @functions_framework.aio.http
 async def publish(request: Request) -> Response:
-    """The function."""
+    """Handle a request."""
     answer: Response = await function(request)
     return answer

@@ -1,4 +1,4 @@
-"""A real Kubernetes API server with Knative's kinds, one for each process of tests."""
+"""A real Kubernetes API server with Knative's kinds for each test process."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,47 +10,47 @@ import pytest
 
 from dev.kubernetes import knative
 from dev.kubernetes.api import Manifest
-from dev.kubernetes.control_plane import ControlPlane, Programs
+from dev.kubernetes.control_plane import ControlPlane
 from dev.kubernetes.golang import budget, program
 from dev.manifests.rendering import Rendered, render
 from tests.cluster.objects import an_account
 from tests.cluster.sink import Sink, recording
 
 RIGHTS = frozenset({"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
-"""The kinds of objects that say who may do what."""
+"""The kinds of objects that grant rights."""
 
 Binary = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
 def binary() -> Binary:
-    """A program that Go builds, by its name, from the cache or built now.
+    """Return a function from a program's name to its path. It builds a program that is not in the cache.
 
-    Its tests are marked `go`: where that is missing, `make` leaves them out; who asks for them is told the reason.
+    Its tests have the marker `go`. `make` leaves them out on a machine without Go; pytest shows the reason.
     """
     deadline = time.monotonic() + budget()
-    return lambda name: program(name, deadline).path
+    return lambda name: program(name, deadline)[0]
 
 
 @pytest.fixture(scope="session")
 def cluster(binary: Binary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane with Knative's kinds; each test takes a name space of its own."""
+    """Yield a control plane with Knative's kinds. Each test has its own name space."""
     with new_cluster(binary, tmp_path_factory.mktemp("control-plane")) as running:
         yield running
 
 
 @contextmanager
 def new_cluster(binary: Binary, directory: Path) -> Iterator[ControlPlane]:
-    """A control plane with Knative's kinds, while the block lasts."""
-    programs = Programs(binary("etcd"), binary("kube-apiserver"))
-    with ControlPlane(programs, directory / "data", directory) as running:
+    """Run a control plane with Knative's kinds for the time of the block."""
+    programs = binary("etcd"), binary("kube-apiserver")
+    with ControlPlane(*programs, directory / "data", directory) as running:
         knative.install(running.api)
         yield running
 
 
 @pytest.fixture(scope="session")
 def deployed(cluster: ControlPlane) -> Rendered:
-    """The production overlay, whose accounts and rights are in the cluster."""
+    """Return the production overlay. Its accounts and rights are in the cluster."""
     production = render("production")
     cluster.api.apply_all(thing for thing in production.objects if thing["kind"] in RIGHTS)
     return production
@@ -58,7 +58,7 @@ def deployed(cluster: ControlPlane) -> Rendered:
 
 @pytest.fixture
 def namespace(cluster: ControlPlane) -> str:
-    """A name space of the test's own, with its default service account."""
+    """Return a new name space with its default service account."""
     name = f"test-{uuid4().hex[:12]}"
     space: Manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     cluster.api.apply_all([space, an_account(name)])
@@ -67,6 +67,6 @@ def namespace(cluster: ControlPlane) -> str:
 
 @pytest.fixture
 def sink() -> Iterator[Sink]:
-    """A sink that remembers."""
+    """Yield a sink that records its requests."""
     with recording() as made:
         yield made

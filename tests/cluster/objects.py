@@ -1,4 +1,4 @@
-"""Kubernetes objects that tests need around those that they are about."""
+"""Kubernetes objects for the tests of the cluster."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ READS_PODS = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"
 
 
 def an_account(namespace: str, name: str = "default") -> Manifest:
-    """A service account; every name space needs one named `default`, which a controller would make."""
+    """Return a service account. Every name space needs `default`, which a controller would create."""
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
 
 
 def a_role_for(account: str, namespace: str, rules: list[dict[str, Any]]) -> list[Manifest]:
-    """A role in the name space, and its binding to the account."""
+    """Return a role in the name space, and its binding to the account."""
     group = "rbac.authorization.k8s.io"
     metadata = {"name": account, "namespace": namespace}
     role = {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules}
@@ -28,7 +28,7 @@ def a_role_for(account: str, namespace: str, rules: list[dict[str, Any]]) -> lis
 
 
 def a_pod_source(namespace: str, account: str, sink: str, labels: dict[str, str], mode: str = "Resource") -> Manifest:
-    """An ApiServerSource that watches the pods with those labels."""
+    """Return an ApiServerSource that watches the pods with these labels."""
     watched = {"apiVersion": "v1", "kind": "Pod", "selector": {"matchLabels": labels}}
     return {
         "apiVersion": "sources.knative.dev/v1",
@@ -39,7 +39,7 @@ def a_pod_source(namespace: str, account: str, sink: str, labels: dict[str, str]
 
 
 def a_ping_source(namespace: str, sink: str, schedule: str) -> Manifest:
-    """A PingSource that says nothing but that it is time."""
+    """Return a PingSource that sends an empty object."""
     return {
         "apiVersion": "sources.knative.dev/v1",
         "kind": "PingSource",

@@ -1,4 +1,4 @@
-"""A sink that remembers what an adapter posts, and answers as it is told to."""
+"""An HTTP sink that records an adapter's requests."""
 
 import json
 import threading
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from dev.processes import wait_until
+from dev.process.child import wait_until
 
 ARRIVES_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True)
-class Received:
-    """One request: its headers with names in lower case, its body, and what it was answered."""
+class SinkRequest:
+    """A request: its headers with lower-case names, its body, and the status of its answer."""
 
     headers: dict[str, str]
     body: bytes
@@ -34,30 +34,30 @@ class Received:
 
 
 class Sink:
-    """What came so far, in its order."""
+    """The requests so far, in their order."""
 
     def __init__(self) -> None:
-        self.received: list[Received] = []
+        self.received: list[SinkRequest] = []
         self.statuses: dict[str, int] = {}
-        """What is answered to requests about the object of a name; all others get 200."""
+        """The status of answers by the object's name. The default is 200."""
         self.url = ""
 
-    def of(self, name: str) -> list[Received]:
-        """The requests about the object of that name."""
+    def of(self, name: str) -> list[SinkRequest]:
+        """Return the requests about the object with this name."""
         return [request for request in self.received if request.headers.get("ce-name") == name]
 
     def types(self, name: str) -> list[str]:
-        """The last words of the types of those requests: add, update, delete."""
+        """Return the last words of these requests' types: add, update, delete."""
         return [request.type.rpartition(".")[2] for request in self.of(name)]
 
     def await_requests(self, check: Callable[[], bool]) -> bool:
-        """Whether `check` comes to be true."""
+        """Return True if `check` becomes true within 30 s."""
         return wait_until(check, within=ARRIVES_WITHIN_S, every=0.05)
 
 
 @contextmanager
 def recording() -> Iterator[Sink]:
-    """A sink on a free port while the block lasts."""
+    """Run a sink on a free port for the time of the block."""
     sink = Sink()
 
     class Handler(BaseHTTPRequestHandler):
@@ -67,13 +67,13 @@ def recording() -> Iterator[Sink]:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
             status = sink.statuses.get(headers.get("ce-name", ""), 200)
-            sink.received.append(Received(headers, body, status))
+            sink.received.append(SinkRequest(headers, body, status))
             self.send_response(status)
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is its base's
-            """Nothing: what came is in `received`."""
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class has this name
+            """Log no request: `received` has it."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     sink.url = f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""What each service account may do in the cluster: what its function asks for, and nothing else that there is."""
+"""Each service account has the rights that its function needs, and no other right of the cluster."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from tests.cluster.objects import a_role_for, an_account
 pytestmark = [pytest.mark.go, pytest.mark.dev]
 
 Right = tuple[str, str, str]
-"""API group, resource (with its subresource), verb: as `rules_access.NEEDS` has it."""
+"""API group, resource (with its subresource) and verb, as in `rules_access.NEEDS`."""
 
 Account = tuple[str, str]
 """Name space and name."""
@@ -22,7 +22,7 @@ Account = tuple[str, str]
 ELSEWHERE = "kube-system"
 NOBODY = (ELSEWHERE, "nobody")
 
-# Verbs that no resource lists, since they are checked beside another one.
+# No resource lists these verbs: the server checks them together with another verb.
 UNLISTED: tuple[Right, ...] = (
     ("", "users", "impersonate"),
     ("", "serviceaccounts", "impersonate"),
@@ -33,7 +33,7 @@ UNLISTED: tuple[Right, ...] = (
 
 @pytest.fixture(scope="module")
 def everything(cluster: ControlPlane) -> list[Right]:
-    """All that can be done with all resources that the server has."""
+    """Every verb of every resource of the server."""
     return [*_rights(cluster.api), *UNLISTED]
 
 
@@ -51,7 +51,7 @@ def _rights(api: Api) -> Iterator[Right]:
 
 
 def _allowed(api: Api, account: Account, rights: list[Right], namespace: str) -> set[Right]:
-    """Those that a service account has in a name space."""
+    """Return the rights of a service account in a name space."""
     user = f"system:serviceaccount:{account[0]}:{account[1]}"
     return {right for right in rights if _may(api, user, right, namespace)}
 
@@ -64,14 +64,14 @@ def _may(api: Api, user: str, right: Right, namespace: str) -> bool:
 
 @pytest.fixture(scope="module")
 def accounts(cluster: ControlPlane) -> list[Account]:
-    """The accounts of both overlays, with their roles in the cluster."""
+    """Return the accounts of both overlays. Their roles are in the cluster."""
     things = [thing for overlay in OVERLAYS for thing in render(overlay).objects if thing["kind"] in RIGHTS]
     cluster.api.apply_all(things)
     named = [thing["metadata"] for thing in things if thing["kind"] == "ServiceAccount"]
     return sorted({(metadata["namespace"], metadata["name"]) for metadata in named})
 
 
-def test_each_account_may_what_its_function_asks_for_and_nothing_else(
+def test_each_account_has_exactly_the_rights_that_its_function_needs(
     cluster: ControlPlane, everything: list[Right], accounts: list[Account]
 ) -> None:
     everybodys = _allowed(cluster.api, NOBODY, everything, ELSEWHERE)
@@ -82,10 +82,10 @@ def test_each_account_may_what_its_function_asks_for_and_nothing_else(
         assert may == NEEDS.get(name, frozenset()), name
 
 
-def test_no_account_may_more_in_another_name_space(
+def test_no_account_has_more_rights_in_another_name_space(
     cluster: ControlPlane, namespace: str, accounts: list[Account]
 ) -> None:
-    """Pods are watched and listed in all of them; nothing else is asked for anywhere."""
+    """Pods are watched and listed in every name space. No function needs another right elsewhere."""
     cluster.api.apply(an_account(namespace, "nobody"))
     everybodys = _listed(cluster, (namespace, "nobody"))
     for home, name in accounts:
@@ -93,7 +93,7 @@ def test_no_account_may_more_in_another_name_space(
 
 
 def _listed(cluster: ControlPlane, account: Account) -> set[Right]:
-    """All that an account may do outside its own name space, by the server's own list of it."""
+    """Return an account's rights outside its own name space, from the server's own list."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
@@ -111,14 +111,14 @@ def _listed(cluster: ControlPlane, account: Account) -> set[Right]:
     }
 
 
-def test_a_right_too_many_is_seen(cluster: ControlPlane, namespace: str, everything: list[Right]) -> None:
+def test_an_unneeded_right_is_found(cluster: ControlPlane, namespace: str, everything: list[Right]) -> None:
     rules = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]
     cluster.api.apply_all([an_account(namespace, "curious"), *a_role_for("curious", namespace, rules)])
     assert ("", "secrets", "get") in _allowed(cluster.api, (namespace, "curious"), everything, namespace)
 
 
-def test_what_the_server_says_of_rights_is_what_it_does(cluster: ControlPlane, accounts: list[Account]) -> None:
-    """With the accounts' own tokens: each asks for the pods and the secrets of its name space."""
+def test_the_server_enforces_the_rights_that_it_reports(cluster: ControlPlane, accounts: list[Account]) -> None:
+    """Each account asks, with its own token, for the pods and the secrets of its name space."""
     for home, name in accounts:
         with Api(cluster.url, cluster.token(home, name), cluster.ca_file) as own:
             lists_pods = ("", "pods", "list") in NEEDS.get(name, frozenset())

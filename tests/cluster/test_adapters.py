@@ -1,4 +1,4 @@
-"""What Knative's own adapters send, and what they do with the answers: the rules that our functions stand on."""
+"""The requests of Knative's adapters, and their reaction to answers: our functions rely on these rules."""
 
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -11,9 +11,9 @@ import pytest
 from dev.kubernetes.adapters import mark_ready, ping_adapter, receive_adapter
 from dev.kubernetes.api import Api, Manifest
 from dev.kubernetes.control_plane import ControlPlane
-from dev.kubernetes.pods import Kubelet, a_pod
-from dev.processes import Child, wait_until
+from dev.process.child import Child, wait_until
 from tests.cluster.conftest import Binary
+from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.objects import READS_PODS, a_ping_source, a_pod_source, a_role_for, an_account
 from tests.cluster.sink import Sink
 
@@ -24,14 +24,14 @@ PREFIX = "dev.knative.apiserver.resource."
 
 
 class Watched(NamedTuple):
-    """A name space whose labelled pods an adapter watches."""
+    """A name space with an adapter that watches its labelled pods."""
 
     api: Api
     namespace: str
     sink: Sink
 
     def pod(self, name: str, **metadata: object) -> Manifest:
-        """A new pod there, bound to a node."""
+        """Create a pod in the name space and bind it to a node."""
         pod = a_pod(self.namespace, name)
         pod["metadata"] |= {"labels": dict(LABELS), **metadata}
         self.api.create(pod)
@@ -39,7 +39,7 @@ class Watched(NamedTuple):
         return pod
 
     def sent(self, name: str, *types: str) -> bool:
-        """Whether the adapter comes to have sent exactly these about the pod."""
+        """Return True if the adapter's requests about the pod become exactly these types."""
         return self.sink.await_requests(lambda: self.sink.types(name) == list(types))
 
 
@@ -47,7 +47,7 @@ class Watched(NamedTuple):
 def watched(
     cluster: ControlPlane, namespace: str, sink: Sink, binary: Binary, tmp_path: Path
 ) -> Iterator[Callable[[], Watched]]:
-    """Starts an adapter, and waits until its watch sends what happens."""
+    """Return a function that starts an adapter and waits until its watch sends changes."""
     started: list[Child] = []
 
     def start(mode: str = "Resource") -> Watched:
@@ -68,12 +68,12 @@ def watched(
 
 
 def _is_sent(seen: Watched, name: str) -> bool:
-    """Whether a new pod is sent soon: nothing is before the adapter's first list has ended."""
+    """Return True if a new pod is sent soon. The adapter sends no change before the end of its first list."""
     seen.pod(name)
     return wait_until(lambda: bool(seen.sink.of(name)), within=0.5)
 
 
-def test_it_sends_the_whole_pod_at_each_step_with_an_id_that_is_new_each_time(
+def test_it_sends_the_whole_pod_at_each_step_with_a_new_id(
     watched: Callable[[], Watched],
 ) -> None:
     seen = watched()
@@ -93,7 +93,7 @@ def test_it_sends_the_whole_pod_at_each_step_with_an_id_that_is_new_each_time(
     assert last.headers["content-type"] == "application/json"
 
 
-def test_it_never_sends_what_was_there_before_it(
+def test_it_never_sends_a_pod_from_before_its_start(
     cluster: ControlPlane, namespace: str, sink: Sink, watched: Callable[[], Watched]
 ) -> None:
     Watched(cluster.api, namespace, sink).pod("older")
@@ -116,7 +116,7 @@ def test_a_removed_pod_is_sent_with_the_time_of_its_deletion(watched: Callable[[
 
 
 @pytest.mark.parametrize("finalizers", [[], ["twofold.example/wait"]], ids=["forced", "held back"])
-def test_a_removal_without_grace_is_told_by_the_time_of_its_deletion_too(
+def test_a_removal_without_grace_has_the_time_of_its_deletion_too(
     watched: Callable[[], Watched], finalizers: list[str]
 ) -> None:
     seen = watched()
@@ -128,7 +128,7 @@ def test_a_removal_without_grace_is_told_by_the_time_of_its_deletion_too(
     assert seen.sink.of("work")[-1].object["metadata"]["deletionTimestamp"]
 
 
-def test_a_pod_that_leaves_the_selector_is_sent_as_deleted_though_it_lives(watched: Callable[[], Watched]) -> None:
+def test_a_living_pod_that_leaves_the_selector_is_sent_as_deleted(watched: Callable[[], Watched]) -> None:
     seen = watched()
     pod = seen.pod("work")
     seen.api.change(pod, {"metadata": {"labels": {"watched": "no"}}})
@@ -138,7 +138,7 @@ def test_a_pod_that_leaves_the_selector_is_sent_as_deleted_though_it_lives(watch
     assert seen.sent("work", "add", "update", "delete", "add")
 
 
-def test_a_pod_that_leaves_the_selector_while_it_ends_still_has_its_grace(watched: Callable[[], Watched]) -> None:
+def test_an_ending_pod_that_leaves_the_selector_still_has_its_grace(watched: Callable[[], Watched]) -> None:
     seen = watched()
     pod = seen.pod("work")
     seen.api.delete(pod)
@@ -147,7 +147,7 @@ def test_a_pod_that_leaves_the_selector_while_it_ends_still_has_its_grace(watche
     assert seen.sink.of("work")[-1].object["metadata"]["deletionGracePeriodSeconds"] == 30
 
 
-def test_a_503_is_tried_five_times_more_and_a_500_never(watched: Callable[[], Watched]) -> None:
+def test_a_503_is_retried_five_times_and_a_500_never(watched: Callable[[], Watched]) -> None:
     seen = watched()
     for status, tries in ((503, 6), (500, 1), (429, 6), (408, 1)):
         name = f"answered-{status}"
@@ -171,7 +171,7 @@ def test_reference_mode_sends_no_pod(watched: Callable[..., Watched]) -> None:
     assert sent.object == {"kind": "Pod", "namespace": seen.namespace, "name": "work", "apiVersion": "v1"}
 
 
-def test_a_ping_says_only_that_it_is_time(
+def test_a_ping_has_an_empty_object_and_a_new_id(
     cluster: ControlPlane, namespace: str, sink: Sink, binary: Binary, tmp_path: Path
 ) -> None:
     source = a_ping_source(namespace, sink.url, "*/1 * * * * *")

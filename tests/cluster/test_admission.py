@@ -1,4 +1,4 @@
-"""What we deploy, as Knative's own admission takes it: by rules that no schema has."""
+"""Knative's admission accepts our manifests by rules beyond the schemas."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.go, pytest.mark.dev]
 
 @pytest.fixture(scope="module")
 def knative(binary: Binary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A cluster of its own: in another one, nothing of Knative's could be applied once its webhooks are gone."""
+    """Yield a separate cluster: without its webhooks, a cluster would refuse all of Knative's objects later."""
     logs: Path = tmp_path_factory.mktemp("webhooks")
     with new_cluster(binary, logs) as cluster:
         processes = [
@@ -36,7 +36,7 @@ def knative(binary: Binary, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_knative_takes_all_that_we_deploy(knative: ControlPlane, overlay: str) -> None:
+def test_knative_accepts_every_object_of_an_overlay(knative: ControlPlane, overlay: str) -> None:
     rendered = render(overlay)
     with applied_to(knative, rendered):
         for service in rendered.of("Service", SERVICE):
@@ -48,7 +48,7 @@ def test_knative_takes_all_that_we_deploy(knative: ControlPlane, overlay: str) -
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
-    "a token, which Knative lets a Service only do without": (
+    "a service account token in a Service": (
         changed(breaking.pod, automountServiceAccountToken=True),
         "automountServiceAccountToken",
     ),
@@ -56,19 +56,19 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda rendered: breaking.annotations(rendered).update({"autoscaling.knative.dev/min-scale": "some"}),
         "min-scale",
     ),
-    "fewer at most than at least": (
+    "a maximum below the minimum": (
         lambda rendered: breaking.annotations(rendered).update(
             {"autoscaling.knative.dev/min-scale": "5", "autoscaling.knative.dev/max-scale": "1"}
         ),
         "min-scale",
     ),
-    "a concurrency below none": (changed(breaking.pod, containerConcurrency=-1), "containerConcurrency"),
-    "more time than a revision may take": (changed(breaking.pod, timeoutSeconds=90_000), "timeoutSeconds"),
+    "a negative concurrency": (changed(breaking.pod, containerConcurrency=-1), "containerConcurrency"),
+    "a time-out above the limit": (changed(breaking.pod, timeoutSeconds=90_000), "timeoutSeconds"),
     "a folder of the node": (
         lambda rendered: breaking.pod(rendered)["volumes"].append({"name": "node", "hostPath": {"path": "/etc"}}),
         "hostPath",
     ),
-    "a volume that is mounted and not there": (
+    "a mount of an unknown volume": (
         lambda rendered: breaking.container(rendered)["volumeMounts"].append({"name": "more", "mountPath": "/more"}),
         "volumeMount",
     ),
@@ -76,23 +76,23 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda rendered: breaking.container(rendered)["securityContext"].update(privileged=True),
         "privileged",
     ),
-    "a schedule that never comes": (
+    "a schedule in words": (
         lambda rendered: breaking.source(rendered, "PingSource").update(schedule="every minute"),
         "schedule",
     ),
-    "data that is not of its type": (
+    "data that is no JSON": (
         lambda rendered: breaking.source(rendered, "PingSource").update(data="{"),
         "data",
     ),
-    "a ping to nobody": (
+    "a ping without a sink": (
         lambda rendered: breaking.source(rendered, "PingSource").update(sink={}),
         "sink",
     ),
-    "a mode that isn't one": (
+    "an unknown mode": (
         lambda rendered: breaking.source(rendered, "ApiServerSource").update(mode="Everything"),
         "mode",
     ),
-    "a version of no group's": (
+    "an invalid apiVersion": (
         lambda rendered: breaking.source(rendered, "ApiServerSource")["resources"][0].update(apiVersion="a/b/c"),
         "apiVersion",
     ),
@@ -101,15 +101,15 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 @pytest.fixture(scope="module")
 def production(knative: ControlPlane) -> Iterator[Rendered]:
-    """The production overlay, in the cluster."""
+    """Yield the production overlay in the cluster."""
     rendered = render("production")
     with applied_to(knative, rendered):
         yield rendered
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_knative_refuses_what_is_wrong(knative: ControlPlane, production: Rendered, what: str) -> None:
-    change, says = REFUSED[what]
+@pytest.mark.parametrize("fault", REFUSED)
+def test_knative_refuses_an_invalid_object(knative: ControlPlane, production: Rendered, fault: str) -> None:
+    change, says = REFUSED[fault]
     broken = deepcopy(production)
     change(broken)
     (wrong,) = [thing for thing, was in zip(broken.objects, production.objects, strict=True) if thing != was]

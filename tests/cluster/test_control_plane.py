@@ -1,4 +1,4 @@
-"""The control plane itself: it is a real one, and knows Knative's kinds and who may do what."""
+"""The control plane is a real one with Knative's kinds and role-based access control."""
 
 from functools import partial
 from itertools import count
@@ -8,19 +8,19 @@ import pytest
 from dev.kubernetes.api import Api, Refused
 from dev.kubernetes.control_plane import ControlPlane
 from dev.kubernetes.golang import module_version
-from dev.kubernetes.pods import Kubelet, a_pod
-from dev.processes import wait_until
+from dev.process.child import wait_until
+from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.objects import a_role_for, an_account
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
 
 
-def test_it_says_the_version_that_is_pinned(cluster: ControlPlane) -> None:
+def test_it_reports_the_pinned_version(cluster: ControlPlane) -> None:
     said = cluster.api.send("GET", "/version")["gitVersion"]
     assert said == module_version("control_plane", "k8s.io/kubernetes")
 
 
-def test_it_takes_a_pod_and_its_life(cluster: ControlPlane, namespace: str) -> None:
+def test_it_keeps_a_pod_and_its_life(cluster: ControlPlane, namespace: str) -> None:
     pod, kubelet = a_pod(namespace, "work"), Kubelet(cluster.api)
     created = cluster.api.create(pod)
     assert created["status"]["phase"] == "Pending"
@@ -36,8 +36,8 @@ def test_it_takes_a_pod_and_its_life(cluster: ControlPlane, namespace: str) -> N
         cluster.api.get(pod)
 
 
-def test_what_a_report_says_has_one_moment(cluster: ControlPlane, namespace: str) -> None:
-    """Two looks at the clock may lie in two seconds: the container then has started before its pod is initialized."""
+def test_all_times_of_a_report_are_equal(cluster: ControlPlane, namespace: str) -> None:
+    """With two times from the clock, a container could start a second before its pod is initialized."""
     pod, minutes = a_pod(namespace, "work"), count()
     kubelet = Kubelet(cluster.api, lambda: f"2026-01-01T00:{next(minutes):02}:00Z")
     cluster.api.create(pod)
@@ -47,7 +47,7 @@ def test_what_a_report_says_has_one_moment(cluster: ControlPlane, namespace: str
     assert said == ["2026-01-01T00:00:00Z"] * 5
 
 
-def test_it_refuses_a_pod_that_is_none(cluster: ControlPlane, namespace: str) -> None:
+def test_it_refuses_an_invalid_pod(cluster: ControlPlane, namespace: str) -> None:
     pod = a_pod(namespace, "work")
     with pytest.raises(Refused, match="field not declared in schema"):
         cluster.api.apply(pod | {"speck": {}})
@@ -65,11 +65,11 @@ def test_it_refuses_a_pod_that_is_none(cluster: ControlPlane, namespace: str) ->
         ("sinks.knative.dev/v1alpha1", "JobSink"),
     ],
 )
-def test_it_serves_the_kinds_of_knative(cluster: ControlPlane, api_version: str, kind: str) -> None:
+def test_it_serves_knatives_kinds(cluster: ControlPlane, api_version: str, kind: str) -> None:
     assert cluster.api.resource(api_version, kind).namespaced
 
 
-def test_knatives_definitions_refuse_a_field_that_they_lack(cluster: ControlPlane, namespace: str) -> None:
+def test_knatives_definitions_refuse_an_unknown_field(cluster: ControlPlane, namespace: str) -> None:
     service = {
         "apiVersion": "serving.knative.dev/v1",
         "kind": "Service",
@@ -82,12 +82,12 @@ def test_knatives_definitions_refuse_a_field_that_they_lack(cluster: ControlPlan
         cluster.api.apply(service, dry_run=True)
 
 
-def test_a_service_account_may_do_what_a_role_gives_it_and_no_more(cluster: ControlPlane, namespace: str) -> None:
+def test_a_service_account_has_exactly_the_rights_of_its_role(cluster: ControlPlane, namespace: str) -> None:
     rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
     cluster.api.apply_all([an_account(namespace, "reader"), *a_role_for("reader", namespace, rules)])
     user = f"system:serviceaccount:{namespace}:reader"
     may_list = partial(cluster.api.may, user, "list", resource="pods", namespace=namespace)
-    assert wait_until(may_list, within=10.0)  # the server learns of a role as any other client does
+    assert wait_until(may_list, within=10.0)  # the server reads a new role after a short time
     assert not cluster.api.may(user, "delete", resource="pods", namespace=namespace)
     assert not cluster.api.may(user, "list", resource="pods", namespace="kube-system")
     with Api(cluster.url, cluster.token(namespace, "reader"), cluster.ca_file) as reader:

@@ -1,4 +1,4 @@
-"""What we deploy, as a real API server with Knative's kinds takes it: all of it, and nothing that is wrong."""
+"""A real API server with Knative's kinds accepts our manifests and refuses invalid objects."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,25 +15,25 @@ from tests.manifests import breaking
 pytestmark = [pytest.mark.go, pytest.mark.dev]
 
 Change = Callable[[Rendered], object]
-"""What is done to a rendered overlay to break it."""
+"""A function that breaks a rendered overlay."""
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
 def overlay(request: pytest.FixtureRequest) -> Rendered:
-    """What one overlay makes."""
+    """Return a rendered overlay."""
     return render(request.param)
 
 
 @pytest.fixture(scope="module")
 def applied(cluster: ControlPlane, overlay: Rendered) -> Iterator[Rendered]:
-    """An overlay that is in the cluster."""
+    """Yield a rendered overlay in the cluster."""
     with applied_to(cluster, overlay):
         yield overlay
 
 
 @contextmanager
 def applied_to(cluster: ControlPlane, overlay: Rendered) -> Iterator[None]:
-    """Bring all objects in, and take them out behind the block; a name space stays, as nobody would end it."""
+    """Apply all objects and delete them after the block. A name space stays: its controller is missing."""
     cluster.api.apply_all(overlay.objects)
     try:
         yield
@@ -43,15 +43,15 @@ def applied_to(cluster: ControlPlane, overlay: Rendered) -> Iterator[None]:
                 cluster.api.delete(thing)
 
 
-def test_the_server_takes_every_object_and_keeps_what_it_says(cluster: ControlPlane, applied: Rendered) -> None:
+def test_the_server_accepts_every_object_and_keeps_its_fields(cluster: ControlPlane, applied: Rendered) -> None:
     for thing in applied.objects:
         kept = cluster.api.get(thing)
-        given = {name: part for name, part in thing.items() if name != "stringData"}  # kept in base64, as `data`
+        given = {name: part for name, part in thing.items() if name != "stringData"}  # kept as base64 in `data`
         assert not _lost(given, kept), f"{thing['kind']} {thing['metadata']['name']}"
 
 
 def _lost(given: Any, kept: Any, path: str = "") -> list[str]:
-    """The members of `given` that are not in `kept`: the server drops, without a word, what a schema doesn't have."""
+    """Return the members of `given` that are not in `kept`: the server drops unknown members silently."""
     if isinstance(given, dict):
         if not isinstance(kept, dict):
             return [path]
@@ -61,15 +61,15 @@ def _lost(given: Any, kept: Any, path: str = "") -> list[str]:
     return [path] if given is not None and kept is None else []
 
 
-def test_applying_it_again_changes_nothing(cluster: ControlPlane, applied: Rendered) -> None:
-    """So that a deployment makes no new revision of what is as it was."""
+def test_a_second_apply_changes_no_object(cluster: ControlPlane, applied: Rendered) -> None:
+    """A deployment must not make a new revision of an unchanged object."""
     for thing in applied.objects:
         before, after = cluster.api.get(thing), cluster.api.apply(thing)
         assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"], thing["metadata"]["name"]
 
 
-def test_its_pods_keep_the_strictest_rules_that_kubernetes_has(cluster: ControlPlane, namespace: str) -> None:
-    """Pod Security's `restricted`, by the server's own admission, on the pods of our functions and of setup."""
+def test_its_pods_keep_pod_securitys_restricted_rules(cluster: ControlPlane, namespace: str) -> None:
+    """The server's admission checks `restricted` on the pods of our functions and of setup."""
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.api.change(_space(namespace), {"metadata": {"labels": label}})
     production = render("production")
@@ -89,7 +89,7 @@ def _space(name: str) -> Manifest:
 
 
 def _pod(namespace: str, name: str, spec: Any) -> Manifest:
-    """A pod of that template, for an account that is there; Knative names the container and the port's protocol."""
+    """Return a pod of this template for an existing account. Knative adds the container's name and the probes' port."""
     container = {"name": "user-container", **deepcopy(spec["containers"][0])}
     for probe in ("readinessProbe", "livenessProbe"):
         if probe in container:
@@ -104,7 +104,7 @@ def changed(part: Callable[[Rendered], Any], **members: Any) -> Change:
 
 
 MUTATED: dict[str, tuple[Change, str]] = {
-    "a field of a Service that isn't there": (changed(breaking.pod, timeoutseconds=30), "timeoutseconds"),
+    "an unknown field of a Service": (changed(breaking.pod, timeoutseconds=30), "timeoutseconds"),
     "a Service without a container": (breaking.without(breaking.pod, "containers"), "containers: Required"),
     "a Service with words for a number": (changed(breaking.pod, containerConcurrency="many"), "containerConcurrency"),
     "a privileged container": (
@@ -123,10 +123,10 @@ MUTATED: dict[str, tuple[Change, str]] = {
         lambda rendered: breaking.source(rendered, "PingSource").update(schedule=5),
         "schedule",
     ),
-    "a Job that is restarted for ever": (changed(breaking.setup, restartPolicy="Always"), "restartPolicy"),
-    "a word misspelt": (changed(breaking.setup, restartPolice="Never"), "restartPolice"),
-    "a setting that is no string": (changed(breaking.settings, RELAY_BATCH=1000), "RELAY_BATCH"),
-    "a port beyond all ports": (
+    "a Job with an endless restart": (changed(breaking.setup, restartPolicy="Always"), "restartPolicy"),
+    "a misspelt field of a Job": (changed(breaking.setup, restartPolice="Never"), "restartPolice"),
+    "a setting that is a number": (changed(breaking.settings, RELAY_BATCH=1000), "RELAY_BATCH"),
+    "a port above 65535": (
         lambda rendered: breaking.the(rendered, "NetworkPolicy", "store")["spec"]["egress"][0]["ports"][0].update(
             port=70_000
         ),
@@ -139,9 +139,9 @@ MUTATED: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("what", MUTATED)
-def test_the_server_refuses_what_is_wrong(cluster: ControlPlane, applied: Rendered, what: str) -> None:
-    change, says = MUTATED[what]
+@pytest.mark.parametrize("fault", MUTATED)
+def test_the_server_refuses_an_invalid_object(cluster: ControlPlane, applied: Rendered, fault: str) -> None:
+    change, says = MUTATED[fault]
     broken = deepcopy(applied)
     change(broken)
     wrong = [thing for thing, was in zip(broken.objects, applied.objects, strict=True) if thing != was]

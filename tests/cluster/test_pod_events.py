@@ -1,6 +1,6 @@
-"""Real pods, through Knative's own adapter and with the rights of our manifests, into the running `pod_events`.
+"""Real pods reach the running `pod_events` through Knative's adapter, with the rights of our manifests.
 
-What is in both collections then is written out by hand for each life.
+`LIVES` lists the expected events of each life by hand.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ import pytest
 from dev.kubernetes.adapters import receive_adapter
 from dev.kubernetes.api import Manifest
 from dev.kubernetes.control_plane import ControlPlane
-from dev.kubernetes.pods import Kubelet, a_pod
 from dev.manifests.rendering import Rendered
-from dev.processes import Child, wait_until
+from dev.process.child import Child, wait_until
 from tests.cluster.conftest import Binary
+from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.timelines import come_to_be, told
 from tests.helpers import View
 
@@ -92,14 +92,14 @@ LIVES: dict[Life, list[str]] = {
 
 @pytest.fixture
 def source(cluster: ControlPlane, deployed: Rendered) -> Manifest:
-    """The ApiServerSource of our manifests."""
+    """Return the ApiServerSource of our manifests, in the cluster."""
     (found,) = deployed.of("ApiServerSource")
     return cluster.api.apply(found)
 
 
 @pytest.fixture
 def adapter(cluster: ControlPlane, source: Manifest, flow: View, binary: Binary, tmp_path: Path) -> Iterator[Child]:
-    """The source's adapter, not started, whose sink is the running function."""
+    """Yield the source's adapter, not started. Its sink is the running function."""
     program, url = binary("apiserver_receive_adapter"), flow.stack.pod_events_url
     made = receive_adapter(program, cluster, source, url, log=tmp_path / "adapter.log")
     yield made
@@ -108,15 +108,15 @@ def adapter(cluster: ControlPlane, source: Manifest, flow: View, binary: Binary,
 
 @pytest.fixture
 def watched(cluster: ControlPlane, namespace: str, flow: View, adapter: Child) -> ControlPlane:
-    """A cluster whose pods are sent to the running function."""
+    """Return a cluster with an adapter that sends its pods to the running function."""
     adapter.start()
     numbers = count()
-    assert wait_until(lambda: _istold(cluster, flow, a_pod(namespace, f"canary-{next(numbers)}")), within=60.0)
+    assert wait_until(lambda: _is_published(cluster, flow, a_pod(namespace, f"canary-{next(numbers)}")), within=60.0)
     return cluster
 
 
-def _istold(cluster: ControlPlane, flow: View, pod: Manifest) -> bool:
-    """Whether a new pod is told of soon: nothing is before the adapter's first list has ended."""
+def _is_published(cluster: ControlPlane, flow: View, pod: Manifest) -> bool:
+    """Return True if a new pod has an event soon. The adapter sends no change before the end of its first list."""
     uid = cluster.api.create(pod)["metadata"]["uid"]
     return wait_until(lambda: bool(told(flow, "events", uid)), within=1.0)
 
@@ -133,7 +133,9 @@ def test_real_pods_have_their_timelines_in_both_collections(watched: ControlPlan
 
 
 @pytest.mark.guarantee("R21")
-def test_a_real_pods_events_are_found_with_its_work(watched: ControlPlane, namespace: str, flow: View) -> None:
+def test_the_events_of_a_real_pod_are_found_with_its_execution(
+    watched: ControlPlane, namespace: str, flow: View
+) -> None:
     work = f"execution-{uuid4()}"
     pod = a_pod(namespace, "work")
     pod["metadata"]["labels"]["twofold.dev/aggregate-id"] = work

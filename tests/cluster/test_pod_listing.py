@@ -1,4 +1,4 @@
-"""What the source missed, found by listing: woken by Knative's own PingSource adapter, with our manifests' rights."""
+"""A list of the pods finds missed changes. Knative's PingSource adapter starts it, with our manifests' rights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from uuid import uuid4
 
 import pytest
 
-from dev.functions import FunctionProcess
 from dev.kubernetes.adapters import mark_ready, ping_adapter
 from dev.kubernetes.api import Manifest
 from dev.kubernetes.control_plane import ControlPlane
-from dev.kubernetes.pods import Kubelet, a_pod
 from dev.manifests.rendering import Rendered
+from dev.stack.functions import FunctionProcess
 from tests.cluster.conftest import Binary
+from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.timelines import come_to_be, told
 from tests.conftest import Spawner
 from tests.helpers import View
@@ -26,7 +26,7 @@ RAN = ["created", "scheduled", "initialized", "running"]
 
 
 class Waker:
-    """Knative's adapter of PingSources, and our PingSource with another schedule."""
+    """Knative's adapter of PingSources, and our PingSource with a schedule of seconds."""
 
     def __init__(self, cluster: ControlPlane, deployed: Rendered, program: Path, log: Path) -> None:
         self._cluster = cluster
@@ -37,14 +37,14 @@ class Waker:
 
     @contextmanager
     def wakes(self, function: FunctionProcess) -> Iterator[None]:
-        """Every second, while the block lasts."""
+        """Call the function every second for the time of the block."""
         self._cluster.api.apply(self._source)
         mark_ready(self._cluster.api, self._source, function.url)
         self._adapter.start()
         try:
             yield
         finally:
-            self._adapter.terminate()  # in order: else its successor would have to wait until its lease is over
+            self._adapter.terminate()  # an orderly end releases the lease for the next adapter
             self._cluster.api.delete(self._source)
 
 
@@ -54,18 +54,18 @@ def waker(cluster: ControlPlane, deployed: Rendered, binary: Binary, tmp_path: P
 
 
 def _lister(cluster: ControlPlane, spawn: Spawner, account: str) -> FunctionProcess:
-    """A process of the function that is this account in the cluster, and asks for two pods at a time."""
+    """Start `pod_events` with this account's rights in the cluster and two pods on a page."""
     settings = {"PODS_CLUSTER": f"test-{uuid4()}", "PODS_PAGE": "2"}
     return spawn("pod_events", KUBECONFIG=str(cluster.kubeconfig("twofold", account)), **settings)
 
 
 @pytest.fixture
 def lister(cluster: ControlPlane, deployed: Rendered, spawn: Spawner) -> FunctionProcess:
-    """The function with the rights that our manifests give it."""
+    """Return the function with the rights of our manifests."""
     return _lister(cluster, spawn, "pod-events")
 
 
-def test_pods_that_nobody_watched_have_their_timelines(
+def test_unwatched_pods_have_their_timelines(
     cluster: ControlPlane, namespace: str, flow: View, lister: FunctionProcess, waker: Waker
 ) -> None:
     kubelet, uids = Kubelet(cluster.api), []
@@ -82,7 +82,7 @@ def test_pods_that_nobody_watched_have_their_timelines(
             assert come_to_be(flow, uid, [*RAN, *failed])
 
 
-def test_a_pod_that_is_removed_unseen_is_told_as_gone(
+def test_a_pod_removed_between_two_lists_is_deleted_reconciled(
     cluster: ControlPlane, namespace: str, flow: View, lister: FunctionProcess, waker: Waker
 ) -> None:
     kubelet = Kubelet(cluster.api)
@@ -94,15 +94,15 @@ def test_a_pod_that_is_removed_unseen_is_told_as_gone(
     with waker.wakes(lister):
         assert all(come_to_be(flow, uid, RAN) for uid in uids)
         kubelet.remove(going)
-        cluster.api.create(going)  # another one of its name, as a StatefulSet makes it
+        cluster.api.create(going)  # a second pod of this name, as a StatefulSet creates it
         assert come_to_be(flow, uids[0], [*RAN, "deleted reconciled"])
     assert come_to_be(flow, uids[1], RAN)
 
 
-def test_a_pod_that_a_narrowed_selector_leaves_out_is_not_gone(
+def test_a_pod_outside_a_narrowed_selector_is_not_deleted(
     cluster: ControlPlane, deployed: Rendered, namespace: str, flow: View, spawn: Spawner
 ) -> None:
-    """It was listed before; the API server is asked for it by its name, and has it."""
+    """The pod was listed before. The function asks the API server for its name and finds it."""
     uids = {}
     for name, labels in (("chosen", {"app": namespace}), ("left-out", {"app": "other"})):
         pod = a_pod(namespace, name)
@@ -122,7 +122,7 @@ def _listed(flow: View, function: FunctionProcess) -> dict[str, Any]:
     return run
 
 
-def test_without_the_right_to_list_it_says_what_is_missing(
+def test_without_the_right_to_list_the_answer_names_the_missing_right(
     cluster: ControlPlane, deployed: Rendered, flow: View, spawn: Spawner
 ) -> None:
     function = _lister(cluster, spawn, "store")

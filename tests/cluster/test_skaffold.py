@@ -1,4 +1,4 @@
-"""What Skaffold itself makes of skaffold.yaml: no cluster and no registry is asked."""
+"""Skaffold reads skaffold.yaml and renders the manifests, without a cluster and without a registry."""
 
 import json
 import subprocess
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from dev.functions import plain_environment
 from dev.manifests.project import Project
 from dev.manifests.rendering import OVERLAYS, SERVICE, Object, kubectl, render
 from dev.paths import ROOT
+from dev.process.child import plain_environment
 from tests.cluster.conftest import Binary
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
@@ -26,7 +26,7 @@ Skaffold = Callable[..., str]
 
 @pytest.fixture
 def skaffold(binary: Binary, tmp_path: Path) -> Skaffold:
-    """Runs Skaffold in this tree, as a user who was never here, and returns what it printed."""
+    """Return a function that runs Skaffold in this tree for a new user and returns its output."""
     program = binary("skaffold")
     config = tmp_path / ".skaffold" / "config"
     config.parent.mkdir()
@@ -45,7 +45,7 @@ def skaffold(binary: Binary, tmp_path: Path) -> Skaffold:
 
 @pytest.fixture
 def rendered(skaffold: Skaffold, tmp_path: Path) -> Callable[[str], list[Object]]:
-    """The objects of a profile once every image is built, with the label of a run."""
+    """Return a function from a profile to its objects, with built images and the label of a run."""
     built = [{"imageName": name, "tag": _built(name)} for name in Project.here().artifacts]
     (tmp_path / "built.json").write_text(json.dumps({"builds": built}))
 
@@ -62,7 +62,7 @@ def _built(image: str) -> str:
 
 
 @pytest.mark.parametrize("profile", OVERLAYS)
-def test_it_reads_the_file_as_we_do(skaffold: Skaffold, profile: str) -> None:
+def test_skaffold_reads_the_same_artifacts_as_our_rules(skaffold: Skaffold, profile: str) -> None:
     read = yaml.safe_load(skaffold("diagnose", "--yaml-only", "--profile", profile))
     artifacts = {found["image"]: found["docker"]["buildArgs"]["FUNCTION"] for found in read["build"]["artifacts"]}
     assert artifacts == Project.here().artifacts
@@ -70,9 +70,7 @@ def test_it_reads_the_file_as_we_do(skaffold: Skaffold, profile: str) -> None:
 
 
 @pytest.mark.parametrize("profile", OVERLAYS)
-def test_each_of_our_images_becomes_the_one_that_was_built(
-    rendered: Callable[[str], list[Object]], profile: str
-) -> None:
+def test_each_image_of_ours_becomes_its_built_image(rendered: Callable[[str], list[Object]], profile: str) -> None:
     ours = Project.here().artifacts
     wanted = deepcopy(list(render(profile).objects))
     for thing in wanted:
@@ -83,8 +81,8 @@ def test_each_of_our_images_becomes_the_one_that_was_built(
     assert sorted(map(_written, made)) == sorted(map(_written, wanted))
 
 
-def test_a_run_alone_makes_no_new_revision(rendered: Callable[[str], list[Object]]) -> None:
-    """Knative makes one whenever the pods' template changes, and each run has a label of its own."""
+def test_a_second_run_makes_no_new_revision(rendered: Callable[[str], list[Object]]) -> None:
+    """Knative makes a revision for a changed pod template, and each run has a new label."""
     services = [thing for thing in rendered("local") if thing["apiVersion"] == SERVICE]
     assert len(services) == len(render("local").functions)
     for service in services:
@@ -98,7 +96,7 @@ def _containers(thing: Object) -> list[Any]:
 
 
 def _without_run(thing: Object) -> Object:
-    """The object without the run's label, and without the labels that only it needed."""
+    """Return the object without the run's label, and without a `labels` field that held only this label."""
     for part in (thing, thing.get("spec", {}).get("template", {})):
         labels = part.get("metadata", {}).get("labels", {})
         if labels.pop(RUN, None) and not labels:

@@ -1,4 +1,4 @@
-"""The stand-in of ApiServerSource beside Knative's own adapter, on the same real pods: it sends what that one sends."""
+"""The stand-in of ApiServerSource sends the same requests as Knative's adapter for the same real pods."""
 
 import sys
 from collections.abc import Iterator
@@ -9,24 +9,23 @@ from typing import Any
 
 import pytest
 
-from dev.functions import plain_environment
 from dev.kubernetes.adapters import receive_adapter
 from dev.kubernetes.api import Manifest
 from dev.kubernetes.control_plane import ControlPlane
-from dev.kubernetes.pods import Kubelet, a_pod
 from dev.manifests.rendering import Rendered
 from dev.paths import ROOT
-from dev.processes import Child, wait_until
+from dev.process.child import Child, plain_environment, wait_until
 from dev.stack import Options, Stack
 from tests.cluster.conftest import Binary
-from tests.cluster.sink import Received, Sink, recording
+from tests.cluster.kubelet import Kubelet, a_pod
+from tests.cluster.sink import Sink, SinkRequest, recording
 from tests.cluster.timelines import come_to_be, told
 from tests.helpers import view
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
 
-OF_EACH_REQUEST = {"ce-id", "ce-time"}
-OF_EACH_CLIENT = {"host", "user-agent", "accept", "accept-encoding", "connection", "content-length", "kn-namespace"}
+REQUEST_HEADERS = {"ce-id", "ce-time"}
+CLIENT_HEADERS = {"host", "user-agent", "accept", "accept-encoding", "connection", "content-length", "kn-namespace"}
 
 
 @contextmanager
@@ -53,8 +52,8 @@ def _stand_in(cluster: ControlPlane, sink: Sink, log: Path) -> Child:
     )
 
 
-def _said(request: Received) -> tuple[dict[str, str], Any]:
-    kept = request.headers.keys() - OF_EACH_REQUEST - OF_EACH_CLIENT
+def _content(request: SinkRequest) -> tuple[dict[str, str], Any]:
+    kept = request.headers.keys() - REQUEST_HEADERS - CLIENT_HEADERS
     return {name: request.headers[name] for name in kept}, request.object
 
 
@@ -66,7 +65,7 @@ def real(cluster: ControlPlane, deployed: Rendered, sink: Sink, binary: Binary, 
     return receive_adapter(program, cluster, source, sink.url, log=tmp_path / "adapter.log")
 
 
-def test_it_sends_what_the_real_one_sends(
+def test_the_stand_in_sends_the_same_requests_as_the_adapter(
     cluster: ControlPlane, namespace: str, sink: Sink, real: Child, tmp_path: Path
 ) -> None:
     with recording() as other, _both(real, _stand_in(cluster, other, tmp_path / "stand_in.log")):
@@ -79,10 +78,10 @@ def test_it_sends_what_the_real_one_sends(
 
         assert wait_until(both_send, within=60.0)
         _live(cluster, a_pod(namespace, "work"))
-        assert all(map(_told_to_the_end, (sink, other)))
+        assert all(map(_sent_to_the_end, (sink, other)))
     theirs, ours = sink.of("work"), other.of("work")
-    assert [_said(request) for request in ours] == [_said(request) for request in theirs]
-    assert all(request.headers.keys() >= OF_EACH_REQUEST | {"kn-namespace"} for request in [*ours, *theirs])
+    assert [_content(request) for request in ours] == [_content(request) for request in theirs]
+    assert all(request.headers.keys() >= REQUEST_HEADERS | {"kn-namespace"} for request in [*ours, *theirs])
     assert len({request.headers["ce-id"] for request in ours}) == len(ours)
 
 
@@ -96,14 +95,14 @@ def _live(cluster: ControlPlane, pod: Manifest) -> None:
     kubelet.remove(pod)
 
 
-def _told_to_the_end(seen: Sink) -> bool:
+def _sent_to_the_end(seen: Sink) -> bool:
     return seen.await_requests(lambda: seen.types("work")[-1:] == ["delete"])
 
 
 def test_a_stack_with_a_kubeconfig_watches_and_lists_its_pods(
     cluster: ControlPlane, deployed: Rendered, namespace: str
 ) -> None:
-    """As `make dev KUBECONFIG=FILE` does: one pod was there before it, and one is removed while it looks."""
+    """`make dev KUBECONFIG=FILE` sees a pod from before its start, and a pod that is removed after its start."""
     there, going = a_pod(namespace, "there"), a_pod(namespace, "going")
     uids = [cluster.api.create(there)["metadata"]["uid"]]
     options = Options(

@@ -1,6 +1,6 @@
-"""The facts of real pods, as both collections hold them."""
+"""The events of real pods in both collections."""
 
-from dev.processes import wait_until
+from dev.process.child import wait_until
 from tests.helpers import ARRIVES_WITHIN_S, View
 from twofold.mongo.client import Document
 
@@ -8,7 +8,7 @@ SHOWN = ("container", "restart", "cause", "exit_code", "observed")
 
 
 def told(flow: View, collection: str, uid: str) -> list[str]:
-    """The facts of a pod that a collection holds, by time, within a second as they came; each with what it says."""
+    """Return a pod's events in a collection by time and `seq`, each as its type and the main fields of its payload."""
     documents = flow.database[collection].find({"payload.pod_uid": uid}).sort([("timestamp", 1), ("seq", 1)])
     return [_line(document) for document in documents]
 
@@ -19,7 +19,7 @@ def _line(document: Document) -> str:
 
 
 def come_to_be(flow: View, uid: str, facts: list[str]) -> bool:
-    """Whether `events` comes to hold exactly these facts of a pod, in this order, and the log the same events."""
+    """Return True if `events` comes to hold exactly these events of a pod in this order, and the log equal events."""
     there = wait_until(lambda: told(flow, "events", uid) == facts, within=ARRIVES_WITHIN_S, every=0.1)
     events = _digests(flow, "events", uid)
     return there and wait_until(

@@ -15,8 +15,8 @@ import pytest
 from kubernetes.client import ApiClient, Configuration, CoreV1Api
 
 from dev.api_server_source import LIVES, request_of, requests_of, send, watched
-from dev.functions import plain_environment
 from dev.paths import ROOT
+from dev.process.child import plain_environment
 from tests.helpers import View
 from tests.pods import first_observed, life, new_life
 

@@ -9,7 +9,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from dev.broker import Broker
+from dev.servers.broker import Broker
 from tests.helpers import accept, an_event, without_kafka
 from twofold.cloudevents.encode import KafkaRecord, encode_kafka
 from twofold.errors import Unavailable

@@ -22,8 +22,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
 from dev.paths import ROOT
-from dev.processes import Child, free_port
-from dev.tansu import Tansu
+from dev.process.child import Child, free_port
+from dev.servers.tansu import Tansu
 
 pytestmark = [pytest.mark.dev, pytest.mark.slow]
 

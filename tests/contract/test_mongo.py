@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from pymongo import ReadPreference
 
-from dev.processes import free_port
+from dev.process.child import free_port
 from tests.helpers import Commands, EncodedDocument, an_event, failing, listened, log, some_events
 from twofold.errors import Conflict, Invalid, Unavailable
 from twofold.event.model import Event

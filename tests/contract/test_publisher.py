@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import SecretStr
 
-from dev.processes import free_port
+from dev.process.child import free_port
 from dev.stack import Stack
 from tests.helpers import (
     Commands,

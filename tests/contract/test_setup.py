@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from dev.broker import Broker
-from dev.processes import wait_until
+from dev.process.child import wait_until
+from dev.servers.broker import Broker
 from dev.stack import Stack
 from tests.helpers import View, accept, an_event, eventually, failing, log, settings_of, without_kafka
 from twofold.cloudevents.encode import encode_kafka

@@ -1,4 +1,4 @@
-"""What the local stack promises about processes and servers, each shown on the real ones."""
+"""The promises of the local stack about processes and servers, shown on real processes and servers."""
 
 import os
 import shutil
@@ -22,12 +22,12 @@ from pymongo.errors import OperationFailure
 
 from dev import preflight
 from dev.adapter import deliver
-from dev.broker import Broker, create
-from dev.mongod import ReplicaSet
 from dev.paths import ROOT
 from dev.ping import ping_headers
-from dev.proc import processes, status
-from dev.processes import Child, StartFailed, free_port, wait_until
+from dev.process.child import Child, StartFailed, free_port, wait_until
+from dev.process.proc import processes, status
+from dev.servers.broker import Broker, create
+from dev.servers.mongod import ReplicaSet
 from dev.stack import Options, Stack
 
 pytestmark = [pytest.mark.dev, pytest.mark.slow]
@@ -43,14 +43,14 @@ LDD_OUTPUT = """\
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
+    """Return True for a running process, and False for an ended process that still has an entry."""
     found = status(Path(f"/proc/{pid}"))
     return found is not None and found.state != "Z"
 
 
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
-    """Makes children that run a shell line; all of them end with the test."""
+    """Return a function that makes children of a shell line. They end with the test."""
     made: list[Child] = []
 
     def make(line: str, ready: str = "", ready_within: float = 5.0) -> Child:
@@ -60,34 +60,34 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
         return made[-1]
 
     yield make
-    for each in made:
-        each.kill()
+    for started in made:
+        started.kill()
 
 
 class TestPreflight:
     def test_names_each_missing_library_once(self) -> None:
         assert preflight.missing_libraries(LDD_OUTPUT) == ["libcurl.so.4", "libssl.so.3", "libcrypto.so.3"]
 
-    def test_says_which_packages_have_what_is_missing(self) -> None:
+    def test_names_the_packages_of_missing_libraries(self) -> None:
         complaints = preflight.library_complaints(["libcurl.so.4", "libssl.so.3", "libcrypto.so.3"])
         assert complaints[0] == "mongod needs libcurl.so.4, from the package libcurl4"
         assert complaints[-1] == "on Debian or Ubuntu: sudo apt-get install libcurl4 libssl3"
 
-    def test_admits_that_it_does_not_know_a_library(self) -> None:
+    def test_names_an_unknown_library_without_a_package(self) -> None:
         assert preflight.library_complaints(["libodd.so.1"]) == ["mongod needs libodd.so.1, from the package unknown"]
 
     def test_a_machine_that_has_everything_gets_no_complaint(self) -> None:
         assert preflight.missing_libraries("\tlibc.so.6 => /lib/libc.so.6 (0x1)\n") == []
         assert preflight.machine_complaints(preflight.Machine("Linux", "x86_64", (3, 11), (2, 36))) == []
 
-    def test_tells_everything_at_once(self) -> None:
+    def test_lists_all_complaints_together(self) -> None:
         machine = preflight.Machine("Darwin", "arm64", (3, 10), (2, 31))
         with pytest.raises(preflight.Unfit) as caught:
             preflight.check(Path(sys.executable), machine)
         for part in ("Darwin arm64", "Python 3.11", "glibc 2.35", "not 2.31"):
             assert part in str(caught.value)
 
-    def test_a_system_without_glibc_is_told_so(self) -> None:
+    def test_a_system_without_glibc_gets_a_complaint(self) -> None:
         machine = preflight.Machine("Linux", "x86_64", (3, 11), None)
         assert "glibc" in preflight.machine_complaints(machine)[0]
 
@@ -104,22 +104,22 @@ class TestProcesses:
             late.start()
         assert not late.running
 
-    def test_kill_takes_the_processes_that_the_child_forked(self, child: Callable[..., Child]) -> None:
+    def test_kill_ends_the_processes_that_the_child_forked(self, child: Callable[..., Child]) -> None:
         master = child("sleep 60 & echo up; wait", ready="up").start()
         forked = _children_of(master.pid)
         master.kill()
         assert forked
         assert wait_until(lambda: not any(map(alive, forked)), within=2.0)
 
-    def test_terminate_is_answered_by_a_paused_child(self, child: Callable[..., Child]) -> None:
-        """A frozen process gets its SIGTERM only when it goes on, so it is made to."""
+    def test_terminate_ends_a_paused_child_in_order(self, child: Callable[..., Child]) -> None:
+        """A frozen process gets SIGTERM only after SIGCONT."""
         paused = child("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", ready="up").start()
         paused.pause()
         paused.terminate(within=5.0)
         assert paused.printed("bye")
 
-    def test_readiness_is_looked_for_in_the_latest_run_alone(self, child: Callable[..., Child], tmp_path: Path) -> None:
-        """The log is one file over all runs; a line of the run before must not count."""
+    def test_only_the_latest_run_counts_for_readiness(self, child: Callable[..., Child], tmp_path: Path) -> None:
+        """All runs share a log file: a line of an earlier run must not count."""
         silent = tmp_path / "silent"
         again = child(f"test -e {silent} || echo up; sleep 60", ready="up", ready_within=0.5).start()
         again.kill()
@@ -129,7 +129,7 @@ class TestProcesses:
         assert again.log.read_text() == "up\n"
 
     def test_a_child_outlives_the_thread_that_started_it(self, child: Callable[..., Child]) -> None:
-        """Linux ties the parent-death signal to the thread that forked."""
+        """Linux ties the parent-death signal to the forking thread."""
         survivor = child("echo up; sleep 60", ready="up")
         thread = threading.Thread(target=survivor.start)
         thread.start()
@@ -140,7 +140,7 @@ class TestProcesses:
     def test_a_child_dies_when_its_parent_is_killed(self, tmp_path: Path) -> None:
         script = (
             "import os, pathlib, signal, sys\n"
-            "from dev.processes import Child\n"
+            "from dev.process.child import Child\n"
             "log = pathlib.Path(sys.argv[1])\n"
             "child = Child('c', ['sleep', '60'], log=log, ready=lambda c: True).start()\n"
             "print(child.pid, flush=True)\n"
@@ -151,7 +151,7 @@ class TestProcesses:
         assert run.returncode == -signal.SIGKILL
         assert wait_until(lambda: not alive(int(run.stdout)), within=2.0)
 
-    def test_free_ports_are_none_that_the_system_gives_to_clients(self) -> None:
+    def test_free_ports_lie_below_the_ports_of_outgoing_connections(self) -> None:
         first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
         ports = {free_port() for _ in range(50)}
         assert len(ports) == 50
@@ -160,7 +160,7 @@ class TestProcesses:
 
 @pytest.fixture
 def replica_set(tmp_path: Path) -> Iterator[Callable[..., ReplicaSet]]:
-    """Makes replica sets that end with the test."""
+    """Return a function that starts replica sets. They end with the test."""
     made: list[ReplicaSet] = []
 
     def make(**options: object) -> ReplicaSet:
@@ -169,8 +169,8 @@ def replica_set(tmp_path: Path) -> Iterator[Callable[..., ReplicaSet]]:
         return made[-1]
 
     yield make
-    for each in made:
-        each.stop()
+    for started in made:
+        started.stop()
 
 
 class TestReplicaSet:
@@ -191,7 +191,7 @@ class TestReplicaSet:
         with MongoClient[dict[str, int]](one.uri) as client:
             assert client.admin.command("getParameter", ttlMonitorSleepSecs=1)["ttlMonitorSleepSecs"] == 2
 
-    def test_with_auth_nobody_reads_without_a_user(self, replica_set: Callable[..., ReplicaSet]) -> None:
+    def test_with_auth_a_client_without_a_user_reads_no_data(self, replica_set: Callable[..., ReplicaSet]) -> None:
         one = replica_set(auth=True)
         with MongoClient[dict[str, int]](one.uri) as root:
             root.test.things.insert_one({"_id": 1})
@@ -201,7 +201,7 @@ class TestReplicaSet:
         ):
             nobody.test.things.find_one()
 
-    def test_of_three_members_another_takes_over(self, replica_set: Callable[..., ReplicaSet]) -> None:
+    def test_a_second_of_three_members_takes_over(self, replica_set: Callable[..., ReplicaSet]) -> None:
         three = replica_set(members=3)
         with MongoClient[dict[str, int]](three.uri, w="majority") as client:
             client.test.things.insert_one({"_id": 1})
@@ -215,7 +215,7 @@ class TestReplicaSet:
 
 @pytest.fixture(params=["tansu", pytest.param("apache", marks=pytest.mark.apache)])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
-    """Each broker, started."""
+    """Yield a started broker."""
     made = create(request.param, tmp_path / "data", tmp_path / "logs")
     try:
         made.start()
@@ -225,8 +225,8 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
 
 
 class TestBroker:
-    def test_what_outlives_a_crash_is_what_it_says(self, broker: Broker) -> None:
-        """Tansu comes back empty, Apache Kafka with topics and records; both at their address."""
+    def test_keeps_log_says_if_records_outlive_a_crash(self, broker: Broker) -> None:
+        """Tansu is empty after a restart. Apache Kafka has its topics and records. Both keep their address."""
         address = broker.bootstrap
         with KafkaAdminClient(bootstrap_servers=address) as admin:
             admin.create_topics([NewTopic("things", 1, 1)])
@@ -240,7 +240,7 @@ class TestBroker:
         if broker.keeps_log:
             assert _first_value(address, "things") == b"kept?"
 
-    def test_a_paused_broker_answers_nobody_until_it_is_resumed(self, broker: Broker) -> None:
+    def test_a_paused_broker_answers_only_after_it_is_resumed(self, broker: Broker) -> None:
         with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as admin:
             admin.create_topics([NewTopic("things", 1, 1)])
         with KafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
@@ -252,14 +252,14 @@ class TestBroker:
             broker.resume()
             waiting.get(20)
 
-    def test_a_provider_that_is_not_there_says_why(self, tmp_path: Path) -> None:
-        with pytest.raises(LookupError, match="there are tansu, apache, testcontainers"):
+    def test_an_unknown_broker_is_an_error_with_the_known_names(self, tmp_path: Path) -> None:
+        with pytest.raises(LookupError, match="use one of tansu, apache, testcontainers"):
             create("rabbit", tmp_path, tmp_path)
 
 
 class TestStack:
-    def test_a_start_that_fails_half_way_leaves_nothing(self) -> None:
-        """The broker turns out not to exist when mongod already runs: mongod and its data go."""
+    def test_a_failed_start_leaves_no_process_and_no_data(self) -> None:
+        """The unknown broker is found after the start of mongod: mongod and its data are removed."""
         before = set(_children_of(os.getpid()))
         stack = Stack(Options(broker="rabbit"))
         with pytest.raises(LookupError, match="rabbit"):
@@ -272,12 +272,12 @@ class TestStack:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_ends_everything(self, number: signal.Signals, tmp_path: Path) -> None:
-        """SIGTERM and Ctrl-C to the owner: no process is left, nor any data."""
+        """After SIGTERM or Ctrl-C to the owner, no process and no data is left."""
         script = (
             "import signal, sys\n"
-            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's `&` has its children ignore it
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's `&` ignores SIGINT
             "from pathlib import Path\n"
-            "from dev.signals import wait_for_a_signal\n"
+            "from dev.process.signals import wait_for_a_signal\n"
             "from dev.stack import Options, Stack\n"
             "with Stack(Options(with_functions=('publish',), logs=Path(sys.argv[1]))) as stack:\n"
             "    publish = stack.functions['publish']\n"
@@ -300,7 +300,7 @@ class TestStack:
 
 @contextmanager
 def answering(*statuses: int) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """An HTTP server that gives these answers, then 200s: its URL, and the headers that it got."""
+    """Run an HTTP server that answers with these statuses and then 200. Yield its URL and the received headers."""
     got: list[dict[str, str]] = []
     remaining = iter(statuses)
 
@@ -313,7 +313,7 @@ def answering(*statuses: int) -> Iterator[tuple[str, list[dict[str, str]]]]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log no request."""
 
     with ThreadingHTTPServer(("127.0.0.1", free_port()), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -326,7 +326,7 @@ def answering(*statuses: int) -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 
 class TestPing:
-    def test_it_sends_what_ping_source_sends(self) -> None:
+    def test_a_ping_has_the_headers_of_ping_source(self) -> None:
         with answering() as (sink, got), httpx.Client() as client:
             deliver(client, sink, ping_headers("relay", datetime(2026, 1, 1, tzinfo=UTC)))
         (headers,) = got
@@ -334,7 +334,7 @@ class TestPing:
         assert headers["ce-source"] == "/apis/v1/namespaces/local/pingsources/relay"
         assert headers["ce-time"] == "2026-01-01T00:00:00Z"
 
-    def test_it_tries_again_with_the_same_event_on_a_503(self) -> None:
+    def test_a_503_is_retried_with_the_same_event(self) -> None:
         with answering(503, 429) as (sink, got), httpx.Client() as client:
             outcome = deliver(client, sink, ping_headers("relay", datetime(2026, 1, 1, tzinfo=UTC)))
         assert outcome == "200 after 3 tries"
@@ -345,7 +345,7 @@ class TestPing:
             deliver(client, sink, ping_headers("relay", datetime(2026, 1, 1, tzinfo=UTC)))
         assert len(got) == 1
 
-    def test_it_gives_up_after_five_retries(self) -> None:
+    def test_a_ping_stops_after_five_retries(self) -> None:
         with answering(*[503] * 20) as (sink, got), httpx.Client() as client:
             assert deliver(client, sink, ping_headers("relay", datetime(2026, 1, 1, tzinfo=UTC))) == "503 after 6 tries"
         assert len(got) == 6

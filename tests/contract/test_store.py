@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from dev.processes import free_port
+from dev.process.child import free_port
 from tests.helpers import (
     Commands,
     Raw,
@@ -67,7 +67,7 @@ class TestEvents:
         assert await EventStore(database).get(event.event_id) == event
         document = await database["event_store"].find_one()
         assert document is not None
-        assert document["kafka"] == {"partition": 2, "offset": 17}
+        assert document["log"] == {"partition": 2, "offset": 17}
         assert document["digest"] == event.digest
 
     @pytest.mark.guarantee("G2")
@@ -97,7 +97,7 @@ class TestPoison:
         await store.take(headers, b'{"total":4}')
         (letter,) = await letters(database)
         assert (letter["reason"], letter["body"], letter["times"]) == ("digest-mismatch", b'{"total":4}', 2)
-        assert letter["kafka"] == {"partition": 3, "offset": 4}
+        assert letter["log"] == {"partition": 3, "offset": 4}
         assert await logged(database) == 0
 
     @pytest.mark.guarantee("G2")
@@ -121,7 +121,7 @@ class TestPoison:
     ) -> None:
         await store.take(*plain_record(body, partition=1, offset=5))
         (letter,) = await letters(database)
-        assert (letter["body"], letter["kafka"]) == (body, {"partition": 1, "offset": 5})
+        assert (letter["body"], letter["log"]) == (body, {"partition": 1, "offset": 5})
 
     @pytest.mark.parametrize(
         "body",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dev import api_docs
-from dev.issuer import token
-from dev.processes import wait_until
+from dev.process.child import wait_until
+from dev.servers.issuer import token
 from tests.conftest import Spawner
 from tests.helpers import View, some_events
 from twofold.read.feed import MAX_WAIT_S

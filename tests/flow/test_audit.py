@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from dev.processes import wait_until
+from dev.process.child import wait_until
 from dev.stack import Stack
 from functions.audit.operations import OPERATIONS
 from tests.helpers import View, an_event, bearer, some_events

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from dev.processes import wait_until
+from dev.process.child import wait_until
 from tests.bad_input import BAD, MAX_EVENTS, ODD, ODD_BATCH, Bad, Odd, Request
 from tests.helpers import ARRIVES_WITHIN_S, View, altered, an_event, with_headers_of
 from tests.strategies import structured

@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner, Result
 
-from dev.processes import free_port, wait_until
+from dev.process.child import free_port, wait_until
 from tests.helpers import View, altered, an_event, plain_record, some_events, structured
 from twofold.cli import app
 from twofold.errors import Unavailable

@@ -10,8 +10,8 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from dev.functions import FunctionProcess
-from dev.processes import free_port, wait_until
+from dev.process.child import free_port, wait_until
+from dev.stack.functions import FunctionProcess
 from tests.conftest import Spawner
 from tests.helpers import Raw, View, an_event, delivered, plain_record, settings_of
 from twofold.kafka.sender import Sender
@@ -52,7 +52,7 @@ class TestSink:
         assert flow.store(given_up(request), sink(flow)).status_code == 200
         (letter,) = kept(flow, body)
         assert (letter["reason"], letter["state"], letter["event_id"]) == ("undelivered", "dead", None)
-        assert letter["kafka"] == {"partition": 2, "offset": 5}
+        assert letter["log"] == {"partition": 2, "offset": 5}
         assert letter["detail"] == 'http://store.local/ answered 503: {"title":"unavailable"}'
         names = {header["name"]: header["value"] for header in letter["headers"]}
         assert names == {name.decode(): value for name, value in headers}

@@ -1,4 +1,4 @@
-"""`make dev`, in a terminal, as somebody who copies what it prints sees it."""
+"""`make dev` in a terminal: a user copies the printed commands."""
 
 import os
 import pty
@@ -21,12 +21,12 @@ WITHIN_S = 90.0
 
 @pytest.fixture
 def printed(tmp_path: Path) -> Iterator[list[str]]:
-    """All lines that it prints in a terminal of 80 columns until it waits; it is ended with Ctrl-C."""
+    """Return the lines of `dev up` in a terminal of 80 columns. Ctrl-C ends the command after the test."""
     ours, its = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name not in ("MONGODB_URI", "KUBECONFIG")}
     program = (
         "import signal\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's `&` has its children ignore it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's `&` ignores SIGINT
         "from dev.__main__ import app\n"
         "app(['up'])\n"
     )
@@ -57,15 +57,15 @@ def _until(last: str, terminal: int) -> list[str]:
         assert ready, said.decode(errors="replace")
         try:
             said += os.read(terminal, 65536)
-        except OSError:  # it has ended
+        except OSError:  # the command has ended
             pytest.fail(said.decode(errors="replace"))
     return said.decode().replace("\r", "").splitlines()
 
 
 @pytest.mark.slow
 @pytest.mark.guarantee("G1")
-def test_what_it_prints_publishes_an_event_and_shows_it_in_both_collections(printed: list[str]) -> None:
-    """The curl is read as a shell would, and sent without one."""
+def test_the_printed_commands_publish_an_event_and_show_it_in_both_collections(printed: list[str]) -> None:
+    """The test parses the curl command as a shell does, and sends its request."""
     token = next(line for line in printed if line.startswith("TOKEN=")).removeprefix("TOKEN=")
     _, _, url, *rest = shlex.split(next(line for line in printed if line.startswith("curl ")))
     options = list(zip(rest[::2], rest[1::2], strict=True))

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from pymongo import WriteConcern
 
-from dev.functions import FunctionProcess
-from dev.mongod import ReplicaSet
 from dev.paths import ROOT
-from dev.processes import free_port
+from dev.process.child import free_port
+from dev.servers.mongod import ReplicaSet
 from dev.stack import Options, Stack
+from dev.stack.functions import FunctionProcess
 from tests.helpers import Load, View, an_event, callers, eventually, ids, load, settings_of, view
 from twofold.cloudevents.encode import encode_http
 from twofold.errors import Unavailable

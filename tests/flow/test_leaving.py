@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from multidict import CIMultiDict
 
-from dev.functions import FUNCTIONS, FunctionProcess
+from dev.stack.functions import FUNCTIONS, FunctionProcess
 from tests.conftest import Spawner
 from tests.helpers import Raw, View, an_event, bearer, decoded, delivered
 from tests.pods import new_life

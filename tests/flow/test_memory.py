@@ -11,8 +11,8 @@ import httpx
 import pytest
 from bson.timestamp import Timestamp
 
-from dev.functions import FunctionProcess
 from dev.stack import Options, Stack
+from dev.stack.functions import FunctionProcess
 from tests.helpers import View, an_event, view
 from twofold.mongo.client import Document
 
@@ -26,7 +26,7 @@ BOUND_KIB = 150 * 1024
 @pytest.fixture(scope="module")
 def large(broker_name: str) -> Iterator[View]:
     """A stack of which both collections hold a million events."""
-    options = Options(broker=broker_name, with_functions=("admin", "audit"), source=False)
+    options = Options(broker=broker_name, with_functions=("admin", "audit"))
     with Stack(options) as stack, view(stack) as seen:
         fill(seen)
         yield seen

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.processes import wait_until
+from dev.process.child import wait_until
 from dev.stack import Options, Stack
 from tests.helpers import View, some_events, view
 

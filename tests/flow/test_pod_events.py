@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pymongo import MongoClient
 
-from dev.processes import wait_until
+from dev.process.child import wait_until
 from tests.conftest import Spawner
 from tests.helpers import ARRIVES_WITHIN_S, View, callers, failing, settings_of
 from tests.pods import Sent, first_observed, names, new_life

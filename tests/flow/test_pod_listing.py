@@ -11,9 +11,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from dev.functions import FunctionProcess
 from dev.ping import ping_headers
-from dev.processes import free_port, wait_until
+from dev.process.child import free_port, wait_until
+from dev.stack.functions import FunctionProcess
 from tests.api_server import ApiServer, api_server
 from tests.conftest import Spawner
 from tests.flow.test_pod_events import expected, held, send
@@ -115,7 +115,7 @@ class TestFound:
         run = listed(flow, lister)
         assert (run["listed"], run["ignored"], run["unreadable"]) == (3, 1, 1)
         assert run["published"] == len(sound.events())
-        letters = list(flow.database.dead_letters.find({"sink": "pod_events", "kafka.partition": None}))
+        letters = list(flow.database.dead_letters.find({"sink": "pod_events", "log.partition": None}))
         assert any(unreadable.uid.encode() in letter["body"] for letter in letters)
 
 

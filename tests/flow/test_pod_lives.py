@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dev.functions import FunctionProcess
 from dev.ping import ping_headers
+from dev.stack.functions import FunctionProcess
 from functions.pod_events.facts import ALWAYS_MAY_DIFFER, MAY_DIFFER
 from tests.api_server import ApiServer, api_server
 from tests.conftest import Spawner

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dev.functions import FunctionProcess
-from dev.processes import wait_until
+from dev.process.child import wait_until
 from dev.stack import Options, Stack
+from dev.stack.functions import FunctionProcess
 from tests.helpers import View, some_events, view
 
 EVENTS = 200
@@ -19,7 +19,7 @@ BOUND_KIB = 256 * 1024
 @pytest.fixture
 def flow(broker_name: str) -> Iterator[View]:
     """A stack with a relay alone, that nothing wakes."""
-    options = Options(broker=broker_name, with_functions=("relay",), source=False)
+    options = Options(broker=broker_name, with_functions=("relay",))
     with Stack(options) as stack, view(stack) as seen:
         yield seen
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from dev.functions import FunctionProcess
-from dev.processes import free_port
+from dev.process.child import free_port
+from dev.stack.functions import FunctionProcess
 from tests.conftest import Spawner
 from tests.helpers import (
     Load,
@@ -39,7 +39,7 @@ async def under_load(
         await sent.has(accepted=100)
         await asyncio.sleep(LOAD_S)
         await asyncio.to_thread(end)
-    assert not function.child.running
+    assert not function.running
     return sent
 
 

@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
-from dev.functions import FunctionProcess
-from dev.processes import free_port, wait_until
+from dev.process.child import free_port, wait_until
 from dev.stack import Options, Stack
+from dev.stack.functions import FunctionProcess
 from tests.conftest import Spawner
 from tests.helpers import Answer, Request, View, an_event, callers, delivered, ids, plain_record, some_events, view
 from twofold.cloudevents.encode import encode_http, encode_kafka

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dev.functions import FUNCTIONS, FunctionProcess
-from dev.processes import free_port, wait_until
+from dev.process.child import free_port, wait_until
 from dev.stack import Options, Stack
+from dev.stack.functions import FUNCTIONS, FunctionProcess
 from tests.collector import Collector, Seen, collector
 from tests.conftest import Spawner
 from tests.helpers import View, altered, an_event, delivered, load, plain_record, some_events, view
@@ -131,7 +131,7 @@ async def test_a_collector_that_is_away_keeps_no_function_from_its_work(flow: Vi
 
 def lines(function: FunctionProcess) -> list[dict[str, Any]]:
     """What the function logged; each line must be JSON."""
-    return [json.loads(line) for line in function.child.log.read_text().splitlines()]
+    return [json.loads(line) for line in function.log.read_text().splitlines()]
 
 
 @pytest.mark.guarantee("R10")

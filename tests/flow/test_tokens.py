@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from dev.functions import plain_environment
-from dev.issuer import signing_key, token
 from dev.paths import ROOT
-from dev.processes import free_port
+from dev.process.child import free_port, plain_environment
+from dev.servers.issuer import signing_key, token
 from dev.stack import Stack
 from tests.conftest import Spawner
 from tests.helpers import View, an_event, bearer, structured
@@ -88,7 +87,7 @@ def test_off_lets_everybody_in_and_says_so(flow: View, spawn: Spawner) -> None:
     """As each line of the log is: one JSON object, even where only errors are written."""
     opened = spawn("publish", AUTH="off", LOG_LEVEL="ERROR")
     assert flow.publish(an_event(metadata=BOBS), opened.url, authorization="").status_code == 202
-    (line,) = [line for line in opened.child.log.read_text().splitlines() if "AUTH=off" in line]
+    (line,) = [line for line in opened.log.read_text().splitlines() if "AUTH=off" in line]
     said = json.loads(line)
     assert (said["level"], said["logger"], said["function"]) == ("error", "twofold.auth", "publish")
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaProducer
 
-from dev.processes import wait_until
+from dev.process.child import wait_until
 from dev.stack import Stack
 from tests.conftest import Spawner
 from tests.helpers import (
@@ -51,7 +51,7 @@ def writes(flow: View) -> int:
 
 def letters_at(flow: View, partition: int, offset: int) -> list[dict[str, Any]]:
     """The dead letters of the record there, once there are some."""
-    query = {"kafka": {"partition": partition, "offset": offset}}
+    query = {"log": {"partition": partition, "offset": offset}}
     wait_until(lambda: flow.database.dead_letters.count_documents(query) > 0, within=40.0, every=0.05)
     return list(flow.database.dead_letters.find(query))
 
@@ -83,7 +83,7 @@ class TestBothCollections:
         permanent = flow.document("event_store", event)
         assert permanent is not None
         assert operational.keys() - permanent.keys() == {"outbox"}
-        assert permanent.keys() - operational.keys() == {"kafka"}
+        assert permanent.keys() - operational.keys() == {"log"}
         common = operational.keys() & permanent.keys() - OWN
         assert {name: operational[name] for name in common} == {name: permanent[name] for name in common}
         assert permanent["digest"] == event.digest
@@ -143,7 +143,7 @@ class TestBothCollections:
         for event in events:
             flow.publish(event)
         assert flow.arrive(events)
-        logs = [(flow.document("event_store", event) or {})["kafka"] for event in events]
+        logs = [(flow.document("event_store", event) or {})["log"] for event in events]
         assert len({log["partition"] for log in logs}) == 1
         assert [log["offset"] for log in logs] == sorted(log["offset"] for log in logs)
 

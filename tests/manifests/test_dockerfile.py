@@ -1,4 +1,4 @@
-"""What can be seen of the Dockerfile without running it; tests/manifests/test_images.py runs it."""
+"""Rules for the text of the Dockerfile. tests/manifests/test_images.py runs its steps."""
 
 import re
 import shlex
@@ -18,21 +18,21 @@ def of(instruction: str) -> list[str]:
 
 
 def test_every_base_is_pinned() -> None:
-    """To one release of Python and of Debian; which digest that is, no machine without a registry can say."""
+    """A base names a release of Python and of Debian. Only a registry knows the digest."""
     bases = [value.split()[0] for value in of("FROM")]
-    assert len(bases) == 2, "what builds stays behind"
+    assert len(bases) == 2, "the image needs a build stage and a final stage"
     for base in bases:
         assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", base)
 
 
-def test_its_user_is_nobody_in_particular() -> None:
-    """By number: the kubelet can't tell who a name is, and refuses it where root is forbidden."""
+def test_its_user_is_a_number_above_9999() -> None:
+    """The user is a number: where root is forbidden, the kubelet refuses a user name."""
     assert [re.fullmatch(r"[1-9]\d{4}:[1-9]\d{4}", user) is not None for user in of("USER")] == [True]
     assert [name for name, _ in STEPS if name in ("USER", "CMD", "RUN")][-2:] == ["USER", "CMD"]
 
 
-def test_its_command_is_the_process() -> None:
-    """In exec form: a shell in between would keep SIGTERM to itself."""
+def test_its_command_runs_without_a_shell() -> None:
+    """The exec form is needed: a shell would not pass SIGTERM on."""
     assert [command.startswith("[") for command in of("CMD")] == [True]
     assert of("ENTRYPOINT") == []
 
@@ -43,11 +43,11 @@ def test_packages_are_pinned() -> None:
 
 
 def test_no_registry_is_named() -> None:
-    """Where packages and images come from is the setting of whoever builds."""
+    """The machine that builds the image sets its registries."""
     assert not re.search(r"https?:|index|\.io/|\.org", (ROOT / "Dockerfile").read_text())
 
 
-def test_only_what_an_image_needs_is_sent_to_the_builder() -> None:
+def test_the_builder_gets_only_the_copied_folders() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in lines
     let_through = {line.removeprefix("!") for line in lines if line.startswith("!")}

@@ -1,4 +1,4 @@
-"""Each function from its image alone: what its Dockerfile installs, that function and shared/, as a container."""
+"""Each function runs from its image alone: its dependencies, its folder and shared/."""
 
 import shutil
 import subprocess
@@ -13,14 +13,14 @@ import httpx
 import pytest
 import yaml
 
-from dev.image import Builder, Stage
 from dev.manifests.project import Project
 from dev.manifests.rendering import Rendered
 from dev.manifests.rules_functions import OPEN
 from dev.manifests.rules_settings import environment
 from dev.paths import ROOT
-from dev.processes import Child, free_port, wait_until
+from dev.process.child import Child, free_port, wait_until
 from tests.helpers import View, an_event, delivered, plain_record
+from tests.manifests.image import Builder, Stage
 from tests.pods import first_observed, names, new_life
 
 pytestmark = pytest.mark.dev
@@ -41,7 +41,7 @@ def stores(flow: View, url: str) -> None:
     assert flow.held("event_store", [event]) == {event.event_id}
 
 
-def keeps_letters(flow: View, url: str) -> None:
+def keeps_dead_letters(flow: View, url: str) -> None:
     body = uuid4().bytes
     assert flow.store(plain_record(body), url).status_code == HTTPStatus.OK
     assert flow.database.dead_letters.count_documents({"body": body}) == 1
@@ -59,13 +59,13 @@ def relays(flow: View, url: str) -> None:
     assert wait_until(relayed, within=60.0, every=0.5)
 
 
-def tells_of_pods(flow: View, url: str) -> None:
+def publishes_pod_events(flow: View, url: str) -> None:
     states = new_life(names()[0])
     for state in states:
         headers, body = state.request()
         assert flow.http.post(url, headers=headers, content=body).status_code == HTTPStatus.OK
-    told = {document["_id"] for document in flow.database.events.find({"payload.pod_uid": states[0].uid})}
-    assert told == set(first_observed(states))
+    published = {document["_id"] for document in flow.database.events.find({"payload.pod_uid": states[0].uid})}
+    assert published == set(first_observed(states))
 
 
 def answers(flow: View, url: str) -> None:
@@ -75,10 +75,10 @@ def answers(flow: View, url: str) -> None:
     assert flow.http.get(f"{url}/openapi.json").status_code == HTTPStatus.OK
 
 
-def looks_after_events(flow: View, url: str) -> None:
+def administers_events(flow: View, url: str) -> None:
     event = an_event()
     flow.accept(event)
-    assert flow.http.get(f"{url}/events/{event.event_id}").json()["outbox"]["state"] == "new"
+    assert flow.http.get(f"{url}/events/{event.event_id}").json()["mark"]["state"] == "new"
     lines = flow.http.get(f"{url}/export", params={"format": "ndjson", "aggregate": event.aggregate_id}).text
     assert len(lines.splitlines()) == 1
     refused = flow.http.delete(f"{url}/events/{event.event_id}", params={"reason": "a test"})
@@ -95,23 +95,23 @@ def reads_the_log(flow: View, url: str) -> None:
 JOBS: Mapping[str, Callable[[View, str], None]] = {
     "publish": publishes,
     "store": stores,
-    "dead_letters": keeps_letters,
+    "dead_letters": keeps_dead_letters,
     "relay": relays,
-    "pod_events": tells_of_pods,
+    "pod_events": publishes_pod_events,
     "query": answers,
-    "admin": looks_after_events,
+    "admin": administers_events,
     "audit": reads_the_log,
 }
-"""What shows, at a function's address, that it does its work."""
+"""A check of each function's work at its address."""
 
 
 def test_each_function_has_a_job_here() -> None:
-    assert sorted(JOBS) == FUNCTIONS, "say in JOBS what shows that the new function works"
+    assert sorted(JOBS) == FUNCTIONS, "add a check of the new function to JOBS"
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A folder that any user may look into."""
+    """Yield a folder that every user may read."""
     folder = Path(tempfile.mkdtemp(prefix="twofold-images-"))
     folder.chmod(0o755)
     yield folder
@@ -120,21 +120,21 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def builder(place: Path) -> Builder:
-    """What installs the same is installed once, afresh for this run of the tests."""
+    """Return a builder for this run: functions with equal dependencies share an installation."""
     return Builder(place / "dependencies")
 
 
 @pytest.fixture
 def image(request: pytest.FixtureRequest, builder: Builder, place: Path) -> Iterator[Stage]:
-    """The image of the function that the test is run with, which nobody may write to."""
+    """Yield the read-only image of the test's function."""
     made = builder.build(request.param, place / f"image-{uuid4().hex}")
     made.seal()
     yield made
     made.remove()
 
 
-def asked(child: Child, port: int, path: str) -> bool:
-    """Whether the probe of the manifests is answered."""
+def answers_probe(child: Child, port: int, path: str) -> bool:
+    """Return True if the manifests' probe gets 200."""
     try:
         return child.running and httpx.get(f"http://127.0.0.1:{port}{path}").status_code == HTTPStatus.OK
     except httpx.TransportError:
@@ -142,7 +142,7 @@ def asked(child: Child, port: int, path: str) -> bool:
 
 
 def writable(place: Path) -> Path:
-    """A folder that every user may write to, as an emptyDir is."""
+    """Return a folder that every user may write to, such as an emptyDir."""
     folder = place / uuid4().hex
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
@@ -155,10 +155,10 @@ def files(stage: Stage) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("image", FUNCTIONS, indirect=True)
-def test_it_starts_from_its_image_alone_and_does_its_job(
+def test_a_function_starts_from_its_image_and_does_its_job(
     image: Stage, flow: View, overlays: Mapping[str, Rendered], place: Path, tmp_path: Path
 ) -> None:
-    """With the environment of the manifests but for the addresses, an unprivileged user, and a read-only tree."""
+    """The function has the manifests' environment except addresses, an unprivileged user and read-only files."""
     name, port = image.arguments["FUNCTION"], free_port()
     pod = overlays["production"].functions[name]["spec"]["template"]["spec"]
     env = environment(overlays["production"], pod) | {"HOST": "127.0.0.1", "PORT": str(port)}
@@ -166,7 +166,7 @@ def test_it_starts_from_its_image_alone_and_does_its_job(
     env |= flow.stack.function_environment(name) | {"TMPDIR": str(writable(place))}
     probe = pod["containers"][0]["readinessProbe"]["httpGet"]["path"]
     before = files(image)
-    function = image.container(name, env, logs=tmp_path, ready=lambda child: asked(child, port, probe))
+    function = image.container(name, env, logs=tmp_path, ready=lambda child: answers_probe(child, port, probe))
     try:
         function.start()
         JOBS[name](flow, f"http://127.0.0.1:{port}")
@@ -177,8 +177,8 @@ def test_it_starts_from_its_image_alone_and_does_its_job(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("image", FUNCTIONS, indirect=True)
-def test_it_holds_only_what_it_needs(image: Stage, project: Project) -> None:
-    """No other function, no installer, no tests; each client only where it is used; and nobody may add to it."""
+def test_an_image_holds_only_the_needed_files(image: Stage, project: Project) -> None:
+    """An image has no other function, no installer, no tests and no unused client, and it is read-only."""
     name = image.arguments["FUNCTION"]
     app = image.root / "app"
     assert sorted(path.name for path in app.iterdir()) == ["functions", "shared"]
@@ -202,10 +202,10 @@ def test_it_holds_only_what_it_needs(image: Stage, project: Project) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("image", ["store"], indirect=True)
-def test_a_file_that_skaffold_syncs_is_run(
+def test_a_function_runs_a_file_that_skaffold_syncs(
     image: Stage, flow: View, overlays: Mapping[str, Rendered], place: Path, tmp_path: Path
 ) -> None:
-    """The command of the local overlay, and of skaffold.yaml its sync rules and its hook."""
+    """The test uses the local overlay's command, and the sync rules and the hook of skaffold.yaml."""
     port, scratch = free_port(), writable(place)
     (container,) = overlays["local"].functions["store"]["spec"]["template"]["spec"]["containers"]
     sync = skaffold_sync("twofold-store")
@@ -214,7 +214,7 @@ def test_a_file_that_skaffold_syncs_is_run(
     scratches = {"/tmp/": f"{scratch}/", "/sync": f"{scratch}/sync"}
 
     def here(command: list[str]) -> list[str]:
-        """With the emptyDirs where this test has them."""
+        """Return the command with the emptyDirs of this test."""
         for of_the_pod, of_this_test in scratches.items():
             command = [part.replace(of_the_pod, of_this_test) for part in command]
         return command
@@ -226,25 +226,25 @@ def test_a_file_that_skaffold_syncs_is_run(
         "store",
         env,
         logs=tmp_path,
-        ready=lambda child: asked(child, port, "/healthz"),
+        ready=lambda child: answers_probe(child, port, "/healthz"),
         command=here(container["command"]),
     )
 
-    def says() -> str:
+    def status() -> str:
         try:
             return httpx.get(f"http://127.0.0.1:{port}/healthz").text
-        except httpx.TransportError:  # the server starts again
+        except httpx.TransportError:  # the server restarts
             return ""
 
     try:
         function.start()
-        assert "changed" not in says()
+        assert "changed" not in status()
         text = (ROOT / CHANGED).read_text()
         assert text.count('"status": "ok"') == 1
         synced = Path(here([rule["dest"]])[0], CHANGED)
         synced.write_text(text.replace('"status": "ok"', '"status": "changed"'))
         subprocess.run(image.run_as_user(here(hook["container"]["command"])), check=True)
-        assert wait_until(lambda: "changed" in says(), within=30.0, every=0.1)
+        assert wait_until(lambda: "changed" in status(), within=30.0, every=0.1)
     finally:
         function.terminate(20.0)
 
@@ -253,6 +253,6 @@ CHANGED = "shared/twofold/http.py"
 
 
 def skaffold_sync(image: str) -> Any:
-    """What skaffold.yaml says of file sync for an image."""
+    """Return the file sync of an image in skaffold.yaml."""
     artifacts = yaml.safe_load((ROOT / "skaffold.yaml").read_text())["build"]["artifacts"]
     return next(artifact["sync"] for artifact in artifacts if artifact["image"] == image)

@@ -1,4 +1,4 @@
-"""Knative's objects, strictly by the schemas of its own definitions, as its released archive has them."""
+"""The manifests' Knative objects match the schemas of Knative's released definitions."""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -18,7 +18,7 @@ Schemas = Mapping[tuple[str, str], Any]
 
 @pytest.fixture(scope="module")
 def schemas() -> Schemas:
-    """By `apiVersion` and kind."""
+    """Return the schemas by `apiVersion` and kind."""
     definitions = [definition["spec"] for definition in knative.definitions()]
     return {
         (f"{spec['group']}/{version['name']}", spec["names"]["kind"]): closed(version["schema"]["openAPIV3Schema"])
@@ -28,7 +28,7 @@ def schemas() -> Schemas:
 
 
 def closed(schema: Any) -> Any:
-    """The schema as JSON Schema that knows no more members than it names: the server would drop the others silently."""
+    """Return a JSON Schema that refuses unknown members: the server would drop them silently."""
     if isinstance(schema, list):
         return [closed(member) for member in schema]
     if not isinstance(schema, dict):
@@ -71,7 +71,7 @@ def test_every_object_is_valid(overlay: str, overlays: Overlays, schemas: Schema
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_what_is_not_valid_is_found_out(
+def test_an_invalid_field_is_a_complaint(
     part: Any, name: str, value: object, overlays: Overlays, schemas: Schemas
 ) -> None:
     rendered = deepcopy(overlays["production"])

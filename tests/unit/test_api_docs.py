@@ -1,4 +1,4 @@
-"""docs/api.md and the OpenAPI descriptions are what the code says."""
+"""docs/api.md and the OpenAPI descriptions agree with the code."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ NAMES = [f"{name} {operation.name}" for name, operation in OPERATIONS]
 
 
 @pytest.mark.dev
-def test_the_file_is_what_the_operations_say() -> None:
-    """If not: `python -m dev api-docs`."""
+def test_docs_api_md_agrees_with_the_operations() -> None:
+    """To write the file anew: `python -m dev api-docs`."""
     assert api_docs.FILE.read_text() == api_docs.text()
 
 
 @pytest.mark.dev
-def test_every_function_with_operations_is_in_the_file() -> None:
+def test_docs_api_md_has_every_function_with_operations() -> None:
     there = {path.parent.name for path in ROOT.glob("functions/*/operations.py")}
     assert there == set(api_docs.APIS)
 
@@ -34,7 +34,7 @@ def test_every_operation_has_an_example(function: str, operation: OperationDescr
 
 @pytest.mark.guarantee("R24")
 @pytest.mark.parametrize("name", api_docs.APIS)
-def test_every_reference_in_a_description_leads_somewhere(name: str) -> None:
+def test_every_reference_in_a_description_has_a_target(name: str) -> None:
     description = describe(name, api_docs.APIS[name])
     there = {f"#/components/schemas/{each}" for each in description["components"]["schemas"]}
     assert set(references(description)) <= there
@@ -50,7 +50,7 @@ def references(part: Any) -> list[str]:
 
 @pytest.mark.guarantee("R24")
 @pytest.mark.parametrize(("function", "operation"), OPERATIONS, ids=NAMES)
-def test_every_parameter_of_the_model_is_described_by_its_name(function: str, operation: OperationDescription) -> None:
+def test_a_description_names_every_parameter_of_the_model(function: str, operation: OperationDescription) -> None:
     said = describe(function, [operation])["paths"][operation.path][operation.method.lower()]
     names = {field.alias or name for name, field in operation.parameters.model_fields.items()}
     assert {each["name"] for each in said["parameters"] if each["in"] != "header"} == names

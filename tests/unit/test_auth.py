@@ -14,9 +14,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from dev import issuer as the_issuer
-from dev.issuer import Issuer, public, signing_key, token
-from dev.processes import free_port
+from dev.process.child import free_port
+from dev.servers import issuer as the_issuer
+from dev.servers.issuer import Issuer, public, signing_key, token
 from tests.helpers import an_event
 from twofold.cloudevents.encode import attributes_of
 from twofold.errors import Forbidden, Unauthorized, Unavailable

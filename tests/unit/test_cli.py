@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from dev.paths import ROOT
-from dev.processes import free_port
+from dev.process.child import free_port
 from twofold.cli import app
 from twofold.storage.checkpoints import Checkpoint
 

@@ -1,4 +1,4 @@
-"""The parts of the Kubernetes harness that need no server, and how it ends where there is nothing to build with."""
+"""The parts of dev.kubernetes that need no server, and its end without Go or time."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.dev
 @pytest.mark.parametrize(
     ("written", "numbers"), [("go1.26.8", (1, 26, 8)), ("1.26", (1, 26)), ("go1.27rc1", (1, 27, 1)), ("", ())]
 )
-def test_versions_are_compared_by_their_numbers(written: str, numbers: tuple[int, ...]) -> None:
+def test_versions_compare_by_their_numbers(written: str, numbers: tuple[int, ...]) -> None:
     assert version_numbers(written) == numbers
 
 
@@ -43,7 +43,7 @@ def test_every_program_is_a_tool_of_its_module_at_a_pinned_version(name: str) ->
     assert required_go(program.module) >= (1, 26)
 
 
-def test_without_time_and_cache_nothing_is_built_and_one_line_says_so(tmp_path: Path) -> None:
+def test_without_time_and_cache_a_line_gives_the_reason_and_no_program_is_built(tmp_path: Path) -> None:
     environment = os.environ | {"TWOFOLD_CACHE": str(tmp_path), BUDGET_VARIABLE: "0"}
     command = [sys.executable, "-m", "dev.kubernetes"]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -53,7 +53,7 @@ def test_without_time_and_cache_nothing_is_built_and_one_line_says_so(tmp_path: 
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
-def test_what_does_not_come_is_left_out_but_what_is_not_what_is_pinned_is_a_failure() -> None:
+def test_an_absent_module_is_left_out_and_an_altered_module_is_a_failure() -> None:
     absent = subprocess.CompletedProcess(["go"], 1, "", "go: downloading\nno route to host")
     with pytest.raises(Unbuilt, match="no route to host"):
         fetched(absent, "etcd")
@@ -62,7 +62,7 @@ def test_what_does_not_come_is_left_out_but_what_is_not_what_is_pinned_is_a_fail
         fetched(altered, "etcd")
 
 
-def test_a_disk_that_would_be_full_is_left_alone() -> None:
+def test_a_build_without_enough_disk_space_does_not_start() -> None:
     check_room(ROOM_BYTES, "etcd")
     with pytest.raises(Unbuilt, match=r"only 10\.0 are free"):
         check_room(ROOM_BYTES - 1, "etcd")
@@ -79,11 +79,11 @@ def test_a_disk_that_would_be_full_is_left_alone() -> None:
         ({"matchExpressions": [{"key": "b", "operator": "DoesNotExist"}]}, "!b"),
     ],
 )
-def test_a_selector_is_written_as_the_api_takes_it(selector: dict[str, object], written: str) -> None:
+def test_a_selector_has_the_form_of_the_api_parameter(selector: dict[str, object], written: str) -> None:
     assert label_selector(selector) == written
 
 
-def test_a_sources_spec_becomes_its_adapters_configuration() -> None:
+def test_a_source_spec_becomes_the_configuration_of_its_adapter() -> None:
     resources = [
         {"apiVersion": "v1", "kind": "Pod", "selector": {"matchLabels": {"a": "1"}}},
         {"apiVersion": "apps/v1", "kind": "Deployment"},

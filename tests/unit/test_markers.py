@@ -1,4 +1,4 @@
-"""The check of the markers must be able to fail."""
+"""The check of the markers fails for unknown and for unshown guarantees."""
 
 import re
 import subprocess
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.markers import CLAIMS, ROOT, MarkedTest, built_in, report
+from dev.markers import CLAIMS, MarkedTest, built_in, coverage
+from dev.paths import ROOT
 
 pytestmark = pytest.mark.dev
 
@@ -18,61 +19,61 @@ def shows(*claims: str, name: str = "test_it", of_dev: bool = False) -> MarkedTe
     return MarkedTest(name, frozenset(claims), of_dev)
 
 
-def test_every_guarantee_and_every_row_has_a_place_for_its_code() -> None:
+def test_every_guarantee_and_failure_names_its_code() -> None:
     assert set(CLAIMS) == {f"G{n}" for n in range(1, 11)} | {f"R{n}" for n in range(1, 36)}
 
 
 @pytest.mark.parametrize("name", ["G0", "G11", "R36", "g1", "Q1", ""])
 def test_an_unknown_name_is_a_problem(name: str) -> None:
-    (problem,) = report([shows("G1", name)], NOTHING).problems
+    (problem,) = coverage([shows("G1", name)], NOTHING).problems
 
     assert repr(name) in problem
     assert "test_it" in problem
 
 
 def test_a_guarantee_with_code_and_no_test_is_a_problem() -> None:
-    (problem,) = report([shows("G1"), shows("R6")], frozenset({"G1", "G2"})).problems
+    (problem,) = coverage([shows("G1"), shows("R6")], frozenset({"G1", "G2"})).problems
 
     assert problem.startswith("G2 ")
     assert CLAIMS["G2"].code in problem
 
 
-def test_a_row_with_code_and_no_test_is_a_problem() -> None:
-    (problem,) = report([], frozenset({"R6"})).problems
+def test_a_failure_with_code_and_no_test_is_a_problem() -> None:
+    (problem,) = coverage([], frozenset({"R6"})).problems
 
     assert problem.startswith("R6 ")
 
 
-def test_what_is_not_built_needs_no_test() -> None:
-    assert report([shows("G1")], frozenset({"G1"})).problems == ()
+def test_a_claim_without_code_needs_no_test() -> None:
+    assert coverage([shows("G1")], frozenset({"G1"})).problems == ()
 
 
-def test_a_test_of_what_is_not_built_is_welcome() -> None:
-    """`publish` fences replayed events before there is a replay function."""
-    result = report([shows("G8")], NOTHING)
+def test_a_claim_without_code_may_have_a_test() -> None:
+    """`publish` fences replayed events already, without a replay function."""
+    result = coverage([shows("G8")], NOTHING)
 
     assert result.problems == ()
     assert result.tests["G8"] == 1
 
 
-def test_tests_are_counted_for_each_claim_they_name() -> None:
-    result = report([shows("G1", "R6", name="test_a"), shows("G1", name="test_b")], NOTHING)
+def test_a_test_counts_for_every_claim_in_its_marker() -> None:
+    result = coverage([shows("G1", "R6", name="test_a"), shows("G1", name="test_b")], NOTHING)
 
     assert (result.tests["G1"], result.tests["R6"], result.tests["G2"]) == (2, 1, 0)
 
 
-def test_unmarked_tests_are_listed_without_being_a_problem() -> None:
-    """Those of the local stack itself are not expected to name a guarantee."""
+def test_unmarked_tests_are_listed_and_no_problem() -> None:
+    """Tests of the local stack itself name no guarantee."""
     tests = [shows(name="test_b"), shows(name="test_a"), shows(name="test_dev", of_dev=True)]
 
-    result = report(tests, NOTHING)
+    result = coverage(tests, NOTHING)
 
     assert result.unmarked == ("test_a", "test_b")
     assert result.problems == ()
 
 
-def test_code_is_there_when_its_file_is(tmp_path: Path) -> None:
-    """An empty folder is a plan, not code."""
+def test_a_claim_has_code_if_its_file_exists(tmp_path: Path) -> None:
+    """An empty folder is no code."""
     (tmp_path / "functions" / "relay").mkdir(parents=True)
     assert built_in(tmp_path) == NOTHING
 
@@ -87,7 +88,7 @@ def markers(*arguments: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_markers_of_module_class_and_function_are_read_from_real_tests(tmp_path: Path) -> None:
-    """One test function counts once, whatever its parameters."""
+    """A test function counts once for all its parameters."""
     tests = tmp_path / "test_made_up.py"
     tests.write_text(
         "import pytest\n"
@@ -102,14 +103,14 @@ def test_markers_of_module_class_and_function_are_read_from_real_tests(tmp_path:
     done = markers(tests)
 
     assert done.returncode == 1
-    assert "test_five names 'G11'" in done.stdout
+    assert "test_five names the unknown guarantee 'G11'" in done.stdout
     assert re.search(r"^G1 .* 1\s*$", done.stdout, re.MULTILINE)
     assert re.search(r"^R2 .* 1\s*$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_tests_that_cannot_be_collected_fail_the_check(tmp_path: Path) -> None:
-    """Else a broken import would hide the tests behind it."""
+    """A broken import must not hide tests."""
     tests = tmp_path / "test_made_up.py"
     tests.write_text("import no_such_module\n")
 

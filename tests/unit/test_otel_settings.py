@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from dev.functions import plain_environment
+from dev.process.child import plain_environment
 from twofold.observability.otel_settings import OtelSettings
 
 HERE = "http://127.0.0.1:4318"

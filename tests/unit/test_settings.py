@@ -6,8 +6,8 @@ import sys
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from dev.functions import plain_environment
 from dev.paths import ROOT
+from dev.process.child import plain_environment
 from twofold.settings import Settings
 
 pytestmark = pytest.mark.guarantee("R34")

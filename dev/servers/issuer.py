@@ -1,7 +1,4 @@
-"""An issuer of tokens for this machine: a key of this process's own, and an address that has its public half.
-
-What Keycloak, or any other OpenID provider, is to a cluster. Each stack has one, unless it asks for no tokens.
-"""
+"""An issuer of tokens on this machine, in place of Keycloak or another OpenID provider."""
 
 import functools
 import json
@@ -18,13 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 NAME = "https://issuer.local"
 AUDIENCE = "twofold"
 LIFETIME_S = 7 * 24 * 3600.0
-"""A week: functions whose clock a test sets off by hours take the token all the same."""
+"""A week: a test may set a function's clock off by hours, and the token must stay valid."""
 SERVICE_RIGHTS = ("events:publish:any", "events:publish:reserved", "events:read:all", "audit:read", "admin")
 
 
 @functools.cache
 def signing_key() -> tuple[str, EllipticCurvePrivateKey]:
-    """This process's key and its id."""
+    """Return the id and the key of this process."""
     return str(uuid4()), generate_private_key(SECP256R1())
 
 
@@ -37,26 +34,26 @@ def token(
     headers: Mapping[str, Any] | None = None,
     **claims: Any,
 ) -> str:
-    """A token for `subject` with these rights, good for a week; `claims` replace others, None takes one out."""
+    """Return a token for `subject` with these rights. `claims` replace the usual claims; None removes a claim."""
     key_id, private = key or signing_key()
     usual = {"iss": NAME, "aud": AUDIENCE, "sub": subject, "exp": time.time() + LIFETIME_S, "roles": list(rights)}
-    said = {name: value for name, value in (usual | claims).items() if value is not None}
-    return jwt.encode(said, private, algorithm=algorithm, headers={"kid": key_id} | dict(headers or {}))
+    payload = {name: value for name, value in (usual | claims).items() if value is not None}
+    return jwt.encode(payload, private, algorithm=algorithm, headers={"kid": key_id} | dict(headers or {}))
 
 
 def public(key_id: str, private: Any, algorithm: str = "ES256") -> dict[str, Any]:
-    """The public half of a key as a JWK set holds it."""
+    """Return the public half of a key as a JWK."""
     half: dict[str, Any] = jwt.get_algorithm_by_name(algorithm).to_jwk(private.public_key(), as_dict=True)
     return half | {"kid": key_id, "use": "sig", "alg": algorithm}
 
 
 class Issuer:
-    """Serves a JWK set on loopback until it is stopped. `keys` may be changed at any time."""
+    """A server of a JWK set on loopback. A test may change `keys` at any time."""
 
     def __init__(self, port: int = 0) -> None:
         self.keys: list[dict[str, Any]] = [public(*signing_key())]
         self.asked = 0
-        """How often the set was fetched."""
+        """The number of requests for the JWK set."""
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -70,19 +67,19 @@ class Issuer:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """A test's output is its own."""
+                """Keep requests out of the output of tests."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="issuer", daemon=True)
 
     @property
     def url(self) -> str:
-        """Where the keys are."""
+        """The URL of the JWK set."""
         return f"http://127.0.0.1:{self._server.server_port}/jwks.json"
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a function is told, so that it takes this issuer's tokens."""
+        """The settings with which a function accepts this issuer's tokens."""
         return {"AUTH_ISSUER": NAME, "AUTH_AUDIENCE": AUDIENCE, "AUTH_JWKS_URL": self.url}
 
     def start(self) -> None:
@@ -90,7 +87,7 @@ class Issuer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and free the port."""
+        """Stop serving and free the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -1,4 +1,4 @@
-"""Child processes: each in a group of its own, logged to a file, gone when we are, ended only by its id."""
+"""Start child processes that log to a file and never outlive this process."""
 
 import ctypes
 import os
@@ -13,34 +13,46 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Self
 
-from dev.proc import is_stopped
+from dev.paths import ROOT
+from dev.process.proc import is_stopped
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
-# Linux sends the parent-death signal when the *thread* that forked ends. One thread that lives as long as the
-# interpreter forks every child, so that a child started from a short-lived thread does not die with it.
+# Linux sends the parent-death signal when the *thread* that forked ends. So one long-lived thread forks every child:
+# a child that a short-lived thread asks for survives this thread.
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 _PORTS = range(20_000, 32_000)
-_handed_out: set[int] = set()
+_used_ports: set[int] = set()
+
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+
+
+def plain_environment() -> dict[str, str]:
+    """Return this process's environment without any setting of Twofold.
+
+    `PYTHONPATH` is this tree's `shared`: in a copy of the tree, the copy's `twofold` runs.
+    """
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return kept | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT / "shared")}
 
 
 class StartFailed(RuntimeError):
-    """A child ended, or was not ready in time; the message ends with the tail of its log."""
+    """A child ended, or was not ready in time. The message ends with the tail of its log."""
 
 
 def free_port() -> int:
-    """A free loopback port, never the same one twice in this process.
+    """Return a free loopback port, never the same port twice in this process.
 
-    It lies below Linux's range for outgoing connections. Otherwise a client that keeps trying to reach a
-    stopped server could be given that server's port, connect to itself, and keep the server from coming back.
+    The port lies below Linux's range for outgoing connections. In that range, a client that retries a stopped
+    server's port could get this port as its own, connect to itself, and keep the server from starting again.
     """
     for port in random.sample(_PORTS, len(_PORTS)):
-        if port not in _handed_out and _is_free(port):
-            _handed_out.add(port)
+        if port not in _used_ports and _is_free(port):
+            _used_ports.add(port)
             return port
-    raise RuntimeError("no free port on the loopback interface")
+    raise RuntimeError(f"127.0.0.1 has no free port in {_PORTS.start}-{_PORTS.stop - 1}")
 
 
 def _is_free(port: int) -> bool:
@@ -54,7 +66,7 @@ def _is_free(port: int) -> bool:
 
 
 def wait_until(check: Callable[[], bool], *, within: float, every: float = 0.02) -> bool:
-    """Poll `check` until it is true; false if it was not within that many seconds."""
+    """Poll `check` every `every` seconds until it is true. Return False after `within` seconds."""
     deadline = time.monotonic() + within
     while not check():
         if time.monotonic() > deadline:
@@ -64,11 +76,10 @@ def wait_until(check: Callable[[], bool], *, within: float, every: float = 0.02)
 
 
 class Child:
-    """One child process, which may be started again after it ended, on the same ports and with the same log.
+    """A child process, which can be started again with the same command and log.
 
-    `ready` is asked until it is true. `kill`, `pause` and `resume` act on the child's process group, so
-    workers that it forked are included. When this process dies, however it dies, the child gets
-    `on_parent_death`.
+    `ready` is polled until it is true. `kill`, `pause` and `resume` act on the process group, and so on forked
+    workers too. The kernel sends the child `on_parent_death` when this process ends for any reason.
     """
 
     def __init__(
@@ -77,7 +88,7 @@ class Child:
         command: Sequence[str | Path],
         *,
         log: Path,
-        ready: Callable[["Child"], bool],
+        ready: Callable[["Child"], bool] = lambda _: True,
         ready_within: float = 30.0,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
@@ -97,25 +108,25 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The child's id, which is also its group's; an error if it was never started."""
+        """The process id, which is also the process group's id. Raises `RuntimeError` before the first start."""
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the child was started and has not ended."""
+        """True from the start to the end of the process."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> Self:
-        """Spawn, and wait until ready. Raises `StartFailed`, with nothing left running."""
+        """Start the process and wait until it is ready. Raises `StartFailed`, and then no process is left."""
         self.spawn()
         return self.wait_ready()
 
     def spawn(self) -> None:
-        """Start the process without waiting for it."""
+        """Start the process without waiting."""
         if self.running:
-            raise RuntimeError(f"{self.name} is already running as {self.pid}")
+            raise RuntimeError(f"{self.name} is already running as process {self.pid}")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._log_start = log.tell()
@@ -142,7 +153,7 @@ class Child:
         )
 
     def wait_ready(self) -> Self:
-        """Wait until the child is ready; if it ends or takes too long, kill it and raise `StartFailed`."""
+        """Wait until the process is ready. Kills a late process; raises `StartFailed` for an ended or late one."""
         wait_until(lambda: not self.running or self._ready(self), within=self._ready_within)
         if not self.running:
             code = self._process.returncode if self._process else None
@@ -153,11 +164,11 @@ class Child:
         return self
 
     def printed(self, line: str) -> bool:
-        """Whether the child wrote exactly this line since it was last started."""
+        """Return True if the process wrote exactly this line since its last start."""
         return line.encode() in self._log_since_start().splitlines()
 
     def log_tail(self, lines: int = 20) -> str:
-        """The end of what it wrote since it was last started, after the log file's path."""
+        """Return the log's path and the last lines since the last start."""
         tail = self._log_since_start().decode(errors="replace").splitlines()[-lines:]
         return "\n".join([f"{self.log}:", *(f"  | {line}" for line in tail)])
 
@@ -167,42 +178,46 @@ class Child:
             return log.read()
 
     def terminate(self, within: float = 10.0) -> None:
-        """Ask the child to end (SIGTERM), also if it is paused; kill its group if it has not by then."""
+        """Send SIGTERM, also to a paused process. Kill the group if the process still runs after `within` seconds."""
         self.ask_to_end()
         self.end(within)
 
     def ask_to_end(self) -> None:
-        """Send SIGTERM, also if it is paused, and don't wait."""
+        """Send SIGTERM, also to a paused process, without waiting."""
         if self.running:
             os.kill(self.pid, signal.SIGTERM)
             self.resume()
 
     def end(self, within: float) -> None:
-        """Wait until it has ended; kill its group if it has not by then."""
+        """Wait for the process's end, and kill its group after `within` seconds."""
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(within)
             self.kill()
 
     def kill(self) -> None:
-        """End the child's group at once (SIGKILL), as a crash does; nothing if it is gone."""
+        """End the process group at once (SIGKILL), like a crash. Do nothing after the end."""
         if self._process is not None:
             self._signal_group(signal.SIGKILL)
             self._process.wait()
-            self._group = None  # from now on the number may be another process's
+            self._group = None  # the kernel may give the number to another process from now on
+
+    def stop(self) -> None:
+        """Kill a server for good. Its data is removed next, so an orderly end would gain nothing."""
+        self.kill()
 
     def pause(self) -> None:
-        """Stop the group (SIGSTOP), and return when it stands: its connections stay open and nothing answers."""
+        """Stop the group (SIGSTOP) and wait until it stands: connections stay open and get no answer."""
         self._signal_group(signal.SIGSTOP)
         if (group := self._group) is not None:
             wait_until(lambda: is_stopped(group), within=5.0)
 
     def resume(self) -> None:
-        """Let a paused group go on (SIGCONT)."""
+        """Continue a paused group (SIGCONT)."""
         self._signal_group(signal.SIGCONT)
 
     def restart(self) -> None:
-        """End the child if it runs, start it again, and wait until it is ready."""
+        """End the process if it runs, start it again, and wait until it is ready."""
         self.terminate()
         self.start()
 
@@ -213,7 +228,7 @@ class Child:
 
 
 def terminate_all(children: Sequence[Child], within: float) -> None:
-    """Ask all of them to end, and then wait for each as `Child.terminate` does."""
+    """Send SIGTERM to every child, then wait for every child as `Child.terminate` does."""
     for child in children:
         child.ask_to_end()
     for child in children:

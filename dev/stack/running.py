@@ -1,4 +1,4 @@
-"""A stack as the command line sees it: in this process, or kept by a process of its own that outlives this one."""
+"""Run a stack for the command line: in this process, or in a process that outlives the command."""
 
 import json
 import os
@@ -13,17 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dev.paths import ROOT, SCRATCH
-from dev.processes import StartFailed
-from dev.signals import wait_for_a_signal
-from dev.stack import Options, Stack
+from dev.process.child import StartFailed
+from dev.process.signals import wait_for_a_signal
+from dev.stack.options import Options
+from dev.stack.stack import Stack
 
 Steps = Callable[[str], None]
 
-QUICK = {"RELAY_FIRST_LOOK_S": "2"}
-"""So that one can watch a mark go; a cluster looks first after half a minute."""
-RELAY_EVERY_S = 2.0
-
-FIXED_PORTS = {"publish": 8080, "store": 8081, "relay": 8082, "query": 8083} | {
+FIXED_PORTS = {
+    "publish": 8080,
+    "store": 8081,
+    "relay": 8082,
+    "query": 8083,
     "audit": 8084,
     "admin": 8085,
     "issuer": 8090,
@@ -34,7 +35,7 @@ FIXED_PORTS = {"publish": 8080, "store": 8081, "relay": 8082, "query": 8083} | {
 
 @dataclass(frozen=True)
 class Running:
-    """Where everything is."""
+    """The addresses of a running stack."""
 
     broker: str
     mongodb_uri: str
@@ -42,15 +43,15 @@ class Running:
     kafka: str
     publish_url: str
     pod_events_url: str
-    token: str | None
-    """What to send to it as a bearer token."""
+    token: str
+    """A bearer token with all rights."""
     logs: str
     pid: int
-    """The process that owns the stack; SIGTERM to it ends everything."""
+    """The process that owns the stack. SIGTERM to this process ends the stack."""
 
     @classmethod
     def of(cls, stack: Stack) -> "Running":
-        """The addresses of a stack of this process."""
+        """Return the addresses of a stack of this process."""
         return cls(
             broker=stack.broker.name,
             mongodb_uri=stack.mongodb_uri,
@@ -65,74 +66,61 @@ class Running:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What each request needs besides its own headers."""
-        return {"authorization": f"Bearer {self.token}"} if self.token else {}
+        """The header that authorizes a request."""
+        return {"authorization": f"Bearer {self.token}"}
 
     @property
     def stop_command(self) -> str:
-        """A shell command that ends a kept stack, and returns when it is gone."""
+        """A shell command that ends a kept stack and waits for the end."""
         return f"kill {self.pid} && timeout 30 tail --pid={self.pid} -f /dev/null"
 
     def show_command(self, collection: str, event_id: str) -> str:
-        """A shell command, for the checkout's folder, that shows an event in a collection."""
+        """Return a shell command, for the checkout's folder, that shows an event in a collection."""
         python = Path(sys.executable)
         shown = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
         words = [str(shown), "-m", "dev", "show", collection, event_id]
         return shlex.join([*words, "--mongodb-uri", self.mongodb_uri, "--database", self.database])
 
 
-def command_line_options(
-    broker: str,
-    *,
-    members: int = 1,
-    auth: bool = False,
-    workers: int = 1,
-    fixed_ports: bool = False,
-    pod_lives: bool = False,
-    kubeconfig: Path | None = None,
-) -> Options:
-    """What `make demo` and `make dev` run.
+def command_line_options(broker: str) -> Options:
+    """Return the options of `make demo` and `make dev`. The relay starts early, so that its work can be watched.
 
-    `MONGODB_URI` and `KAFKA_BOOTSTRAP_SERVERS` in the environment name servers to use in place of our own.
+    Environment variables name other servers: `MONGODB_URI` and `KAFKA_BOOTSTRAP_SERVERS` external servers,
+    `MONGODB_IMAGE` (`mongo:8.0`) an image to run in a container.
     """
     return Options(
-        members=members,
-        auth=auth,
         broker=broker,
-        workers=workers,
+        mongodb_image=os.environ.get("MONGODB_IMAGE"),
         mongodb_uri=os.environ.get("MONGODB_URI"),
         kafka_bootstrap=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"),
-        settings=QUICK,
-        relay_every_s=RELAY_EVERY_S,
-        pod_lives=pod_lives,
-        kubeconfig=kubeconfig,
-        ports=FIXED_PORTS if fixed_ports else {},
+        settings={"RELAY_FIRST_LOOK_S": "2"},
+        relay_every_s=2.0,
         logs=new_logs(),
     )
 
 
 def new_logs() -> Path:
-    """A folder for the logs of a stack that the command line starts."""
+    """Return a new folder name for the logs of a stack of the command line."""
     return SCRATCH / "logs" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
 
 
 @contextmanager
 def here(broker: str, on_step: Steps) -> Iterator[Running]:
-    """A stack that ends with the block."""
+    """Run a stack that ends with the block."""
     with Stack(command_line_options(broker), on_step=on_step) as stack:
         yield Running.of(stack)
 
 
 @contextmanager
 def kept(broker: str, on_step: Steps) -> Iterator[Running]:
-    """A stack that a process of its own goes on with after the block, unless the block raises."""
+    """Run a stack in a process that outlives the block, unless the block raises."""
     holder = subprocess.Popen(
         [sys.executable, "-m", "dev", "hold", "--broker", broker],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C in this terminal isn't meant for it
+        start_new_session=True,  # Ctrl-C in this terminal must not end the holder
     )
     try:
         yield _await(holder, on_step)
@@ -143,34 +131,34 @@ def kept(broker: str, on_step: Steps) -> Iterator[Running]:
 
 
 def _await(holder: "subprocess.Popen[str]", on_step: Steps) -> Running:
-    """Follow what `hold` says until it is ready. Raises `StartFailed` with the reason if it gives up."""
+    """Follow the output of `hold` until the stack is ready. Raises `StartFailed` with the holder's reason."""
     for line in holder.stdout or ():
-        said = json.loads(line)
-        if "ready" in said:
-            return Running(**said["ready"])
-        if "failed" in said:
-            raise StartFailed(said["failed"])
-        on_step(said["step"])
-    raise StartFailed(f"the process that was to hold the stack ended with exit status {holder.wait()}")
+        message = json.loads(line)
+        if "ready" in message:
+            return Running(**message["ready"])
+        if "failed" in message:
+            raise StartFailed(message["failed"])
+        on_step(message["step"])
+    raise StartFailed(f"the process that holds the stack ended with exit status {holder.wait()}")
 
 
 def hold(options: Options) -> None:
-    """Own a stack until SIGTERM; say each step, then where it is, as lines of JSON for `kept`."""
+    """Own a stack until SIGTERM. Print each step and then the addresses as lines of JSON for `kept`."""
     try:
-        with Stack(options, on_step=lambda step: _say(step=step)) as stack:
-            _say(ready=asdict(Running.of(stack)))
-            _let_go_of_the_terminal()
+        with Stack(options, on_step=lambda step: _print(step=step)) as stack:
+            _print(ready=asdict(Running.of(stack)))
+            _close_output()
             wait_for_a_signal()
     except Exception as error:
-        _say(failed=str(error))
+        _print(failed=str(error))
         raise SystemExit(1) from error
 
 
-def _say(**what: object) -> None:
-    print(json.dumps(what), flush=True)
+def _print(**message: object) -> None:
+    print(json.dumps(message), flush=True)
 
 
-def _let_go_of_the_terminal() -> None:
+def _close_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.dup2(nowhere, sys.stderr.fileno())
