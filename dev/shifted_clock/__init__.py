@@ -1,1 +1,1 @@
-"""A publisher whose machine's clock is wrong."""
+"""A `publish` with a wrong clock."""

@@ -1,6 +1,6 @@
-"""`publish` on a machine whose clock is `CLOCK_SHIFT_S` seconds ahead: its own times, and those of its Kafka records.
+"""`publish` on a machine whose clock is `CLOCK_SHIFT_S` seconds ahead, for its events and for its Kafka records.
 
-The function is the real one; the clock is passed in where it takes one. Never a setting of the product.
+This module runs the real function with another clock. The product has no setting for the clock.
 """
 
 import importlib.util
@@ -27,12 +27,12 @@ vars(time)["time"] = lambda: _time() + SHIFT_S
 
 
 def _real_publish() -> Any:
-    """The module `functions/publish/main.py`, whose folder is this process's own."""
+    """Import `functions/publish/main.py`, as functions-framework imports it in its folder."""
     name, folder = "publish_main", str(_MAIN.parent)
     spec = importlib.util.spec_from_file_location(name, _MAIN, submodule_search_locations=[folder])
     if spec is None or spec.loader is None:
-        raise ImportError(f"{_MAIN} is not there")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # its parts import each other by it
+        raise ImportError(f"{_MAIN} does not exist")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # the parts of `publish` import it by name
     spec.loader.exec_module(module)
     return module
 
@@ -42,7 +42,7 @@ _publish = _real_publish()
 
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[Any]:
-    """The function's own service, with another clock."""
+    """Open the service of the function, with another clock."""
     async with _publish.open_service(telemetry) as publisher:
         publisher.clock = lambda: datetime.now(UTC) + timedelta(seconds=SHIFT_S)
         yield publisher
@@ -53,6 +53,6 @@ function = _publish.Function("publish", _publish.settings, open_service, _publis
 
 @functions_framework.aio.http
 async def publish(request: Request) -> Response:
-    """The function."""
+    """Answer a request as the real function does."""
     answer: Response = await function(request)
     return answer
