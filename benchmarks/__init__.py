@@ -1,4 +1,4 @@
-"""How fast `store` and `publish` are, beside the naive functions and the limit, all in one run: `make bench`.
+"""The rates of `store` and `publish` beside the naive functions and the limit, in one run: `make bench`.
 
-Nothing is reported of a run in which the servers hold less than was acknowledged. docs/performance.md explains it.
+A run in which the servers hold less than the acknowledged events gives no figures. docs/performance.md explains more.
 """

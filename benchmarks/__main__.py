@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cold_start, contestants, kafka_away
+from benchmarks import cold_start, contestants, kafka_unavailable
 from benchmarks.arena import WARM_UP_S, Arena, NotBelievable
 from benchmarks.contestants import Contestant
 from benchmarks.events import BATCH, PAYLOAD_BYTES, Feeds
@@ -27,43 +27,42 @@ from benchmarks.figures import (
     Ceiling,
     Figures,
     Floor,
-    Run,
+    Measurement,
     cold_start_ratio,
     p99_ratio,
     slowdown,
     spread,
 )
-from benchmarks.load import CONNECTIONS, Generator, LoadFailed
+from benchmarks.load import CONNECTIONS, LoadFailed, LoadGenerator
 from dev.preflight import Unfit
 from dev.process.child import StartFailed
+from dev.stack.running import Steps
 from dev.stack import Options, Stack
 
 ROUNDS = 3
 THREADS = (4, 8, 16, 32)
 _THREADS_S = 2.0
 _BUSY = 1.25
-"""How much the limit, which waits for no disk and no server, varies on a machine that has nothing else to do: less."""
+"""The limit waits for no disk and no server. On an idle machine its rates vary less than this."""
 _MOST_EVENTS_PER_S = 20_000
-"""What is made ready for each second; a run that needs more fails, and says so."""
+"""The ready-made events for a second. A run that needs more events fails."""
 
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 complain = Console(stderr=True, style="red")
 
-Say = Callable[[str], None]
-
 
 @app.command()
 def bench(
     json_path: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
-    seconds: Annotated[float, typer.Option(min=1.0, help="how long each of the runs takes")] = 8.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="length of a run")] = 8.0,
     broker: Annotated[str, typer.Option(help="tansu or apache")] = "tansu",
 ) -> None:
-    """Measure, compare with the bounds, and exit with 1 if one is missed, or if anything was lost."""
-    generator = Generator.here()
+    """Measure, compare with the bounds, and exit with 1 after a missed bound or a lost event."""
+    generator = LoadGenerator.here()
     try:
         with console.status("...") as status:
-            runs, lineup, starts, away = _measure(generator, seconds, broker, status.update)
+            runs, lineup, starts, by_state = _measure(generator, seconds, broker, status.update)
     except (NotBelievable, LoadFailed, StartFailed, Unfit, LookupError) as error:
         complain.print(f"No figures: {error}", markup=False)
         raise typer.Exit(1) from None
@@ -71,14 +70,14 @@ def bench(
         runs,
         {
             COLD_START: cold_start_ratio(starts, cold_start.BARE),
-            KAFKA_FROZEN: p99_ratio(away[kafka_away.FROZEN], away[kafka_away.THERE]),
-            KAFKA_GONE: p99_ratio(away[kafka_away.GONE], away[kafka_away.THERE]),
-            SLOWER_KAFKA_GONE: slowdown(away[kafka_away.GONE], away[kafka_away.THERE]),
+            KAFKA_FROZEN: p99_ratio(by_state[kafka_unavailable.FROZEN], by_state[kafka_unavailable.THERE]),
+            KAFKA_GONE: p99_ratio(by_state[kafka_unavailable.GONE], by_state[kafka_unavailable.THERE]),
+            SLOWER_KAFKA_GONE: slowdown(by_state[kafka_unavailable.GONE], by_state[kafka_unavailable.THERE]),
         },
     )
     if json_path:
         json_path.write_text(json.dumps(figures.as_json(), indent=2) + "\n")
-    console.print(_rates(runs, lineup, figures), _away(away), _starts(starts), _ratios(figures))
+    console.print(_rates(runs, lineup, figures), _by_state(by_state), _starts(starts), _ratios(figures))
     console.print(_small_print(runs, generator, seconds, broker), markup=False)
     slowest, fastest = spread(runs["limit"])
     if fastest > slowest * _BUSY:
@@ -89,13 +88,13 @@ def bench(
 
 
 def _measure(
-    generator: Generator, seconds: float, broker: str, say: Say
-) -> tuple[dict[str, list[Run]], Sequence[Contestant], dict[str, list[float]], dict[str, list[Run]]]:
+    generator: LoadGenerator, seconds: float, broker: str, say: Steps
+) -> tuple[dict[str, list[Measurement]], Sequence[Contestant], dict[str, list[float]], dict[str, list[Measurement]]]:
     with tempfile.TemporaryDirectory(prefix="twofold-bench-") as folder:
         say("making events")
         measured, warm_up = (round(_MOST_EVENTS_PER_S * duration) for duration in (seconds, WARM_UP_S))
         feeds = Feeds.write(Path(folder), measured, warm_up)
-        with Stack(Options(with_functions=(), broker=broker), on_step=say) as stack:
+        with Stack(Options(with_functions=(), source=False, broker=broker), on_step=say) as stack:
             arena = Arena(stack, feeds, generator)
             lineup = (
                 contestants.LIMIT,
@@ -107,11 +106,11 @@ def _measure(
             )
             runs = _rounds(arena, lineup, seconds, say)
             starts = cold_start.measure(stack, say)
-            return runs, lineup, starts, kafka_away.measure(arena, stack, seconds, say)
+            return runs, lineup, starts, kafka_unavailable.measure(arena, stack, seconds, say)
 
 
-def _at_its_best(arena: Arena, contestant: Contestant, say: Say) -> Contestant:
-    """The naive function with the number of threads that makes it fastest."""
+def _at_its_best(arena: Arena, contestant: Contestant, say: Steps) -> Contestant:
+    """Return the naive function with its fastest number of threads."""
     candidates = [contestant.with_threads(threads) for threads in THREADS]
     rates = []
     for candidate in candidates:
@@ -120,9 +119,9 @@ def _at_its_best(arena: Arena, contestant: Contestant, say: Say) -> Contestant:
     return candidates[rates.index(max(rates))]
 
 
-def _rounds(arena: Arena, lineup: Sequence[Contestant], seconds: float, say: Say) -> dict[str, list[Run]]:
-    """Each contestant once a round, so that what drifts in the machine hits all alike."""
-    runs: dict[str, list[Run]] = {contestant.name: [] for contestant in lineup}
+def _rounds(arena: Arena, lineup: Sequence[Contestant], seconds: float, say: Steps) -> dict[str, list[Measurement]]:
+    """Run every contestant once in a round, so a drift of the machine hits them alike."""
+    runs: dict[str, list[Measurement]] = {contestant.name: [] for contestant in lineup}
     for turn in range(1, ROUNDS + 1):
         for contestant in lineup:
             say(f"round {turn} of {ROUNDS}: {contestant.name}")
@@ -130,7 +129,7 @@ def _rounds(arena: Arena, lineup: Sequence[Contestant], seconds: float, say: Say
     return runs
 
 
-def _rates(runs: Mapping[str, Sequence[Run]], lineup: Sequence[Contestant], figures: Figures) -> Table:
+def _rates(runs: Mapping[str, Sequence[Measurement]], lineup: Sequence[Contestant], figures: Figures) -> Table:
     table = Table(title="Events a second")
     table.add_column("function")
     for heading in ("median", "slowest", "fastest", "p50 ms", "p99 ms"):
@@ -150,7 +149,7 @@ def _rates(runs: Mapping[str, Sequence[Run]], lineup: Sequence[Contestant], figu
     return table
 
 
-def _away(runs: Mapping[str, Sequence[Run]]) -> Table:
+def _by_state(runs: Mapping[str, Sequence[Measurement]]) -> Table:
     table = Table(title="publish while Kafka is ...")
     table.add_column("Kafka")
     for heading in ("p99 ms", "p50 ms", "events a second"):
@@ -187,7 +186,9 @@ def _ratios(figures: Figures) -> Table:
     return table
 
 
-def _small_print(runs: Mapping[str, Sequence[Run]], generator: Generator, seconds: float, broker: str) -> str:
+def _small_print(
+    runs: Mapping[str, Sequence[Measurement]], generator: LoadGenerator, seconds: float, broker: str
+) -> str:
     acknowledged = sum(run.acknowledged for mine in runs.values() for run in mine if run.stores)
     published = [run for name in ("publish", "publish batch") for run in runs[name]]
     sent, taken = sum(run.held.in_topic for run in published), sum(run.acknowledged for run in published)
@@ -196,7 +197,7 @@ def _small_print(runs: Mapping[str, Sequence[Run]], generator: Generator, second
         f"one worker, {broker}, {os.cpu_count()} CPUs; medians of {ROUNDS} runs of {seconds:g} s.\n"
         f"All {acknowledged:,} acknowledged events were found in the database afterwards. Of {taken:,} published ones, "
         f"and of those under way at a run's end, {sent:,} were in the topic when publish had ended; the others "
-        "carry their mark, and relay sends them."
+        "have an outbox entry, and relay sends them."
     )
 
 

@@ -1,44 +1,41 @@
-"""Where contestants run: real servers, one function at a time, empty collections before each run, a count after it."""
+"""The arena: real servers, one function at a time, empty collections before a run, and a count after it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
 from kafka import KafkaConsumer, TopicPartition
 from pymongo import MongoClient
 
 from benchmarks.contestants import Contestant
 from benchmarks.events import Feed, Feeds
-from benchmarks.figures import Held, Run, complaints
-from benchmarks.load import Generator
+from benchmarks.figures import Held, Measurement, complaints
+from benchmarks.load import LoadGenerator
+from dev.database import CODEC, Document
 from dev.stack import Stack
 
 WARM_UP_S = 1.0
-_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
 
 
 During = Callable[[], AbstractContextManager[None]]
 
 
 class NotBelievable(RuntimeError):
-    """A run lost an event, refused one, or broke: nothing is reported."""
+    """A run lost an event, refused an event, or broke, so the benchmark gives no figures."""
 
 
 class Arena:
-    """The servers of a stack without functions, the ready-made requests, and the load generator."""
+    """A stack without functions, the ready-made requests, and the load generator."""
 
-    def __init__(self, stack: Stack, feeds: Feeds, generator: Generator) -> None:
+    def __init__(self, stack: Stack, feeds: Feeds, generator: LoadGenerator) -> None:
         self._stack = stack
         self._feeds = feeds
         self._generator = generator
 
-    def run(self, contestant: Contestant, seconds: float, during: During = nullcontext) -> Run:
-        """Measure once, within `during`, which begins after the warm-up and may do something to the broker.
+    def run(self, contestant: Contestant, seconds: float, during: During = nullcontext) -> Measurement:
+        """Measure once. `during` begins after the warm-up, and may act on the broker.
 
-        Raises `NotBelievable` if the servers hold less than was acknowledged, or anything failed.
+        Raises `NotBelievable` after any failure, or if the servers hold less than the acknowledged events.
         """
         self._clear()
         in_topic = self._in_topic()
@@ -50,7 +47,7 @@ class Arena:
                 load = self._generator.run(started.port, feed.measured, seconds)
         finally:
             started.stop()
-        run = Run(
+        run = Measurement(
             load,
             warm_up,
             self._held(contestant, max(0, self._in_topic() - in_topic)),  # a broker may have lost its log
@@ -68,34 +65,34 @@ class Arena:
         return "".join(f"\n  | {line}" for line in lines)
 
     @contextmanager
-    def _client(self) -> Iterator[MongoClient[dict[str, Any]]]:
-        client: MongoClient[dict[str, Any]] = MongoClient(self._stack.mongodb_uri)
+    def _client(self) -> Iterator[MongoClient[Document]]:
+        client: MongoClient[Document] = MongoClient(self._stack.mongodb_uri)
         with closing(client):
             yield client
 
     def _clear(self) -> None:
-        """New collections, and nothing left to be written to disk for the run before."""
+        """Set up new collections, and flush the writes of the run before to disk."""
         with self._client() as client:
             client.drop_database(self._stack.database)
             client.admin.command("fsync")
         self._stack.setup()
 
     def _held(self, contestant: Contestant, in_topic: int) -> Held:
-        """What the servers hold of what was sent, read on the primary; `_id` counts each event once."""
+        """Read the primary. By `_id` an event counts once."""
         if contestant.collection is None:
             return Held(stored=0)
         with self._client() as client:
-            database = client.get_database(self._stack.database, codec_options=_CODEC)
+            database = client.get_database(self._stack.database, codec_options=CODEC)
             stored = {str(document["_id"]) for document in database[contestant.collection].find({}, {"_id": 1})}
             return Held(
                 stored=len(stored & self._feeds.ids),
                 dead=database["dead_letters"].count_documents({}),
-                marked=database["events"].count_documents({"outbox": {"$exists": True}}),
+                outbox_entries=database["events"].count_documents({"outbox": {"$exists": True}}),
                 in_topic=in_topic,
             )
 
     def _in_topic(self) -> int:
-        """How many records the topic was ever given."""
+        """Return the number of records that the topic ever got."""
         with closing(KafkaConsumer(bootstrap_servers=self._stack.kafka)) as consumer:
             partitions = consumer.partitions_for_topic(self._stack.topic) or ()
             ends = consumer.end_offsets([TopicPartition(self._stack.topic, partition) for partition in partitions])

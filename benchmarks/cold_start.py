@@ -1,20 +1,20 @@
-"""How long each function takes from its start until it answers its probe, beside a bare functions-framework."""
+"""The time from the start of a function to its first answer to the probe, beside a bare functions-framework."""
 
 import time
-from collections.abc import Callable
 
 from benchmarks.contestants import LIMIT
-from dev.process.child import free_port
-from dev.stack import Stack
 from dev.stack.functions import FUNCTIONS, FunctionProcess
+from dev.process.child import free_port
+from dev.stack.running import Steps
+from dev.stack import Stack
 
 BARE = "bare"
-"""The limit: functions-framework and a function of three lines, which answers anything."""
+"""The limit: functions-framework and a function of three lines."""
 ROUNDS = 5
 
 
-def measure(stack: Stack, say: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds of each start, all functions once a round, on the servers of `stack`. Raises `StartFailed`."""
+def measure(stack: Stack, say: Steps) -> dict[str, list[float]]:
+    """Return the seconds of the starts. A round starts every function once. Raises `StartFailed`."""
     seconds: dict[str, list[float]] = {name: [] for name in (BARE, *FUNCTIONS)}
     for turn in range(1, ROUNDS + 1):
         for name, taken in seconds.items():

@@ -1,4 +1,4 @@
-"""What is measured: six functions, each alone in one worker process, and what each must have kept."""
+"""The six measured functions. A function has one worker process, and runs alone."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.events import BATCH
-from dev.process.child import Child, free_port, plain_environment
-from dev.stack import Stack
+from dev.process.child import plain_environment
 from dev.stack.functions import FunctionProcess
+from dev.process.child import Child, free_port
+from dev.stack import Stack
 
 _HERE = Path(__file__).resolve().parent
 
@@ -22,31 +23,31 @@ class Started:
 
     port: int
     stop: Callable[[], None]
-    """End it in order: what it took is written."""
+    """End the function in order: it writes the accepted events first."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One function, and how it is measured."""
+    """A function, its requests, and the effects to check."""
 
     name: str
     function: str
     feed: Literal["store", "publish", "batch"]
     collection: str | None
-    """Where each event must be that it acknowledges; None for a function that keeps nothing."""
+    """The collection of the acknowledged events; None for a function that stores no events."""
     ours: bool = True
     sends: bool = False
-    """Whether it also sends to Kafka."""
+    """True for a function that sends to Kafka."""
     framework: tuple[tuple[str, str], ...] = ()
-    """More environment for functions-framework, where the function isn't ours."""
+    """Environment of functions-framework, for a function outside `functions/`."""
     events_per_request: int = 1
 
     def with_threads(self, threads: int) -> "Contestant":
-        """The same, served by that many threads."""
+        """Return the same function with that many threads."""
         return replace(self, framework=(("THREADS", str(threads)),))
 
     def start(self, stack: Stack) -> Started:
-        """Start it beside the stack's servers, and wait until it answers."""
+        """Start the function beside the servers of the stack, and wait until it answers."""
         port, settings = free_port(), stack.function_environment(self.function)
         if self.ours:
             process = FunctionProcess(self.function, port, settings, logs=stack.logs)
@@ -58,7 +59,7 @@ class Contestant:
 
 
 def _framework_child(function: str, port: int, settings: Mapping[str, str], logs: Path) -> Child:
-    """A functions-framework process of a function in this package, started as `dev.stack.functions` starts ours."""
+    """Return a functions-framework process for a function of this package."""
     framework = {"FUNCTION_TARGET": function, "FUNCTION_SOURCE": "main.py", "HOST": "127.0.0.1", "PORT": str(port)}
     return Child(
         function,
@@ -71,7 +72,7 @@ def _framework_child(function: str, port: int, settings: Mapping[str, str], logs
 
 
 def _answers(port: int) -> bool:
-    """Whether HTTP is spoken there; the framework answers this path itself, with 404."""
+    """Return True if an HTTP server answers. The framework answers this path with 404."""
     with closing(HTTPConnection("127.0.0.1", port, timeout=2.0)) as connection:
         try:
             connection.request("GET", "/robots.txt")

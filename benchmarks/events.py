@@ -1,4 +1,4 @@
-"""Ready-made requests in files, so that what makes them costs nothing while the functions are measured."""
+"""Ready-made requests in files: making requests must not take time from the measured functions."""
 
 import functools
 import json
@@ -11,19 +11,19 @@ from typing import Any
 from uuid import UUID
 
 from dev.servers.issuer import token
+from dev.load.events import BATCH_TYPE
 from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.event.model import Event
 
 PAYLOAD_BYTES = 512
 BATCH = 100
 _HOST = "127.0.0.1"
-_BATCH_TYPE = "application/cloudevents-batch+json"
 _PARTITIONS = 4
 
 
 @dataclass(frozen=True)
 class Feed:
-    """The requests for one kind of function: those of the warm-up, and those of the measured run."""
+    """The requests for one kind of function: for the warm-up, and for the measured run."""
 
     warm_up: Path
     measured: Path
@@ -31,17 +31,17 @@ class Feed:
 
 @dataclass(frozen=True)
 class Feeds:
-    """Everything that is sent; each run sends the same events, to empty collections."""
+    """The requests of a benchmark. Every run sends the same events, to empty collections."""
 
     store: Feed
     publish: Feed
     batch: Feed
     ids: frozenset[str]
-    """The ids of all events."""
+    """The ids of the events."""
 
     @classmethod
     def write(cls, folder: Path, measured: int, warm_up: int) -> "Feeds":
-        """Make that many distinct events and write their requests to `folder`, 8 digits of length before each."""
+        """Make that many distinct events, and write their requests to `folder`, each behind its length in 8 digits."""
         ids: list[str] = []
         for part, count in (("measured", measured), ("warm_up", warm_up)):
             made = list(events(count, seed=part))
@@ -55,7 +55,7 @@ class Feeds:
 
 
 def events(count: int, seed: str) -> Iterator[Event]:
-    """Distinct orders, the same for the same seed, each with a payload of 512 bytes."""
+    """Yield distinct orders with payloads of 512 bytes. The seed decides the orders."""
     chance = random.Random(seed)
     begin = datetime(2026, 1, 1, tzinfo=UTC)
     for number in range(count):
@@ -89,7 +89,7 @@ def _compact(value: object) -> bytes:
 
 
 def delivery(event: Event, offset: int) -> bytes:
-    """The request in which KafkaSource delivers `event` to `store`, digest and coordinates included."""
+    """Return the request in which KafkaSource delivers `event` to `store`, with digest, partition and offset."""
     record = encode_kafka(event)
     headers = [(name.replace("ce_", "ce-"), value.decode("latin-1")) for name, value in record.headers]
     headers.append(("ce-knativekafkapartition", str(offset % _PARTITIONS)))
@@ -98,14 +98,14 @@ def delivery(event: Event, offset: int) -> bytes:
 
 
 def single(event: Event) -> bytes:
-    """The request in which a producer publishes `event`: HTTP binary mode."""
+    """Return the request in which a producer publishes `event`: HTTP binary mode."""
     headers, body = encode_http(event)
     return _post([_bearer(), *headers.items()], body)
 
 
 def batch(members: Iterable[Event]) -> bytes:
-    """The request in which a producer publishes several events at once."""
-    return _post([_bearer(), ("content-type", _BATCH_TYPE)], b"[%b]" % b",".join(map(_structured, members)))
+    """Return the request in which a producer publishes several events at once."""
+    return _post([_bearer(), ("content-type", BATCH_TYPE)], b"[%b]" % b",".join(map(_structured, members)))
 
 
 @functools.cache
@@ -132,7 +132,7 @@ def _write(path: Path, requests: Iterable[bytes]) -> None:
 
 
 def read(path: Path) -> list[bytes]:
-    """The requests in a file that `Feeds.write` made."""
+    """Return the requests of a file that `Feeds.write` made."""
     requests = []
     with path.open("rb") as file:
         while length := file.read(8):

@@ -1,4 +1,4 @@
-"""What the runs say: rates, ratios, floors, and whether a run may be believed at all. Pure."""
+"""The figures of the runs: rates, ratios and bounds, and the complaints that make a run worthless. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,42 +6,42 @@ from statistics import median
 
 
 @dataclass(frozen=True)
-class Load:
-    """What one run of the load generator saw."""
+class LoadResult:
+    """The result of one run of the load generator."""
 
     answered: int
-    """Requests that were answered, with whatever status; those under way at the end are not among them."""
+    """Requests with an answer of any status, without the requests that still waited at the end."""
     refused: int
-    """Answers that say no: 4xx and 5xx."""
+    """Answers with status 4xx or 5xx."""
     broken: int
-    """Connections that could not be made, broke or timed out."""
+    """Connections that failed, broke or timed out."""
     seconds: float
     p50_ms: float
     p99_ms: float
     repeated: bool
-    """Whether the ready-made requests did not last, so that some were sent twice."""
+    """True if the ready-made requests did not last, so that the generator repeated requests."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """What the servers hold after a run, read from them directly."""
+    """The contents of the servers after a run, read directly."""
 
     stored: int
-    """Events of the run, each counted once, in the collection that the function answers for."""
+    """Distinct events of the run in the collection of the function."""
     dead: int = 0
     """Dead letters."""
-    marked: int = 0
-    """Events that still carry the mark, and so are sent again until they are in the log."""
+    outbox_entries: int = 0
+    """Events with an outbox entry: relay sends them until they are in `event_store`."""
     in_topic: int = 0
     """Records that the run added to the topic."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """One measured run, its warm-up included in what was acknowledged."""
+class Measurement:
+    """A run of a function. Its acknowledged events include the warm-up."""
 
-    load: Load
-    warm_up: Load
+    load: LoadResult
+    warm_up: LoadResult
     held: Held
     events_per_request: int = 1
     stores: bool = True
@@ -49,18 +49,18 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Events acknowledged in a second, warm-up excluded."""
+        """The acknowledged events per second, without the warm-up."""
         return self.load.answered * self.events_per_request / self.load.seconds
 
     @property
     def acknowledged(self) -> int:
-        """Events that the function took, by its answers."""
+        """The number of events that the function accepted, by its answers."""
         answered = self.load.answered + self.warm_up.answered
         return (answered - self.load.refused - self.warm_up.refused) * self.events_per_request
 
 
-def complaints(run: Run) -> list[str]:
-    """Why this run proves nothing: empty if it does."""
+def complaints(run: Measurement) -> list[str]:
+    """Return the reasons not to believe this run."""
     refused, broken = run.load.refused + run.warm_up.refused, run.load.broken + run.warm_up.broken
     found = []
     if not run.load.answered:
@@ -76,9 +76,9 @@ def complaints(run: Run) -> list[str]:
             found.append("the ready-made events did not last, so some were sent twice")
         if run.held.stored < run.acknowledged:
             found.append(f"{run.acknowledged} events were acknowledged, and {run.held.stored} are stored")
-    if run.sends and run.held.in_topic + run.held.marked < run.acknowledged:
-        sent = f"{run.held.in_topic} are in the topic and {run.held.marked} are marked to be sent"
-        found.append(f"{run.acknowledged} events were acknowledged, and {sent}")
+    if run.sends and run.held.in_topic + run.held.outbox_entries < run.acknowledged:
+        sent = f"{run.held.in_topic} are in the topic and {run.held.outbox_entries} have an outbox entry"
+        found.append(f"{run.acknowledged} events were acknowledged: {sent}")
     return found
 
 
@@ -95,7 +95,7 @@ RATES = {
 
 @dataclass(frozen=True)
 class Floor:
-    """What a ratio of two contestants' rates must be at least."""
+    """The least ratio of the rates of two contestants."""
 
     ratio: str
     of: str
@@ -113,43 +113,42 @@ FLOORS = (
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a ratio must be at most."""
+    """The greatest allowed ratio."""
 
     ratio: str
     most: float
 
 
 COLD_START = Ceiling("cold_start_ratio", 2.0)
-"""Of the slowest function's start to that of a bare functions-framework."""
-
+"""The start of the slowest function, in starts of a bare functions-framework."""
 
 KAFKA_FROZEN = Ceiling("publish_p99_kafka_frozen", 1.5)
 KAFKA_GONE = Ceiling("publish_p99_kafka_gone", 1.5)
-"""Of publish's p99 while Kafka is away to that while it is there."""
+"""The p99 of `publish` while Kafka is unavailable, in p99s with Kafka."""
 SLOWER_KAFKA_GONE = Ceiling("publish_slower_kafka_gone", 1.25)
-"""Of the time that publish takes for an event while Kafka is gone to that while it is there."""
+"""The time of `publish` for an event while Kafka is gone, in times with Kafka."""
 CEILINGS = (COLD_START, KAFKA_FROZEN, KAFKA_GONE, SLOWER_KAFKA_GONE)
 
 
-def p99_ratio(away: Sequence[Run], there: Sequence[Run]) -> float:
-    """The median of the p99s of `away`, in those of `there`."""
-    return round(median(run.load.p99_ms for run in away) / median(run.load.p99_ms for run in there), 3)
+def p99_ratio(without: Sequence[Measurement], with_kafka: Sequence[Measurement]) -> float:
+    """Return the median p99 without Kafka, in median p99s with Kafka."""
+    return round(median(run.load.p99_ms for run in without) / median(run.load.p99_ms for run in with_kafka), 3)
 
 
-def slowdown(away: Sequence[Run], there: Sequence[Run]) -> float:
-    """The median time for an event of `away`, in those of `there`."""
-    return round(median(run.rate for run in there) / median(run.rate for run in away), 3)
+def slowdown(without: Sequence[Measurement], with_kafka: Sequence[Measurement]) -> float:
+    """Return the median time for an event without Kafka, in median times with Kafka."""
+    return round(median(run.rate for run in with_kafka) / median(run.rate for run in without), 3)
 
 
 def cold_start_ratio(seconds: Mapping[str, Sequence[float]], bare: str) -> float:
-    """The longest median of all functions, in medians of `bare`."""
+    """Return the longest median of the functions, in medians of `bare`."""
     medians = {name: median(taken) for name, taken in seconds.items()}
     return round(max(taken for name, taken in medians.items() if name != bare) / medians[bare], 3)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The report: a rate for each contestant, the median of its runs, and the ratios that have bounds."""
+    """The report: the median rate of each contestant, and the ratios with bounds."""
 
     limit_rps: float
     store_rps: float
@@ -167,25 +166,25 @@ class Figures:
     publish_slower_kafka_gone: float
 
     @classmethod
-    def of(cls, runs: Mapping[str, Sequence[Run]], ceilings: Mapping[Ceiling, float]) -> "Figures":
-        """The figures of each contestant's runs, and what was measured for each ceiling."""
+    def of(cls, runs: Mapping[str, Sequence[Measurement]], ceilings: Mapping[Ceiling, float]) -> "Figures":
+        """Compute the figures of the runs, with the measured value for each ceiling."""
         rates = {name: median(run.rate for run in runs[name]) for name in RATES}
         ratios = {floor.ratio: round(rates[floor.of] / rates[floor.to], 3) for floor in FLOORS}
         most = {ceiling.ratio: measured for ceiling, measured in ceilings.items()}
         return cls(**{RATES[name]: round(rate, 1) for name, rate in rates.items()}, **ratios, **most)
 
     def as_json(self) -> dict[str, float]:
-        """The figures by their names."""
+        """Return the figures by name."""
         return asdict(self)
 
     def missed(self) -> list[Floor | Ceiling]:
-        """The bounds that were not kept."""
+        """Return the missed bounds."""
         figures = self.as_json()
         floors = [floor for floor in FLOORS if figures[floor.ratio] < floor.least]
         return [*floors, *(ceiling for ceiling in CEILINGS if figures[ceiling.ratio] > ceiling.most)]
 
 
-def spread(runs: Iterable[Run]) -> tuple[float, float]:
-    """The slowest and the fastest rate."""
+def spread(runs: Iterable[Measurement]) -> tuple[float, float]:
+    """Return the slowest and the fastest rate."""
     rates = [run.rate for run in runs]
     return min(rates), max(rates)

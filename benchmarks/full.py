@@ -1,4 +1,4 @@
-"""`python -m benchmarks.full`: what takes minutes: whether queries stay as fast when `events` grows a hundredfold."""
+"""`python -m benchmarks.full` takes minutes: it compares queries of 10,000 events with queries of 1,000,000 events."""
 
 import json
 import tempfile
@@ -16,7 +16,7 @@ from dev.process.child import StartFailed
 from dev.stack import Options, Stack
 
 MOST = 2.0
-"""How much slower than among the few a query among the many may be, at its 99th percentile."""
+"""The greatest allowed ratio of the 99th percentiles: large collection to small collection."""
 
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -27,7 +27,7 @@ complain = Console(stderr=True, style="red")
 def full(
     json_path: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
-    """Measure, compare with the bound, and exit with 1 if it is missed, or if an answer was wrong."""
+    """Measure, compare with the bound, and exit with 1 after a missed bound or a wrong answer."""
     try:
         with (
             console.status("...") as status,

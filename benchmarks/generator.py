@@ -1,6 +1,7 @@
 """A load generator for machines without wrk: `python -m benchmarks.generator PORT REQUESTS SECONDS`.
 
-It speaks as little HTTP/1.1 as it takes: ready-made requests out, a status and a content-length in.
+It writes ready-made requests, and reads only a status and a content-length. Because a client for applications, as
+`dev.load.producer` has it, would be slower than the measured functions, the two share no code.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from typing import cast
 import uvloop
 
 from benchmarks.events import read
-from benchmarks.figures import Load
+from benchmarks.figures import LoadResult
 from benchmarks.load import CONNECTIONS
 
 _HEAD_END = b"\r\n\r\n"
@@ -22,7 +23,7 @@ _LENGTH = b"\r\ncontent-length:"
 
 
 class Tally:
-    """What is sent next, and what was answered."""
+    """The requests to send, and the counts of the answers."""
 
     def __init__(self, requests: list[bytes]) -> None:
         self._requests = requests
@@ -33,7 +34,7 @@ class Tally:
         self.latencies: list[float] = []
 
     def next(self) -> bytes:
-        """The next request; from the first again, and noted, when all were sent."""
+        """Return the next request. After the last request, begin again and note it."""
         if self._position == len(self._requests):
             self._position, self.repeated = 0, True
         self._position += 1
@@ -47,7 +48,7 @@ class Tally:
 
 
 class Connection(asyncio.Protocol):
-    """One connection with one request under way, until the tally is closed."""
+    """A connection with one request at a time, until the end of the run."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -57,25 +58,25 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the first request."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport has another base class
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        """Count the answer when it is whole, and send the next request."""
+        """Count the answer as soon as it is complete, and send the next request."""
         self._received += data
         head, end, body = self._received.partition(_HEAD_END)
         if not end:
             return
         length = head.lower().partition(_LENGTH)[2].partition(b"\r\n")[0]
         if not length.strip().isdigit():
-            self.stop()  # chunked: no function here answers so
+            self.stop()  # a chunked answer: measured functions never send it
         elif self._tally.running and len(body) >= int(length):
             self._received = b""
             self._tally.take(head[9:12], time.perf_counter() - self._sent_at)
             self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """A connection is to last as long as the run."""
+        """Count a connection that ends before the run."""
         self._tally.broken += self._tally.running
 
     def stop(self) -> None:
@@ -89,8 +90,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(self._tally.next())
 
 
-async def generate(port: int, requests: list[bytes], seconds: float) -> Load:
-    """Keep 64 connections busy for that many seconds."""
+async def generate(port: int, requests: list[bytes], seconds: float) -> LoadResult:
+    """Keep 64 connections busy for `seconds`."""
     tally = Tally(requests)
     connections = [Connection(tally) for _ in range(CONNECTIONS)]
     loop = asyncio.get_running_loop()
@@ -103,7 +104,7 @@ async def generate(port: int, requests: list[bytes], seconds: float) -> Load:
     for connection in connections:
         connection.stop()
     ordered = sorted(tally.latencies) or [0.0]
-    return Load(
+    return LoadResult(
         answered=tally.answered,
         refused=tally.refused,
         broken=tally.broken,
@@ -115,7 +116,7 @@ async def generate(port: int, requests: list[bytes], seconds: float) -> Load:
 
 
 def main() -> None:
-    """Print the load as a JSON line."""
+    """Print the result as a line of JSON."""
     port, requests, seconds = sys.argv[1:]
     load = uvloop.run(generate(int(port), read(Path(requests)), float(seconds)))
     print(json.dumps(asdict(load)))

@@ -1,4 +1,4 @@
-"""The load: from outside, in a process of its own. wrk where it is, else a generator of our own that is as strong."""
+"""The load generator in its own process: wrk if it is on the PATH, else `benchmarks.generator`, which is as fast."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.figures import Load
+from benchmarks.figures import LoadResult
 from dev.paths import ROOT
 
 CONNECTIONS = 64
@@ -16,24 +16,24 @@ _GRACE_S = 60.0
 
 
 class LoadFailed(RuntimeError):
-    """The load generator itself did not do its work; the message is what it said."""
+    """The load generator failed. The message is its output."""
 
 
 @dataclass(frozen=True)
-class Generator:
-    """A load generator: 64 connections, each with one request under way, as fast as they are answered."""
+class LoadGenerator:
+    """A load generator with 64 connections. A connection has one request at a time."""
 
     name: str
     wrk: str | None
 
     @classmethod
-    def here(cls) -> "Generator":
-        """The best one that this machine has."""
+    def here(cls) -> "LoadGenerator":
+        """Return the generator for this machine."""
         wrk = shutil.which("wrk")
         return cls("wrk" if wrk else "own generator (wrk is not on the PATH)", wrk)
 
-    def run(self, port: int, requests: Path, seconds: float) -> Load:
-        """Send the requests of a file, each once, for that many seconds (wrk: rounded to whole ones)."""
+    def run(self, port: int, requests: Path, seconds: float) -> LoadResult:
+        """Send the requests of a file once, for `seconds` (wrk rounds them)."""
         run = subprocess.run(
             self._command(port, requests, seconds),
             cwd=ROOT,
@@ -56,9 +56,9 @@ class Generator:
         return [self.wrk, *options, "--duration", duration, "--script", str(_SCRIPT), url, "--", str(requests)]
 
 
-def report(output: str) -> Load:
-    """What the generator counted: the JSON line at the end of its output. Raises `LoadFailed` if there is none."""
+def report(output: str) -> LoadResult:
+    """Read the line of JSON at the end of the generator's output. Raises `LoadFailed` without such a line."""
     lines = [line for line in output.splitlines() if line.startswith("{")]
     if not lines:
         raise LoadFailed(f"no report in the generator's output\n{output}")
-    return Load(**json.loads(lines[-1]))
+    return LoadResult(**json.loads(lines[-1]))

@@ -1,10 +1,10 @@
-"""The same questions with the same answers, among 10,000 events and among 1,000,000."""
+"""The same queries with the same answers, on 10,000 events and on 1,000,000 events."""
 
 import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,49 +14,45 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
 from bson.timestamp import Timestamp
 from pymongo import MongoClient, WriteConcern
 
 from benchmarks.arena import NotBelievable
-from dev.process.child import free_port
-from dev.servers.issuer import token
-from dev.stack import Stack
+from dev.database import CODEC, Document
 from dev.stack.functions import FunctionProcess
+from dev.servers.issuer import token
+from dev.process.child import free_port
+from dev.stack.running import Steps
+from dev.stack import Stack
 from twofold.settings import Settings
 from twofold.setup.run import set_up
 
 SMALL, LARGE = 10_000, 1_000_000
 ASKED = 240
-"""Events that the questions are about: the same in both, alone in their hour."""
+"""Events that the queries find: both collections have them, alone in their hour."""
 ROUNDS = 3
 REQUESTS = 200
-"""Of each kind, in each round, to each collection."""
+"""Requests of a kind in a round to a collection."""
 WARM_UP = 20
 BATCH = 5_000
 
 _HOUR = datetime(2026, 6, 15, 12, tzinfo=UTC)
 _MONTH = timedelta(days=30)
-_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
-
-Document = dict[str, Any]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """The 99th percentile of each kind of query, in ms: among the few, and among the many."""
+    """The 99th percentiles of each kind of query, in ms: of the small collection, and of the large collection."""
 
     p99_ms: dict[str, tuple[float, float]]
 
     @property
     def worst(self) -> float:
-        """How much slower the kind is among the many that suffers most."""
+        """The greatest ratio of the two percentiles."""
         return max(large / small for small, large in self.p99_ms.values())
 
     def as_json(self) -> dict[str, Any]:
-        """The figures by their names."""
+        """Return the figures by name."""
         kinds = {
             kind: {"p99_ms_small": round(small, 2), "p99_ms_large": round(large, 2), "ratio": round(large / small, 3)}
             for kind, (small, large) in self.p99_ms.items()
@@ -64,8 +60,8 @@ class Scaling:
         return {"query_scaling": round(self.worst, 3), "query_scaling_kinds": kinds}
 
 
-def measure(stack: Stack, say: Say) -> Scaling:
-    """Fill two databases, and ask a function over each the same, by turns. Raises `NotBelievable` for other answers."""
+def measure(stack: Stack, say: Steps) -> Scaling:
+    """Fill two databases, and query both in turns. Raises `NotBelievable` if the answers differ."""
     asked = list(_asked())
     with _serving(stack, SMALL, asked, say) as small, _serving(stack, LARGE, asked, say) as large:
         kinds = _kinds(asked)
@@ -83,7 +79,7 @@ def _median(rounds: list[dict[str, tuple[float, float]]], kind: str, which: int)
 
 
 def _kinds(asked: list[Document]) -> dict[str, str]:
-    """What is asked, by kind: each answer is the same in both, but for that of the newest."""
+    """Return the paths by kind of query. Except for `newest`, both databases give the same answer."""
     one, hour = asked[0], "from=2026-06-15T12:00:00Z&to=2026-06-15T13:00:00Z"
     metadata = one["metadata"]
     return {
@@ -105,7 +101,7 @@ def _kinds(asked: list[Document]) -> dict[str, str]:
 
 
 def _compare(small: httpx.Client, large: httpx.Client, kind: str, path: str) -> tuple[float, float]:
-    """The 99th percentiles, in ms. By turns, so that what disturbs the one disturbs the other."""
+    """Return the 99th percentiles, in ms. The requests alternate, so a disturbance hits both databases."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(WARM_UP + REQUESTS):
         answers = []
@@ -116,17 +112,21 @@ def _compare(small: httpx.Client, large: httpx.Client, kind: str, path: str) -> 
                 taken.append((time.perf_counter() - began) * 1000)
         found = [_found(answer) for answer in answers]
         if found[0] != found[1] and kind != "newest":
-            raise NotBelievable(f"{kind}: {str(found[0])[:200]} among the few, {str(found[1])[:200]} among the many")
+            raise NotBelievable(
+                f"{kind}: {str(found[0])[:200]} of {SMALL:,}, {str(found[1])[:200]} of {LARGE:,} events"
+            )
     return _p99(times[0]), _p99(times[1])
 
 
 def _found(answer: httpx.Response) -> Any:
     if answer.status_code != httpx.codes.OK:
         raise NotBelievable(f"{answer.request.url} was answered {answer.status_code}: {answer.text[:300]}")
-    said = answer.json()
-    if said.get("cut") or not (said.get("events", True) and said.get("types", True) and said.get("total", True)):
-        raise NotBelievable(f"{answer.request.url} found nothing, or not all of it: {answer.text[:300]}")
-    return [event["event_id"] for event in said["events"]] if "events" in said else said
+    content = answer.json()
+    if content.get("cut") or not (
+        content.get("events", True) and content.get("types", True) and content.get("total", True)
+    ):
+        raise NotBelievable(f"{answer.request.url} found no event, or not every event: {answer.text[:300]}")
+    return [event["event_id"] for event in content["events"]] if "events" in content else content
 
 
 def _p99(values: list[float]) -> float:
@@ -135,8 +135,8 @@ def _p99(values: list[float]) -> float:
 
 
 @contextmanager
-def _serving(stack: Stack, number: int, asked: list[Document], say: Say) -> Iterator[httpx.Client]:
-    """A client of `query` over a database of its own with that many events."""
+def _serving(stack: Stack, number: int, asked: list[Document], say: Steps) -> Iterator[httpx.Client]:
+    """Start `query` on a new database with that many events, and open a client."""
     name = f"{stack.database}_{number}"
     environment = stack.function_environment("query") | {"MONGODB_DATABASE": name}
     say(f"inserting {number:,} events")
@@ -154,12 +154,12 @@ def _serving(stack: Stack, number: int, asked: list[Document], say: Say) -> Iter
 
 
 def _fill(stack: Stack, name: str, number: int, asked: list[Document]) -> None:
-    """Straight into the collection, the asked ones at random places among the others; the indexes come afterwards."""
+    """Insert directly, with the asked events at random positions. The indexes come afterwards."""
     chance = random.Random(number)
     with MongoClient[Document](stack.mongodb_uri) as client:
-        events = client.get_database(name, codec_options=_CODEC, write_concern=WriteConcern(1))["events"]
+        events = client.get_database(name, codec_options=CODEC, write_concern=WriteConcern(1))["events"]
         others, rest = _others(number - len(asked), chance), list(asked)
-        share = -(-len(asked) // (number // BATCH))  # of each batch, rounded up
+        share = -(-len(asked) // (number // BATCH))  # asked events per batch, rounded up
         while batch := list(islice(others, BATCH)):
             batch += [rest.pop() for _ in range(min(share, len(rest)))]
             chance.shuffle(batch)
@@ -167,7 +167,7 @@ def _fill(stack: Stack, name: str, number: int, asked: list[Document]) -> None:
 
 
 def _asked() -> Iterator[Document]:
-    """240 events in one hour: of 12 aggregates, 12 correlations, 4 users, 2 types and one service."""
+    """Yield 240 events in an hour: 12 aggregates, 12 correlations, 4 users, 2 types and a single service."""
     chance = random.Random("asked")
     for number in range(ASKED):
         document = _document(chance, _HOUR + timedelta(seconds=15 * number), f"asked.{'ab'[number % 2]}")
@@ -182,7 +182,7 @@ def _asked() -> Iterator[Document]:
 
 
 def _others(number: int, chance: random.Random) -> Iterator[Document]:
-    """Events of a month, but for the hour: of 20 types, 10 services, and of many aggregates, correlations and users."""
+    """Yield events of a month except that hour: 20 types, 10 services, many aggregates, correlations and users."""
     for _ in range(number):
         at = _HOUR - timedelta(days=15) + _MONTH * chance.random()
         if _HOUR <= at < _HOUR + timedelta(hours=1):

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.storage`: what a million events take on disk, measured on a real mongod, indexes included."""
+"""`python -m benchmarks.storage`: the disk space of a million events, on a real mongod, with indexes."""
 
 import asyncio
 import tempfile
@@ -39,9 +39,9 @@ class _EncodedDocument(NamedTuple):
 
 @app.command()
 def storage(
-    count: Annotated[int, typer.Option("--events", min=GROUP, help="more take longer, and are truer")] = 200_000,
+    count: Annotated[int, typer.Option("--events", min=GROUP, help="more take longer, and are more exact")] = 200_000,
 ) -> None:
-    """Store events as `store` and `publish` do, and print what MongoDB says that they take."""
+    """Store events as `store` and `publish` do, and print their sizes in MongoDB."""
     with tempfile.TemporaryDirectory(prefix="twofold-storage-") as folder:
         options = Options(with_functions=(), logs=Path(folder))
         with Stack(options) as stack:
@@ -52,7 +52,7 @@ def storage(
 
 
 async def _fill(settings: Settings, count: int) -> int:
-    """Into both collections, the clocks of `events` started; returns the bytes of the records in Kafka."""
+    """Fill both collections, with expiry times in `events`. Return the bytes of the records in Kafka."""
     in_kafka = 0
     async with open_database(settings, "storage") as database:
         event_store, repository, outbox = EventStore(database), EventRepository(database), Outbox(database)
@@ -68,7 +68,7 @@ async def _fill(settings: Settings, count: int) -> int:
             await repository.insert(accepted)
             await outbox.confirm([event.event_id for event in group], timedelta(days=settings.retention_days))
             in_kafka += sum(encode_kafka(event).size for event in group)
-        await database.client.admin.command("fsync")  # what isn't written yet would not be counted
+        await database.client.admin.command("fsync")  # MongoDB counts only written pages
     return in_kafka
 
 

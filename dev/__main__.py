@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.table import Table
 
-from dev import api_docs, demo_pods
-from dev import demo as the_demo
+from dev import api_docs
+from dev.database import CODEC
+from dev.demo import pods as demo_pods
+from dev.demo import run as the_demo
+from dev.faults import plan as fault_plan
 from dev.faults import run as the_faults
 from dev.mutants import mutants
 from dev.preflight import Unfit
@@ -51,10 +52,11 @@ def demo(
     with _explained(), _steps() as on_step, (kept if keep else here)(broker, on_step) as running:
         start_s = time.monotonic() - began
         report = the_demo.run(running, on_step)
-    figures = report.as_json(start_s, running) | (_left_running(running) if keep else {})
+    figures = report.figures | {"start_s": round(start_s, 2), "broker": running.broker}
+    figures |= _left_running(running) if keep else {}
     _print_figures(figures, json_path)
     console.print(_timeline(report.timeline))
-    _exit_if("The demo failed:", report.complaints(), running.logs)
+    _exit_if("The demo failed:", report.complaints, running.logs)
     console.print("Every accepted event is in both collections, once, with an equal digest.")
     if keep:
         print(f"\nTOKEN={running.token}\n{running.stop_command}")
@@ -103,11 +105,12 @@ def faults(
     """Publish under load, break everything at random moments, and prove that no event was lost, doubled or changed."""
     seed = secrets.randbits(32) if seed is None else seed
     console.print(f"seed {seed}")
-    form = the_faults.SHORT_FORM if short else the_faults.FULL_FORM
-    wanted = the_faults.Plan(seed, broker, form, events or form.events, count or form.faults, logs=new_logs())
+    form = fault_plan.SHORT if short else fault_plan.FULL
+    wanted = replace(
+        form, seed=seed, broker=broker, events=events or form.events, faults=count or form.faults, logs=new_logs()
+    )
     with _explained(), _steps() as on_step:
-        report = the_faults.run(wanted, on_step)
-    figures = report.as_json()
+        figures = the_faults.run(wanted, on_step)
     _print_figures(figures, json_path)
     _exit_if(f"Seed {seed} failed:", figures["complaints"], wanted.logs)
     console.print("The log has every accepted event, once and unchanged. Every poison message is a dead letter.")
@@ -169,9 +172,8 @@ def show(
     database: Annotated[str, typer.Option()] = "twofold",
 ) -> None:
     """Show an event in a collection as JSON. Wait up to 10 seconds for the event."""
-    codec: CodecOptions[dict[str, Any]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, tz_aware=True)
     with _explained(), MongoClient[dict[str, Any]](mongodb_uri, serverSelectionTimeoutMS=5000) as client:
-        documents = client.get_database(database, codec_options=codec)[collection]
+        documents = client.get_database(database, codec_options=CODEC)[collection]
         deadline = time.monotonic() + SHOWN_WITHIN_S
         while (document := documents.find_one({"_id": event_id})) is None and time.monotonic() < deadline:
             time.sleep(0.1)

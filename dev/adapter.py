@@ -1,7 +1,7 @@
-"""How Knative's source adapters deliver, in all their lossiness: both stand-ins, of PingSource and ApiServerSource, do.
+"""The delivery of Knative's source adapters, as lossy as theirs, for the stand-ins of PingSource and ApiServerSource.
 
-One request at a time, five retries from 50 ms and only for a list of statuses of their own and for connection errors;
-then the event is gone.
+An adapter sends one request at a time. It has five retries, from 50 ms on, for a fixed list of statuses and for
+connection errors. After the last retry the event is lost.
 """
 
 import time
@@ -17,7 +17,7 @@ FIRST_DELAY_S = 0.05
 
 
 def deliver(client: httpx.Client, sink: str, headers: Mapping[str, str], body: bytes = b"{}") -> str:
-    """Post one event, with the adapters' retries; what became of it, in words."""
+    """Post an event with the adapters' retries, and return the outcome in words."""
     outcome = "not tried"
     for attempt in range(1 + RETRIES):
         if attempt:
@@ -26,8 +26,8 @@ def deliver(client: httpx.Client, sink: str, headers: Mapping[str, str], body: b
             status = client.post(sink, headers=dict(headers), content=body).status_code
         except httpx.HTTPError as error:
             outcome = f"{type(error).__name__} after {attempt + 1} tries"
-            continue
-        outcome = f"{status} after {attempt + 1} tries"
-        if status not in RETRIED:
-            break
+        else:
+            outcome = f"{status} after {attempt + 1} tries"
+            if status not in RETRIED:
+                break
     return outcome

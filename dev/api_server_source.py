@@ -1,54 +1,47 @@
-"""ApiServerSource's stand-in: `python -m dev.api_server_source` sends the states of pods to `pod_events`.
+"""A stand-in for ApiServerSource: `python -m dev.api_server_source` sends the states of pods to `pod_events`.
 
-It keeps the rules of the source in Resource mode: a fresh UUID each time, one request after the other, the short retry
-list of `dev.adapter`, and nothing for its first list, nor for one that it has to make again. Its pods are those of a
-real API server (`--kubeconfig`), or lives from files (`--lives`), sent once from the first state to the last.
+It keeps the rules of the source in Resource mode: a new UUID for every request, one request after the other, and the
+short retries of `dev.adapter`. It sends no events for its first list of pods, nor for a later list. Its pods come from
+a real API server (`--kubeconfig`), or from files (`--lives`), which it sends once from the first state to the last.
 """
 
-import argparse
 import json
-import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
 import httpx
+import typer
 from kubernetes.client import CoreV1Api
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import new_client_from_config
 from urllib3.exceptions import HTTPError
 
 from dev.adapter import deliver
+from dev.load.events import EventRequest
 from dev.paths import ROOT
 
 LIVES = ROOT / "tests" / "fixtures" / "pods"
-"""A file for each life, named for what happens in it, with a request of the source on each line."""
+"""A file for each life, named for its story, with a request of the source on each line."""
 
 CHANGES = {"ADDED": "add", "MODIFIED": "update", "DELETED": "delete"}
 AGAIN_S = 1.0
-"""How long it waits before it lists again, after the API server went away."""
+"""Seconds before the next list after a failure of the API server."""
 
 Pod = Mapping[str, Any]
 
 
-class Request(NamedTuple):
-    """What is posted."""
-
-    headers: dict[str, str]
-    body: bytes
-
-
-def requests_of(life: Path) -> list[Request]:
-    """The requests of one life, each as if sent now."""
+def requests_of(life: Path) -> list[EventRequest]:
+    """Return the requests of a life, each with a new id and the current time."""
     lines = map(json.loads, life.read_text().splitlines())
-    return [Request(line["headers"] | _now(), json.dumps(line["body"]).encode()) for line in lines]
+    return [EventRequest(line["headers"] | _now(), json.dumps(line["body"]).encode()) for line in lines]
 
 
-def request_of(change: str, pod: Pod, source: str) -> Request:
-    """What the source makes of a change that a watch tells of: `ADDED`, `MODIFIED` or `DELETED`."""
+def request_of(change: str, pod: Pod, source: str) -> EventRequest:
+    """Return the source's request for a change in a watch: `ADDED`, `MODIFIED` or `DELETED`."""
     meta = pod["metadata"]
     headers = {
         "ce-specversion": "1.0",
@@ -60,17 +53,17 @@ def request_of(change: str, pod: Pod, source: str) -> Request:
         "ce-name": meta["name"],
         "ce-namespace": meta["namespace"],
         "content-type": "application/json",
-        "kn-namespace": "local",  # the source's own
+        "kn-namespace": "local",  # the namespace of the source
     }
-    return Request(headers | _now(), json.dumps(pod).encode())
+    return EventRequest(headers | _now(), json.dumps(pod).encode())
 
 
 def _now() -> dict[str, str]:
     return {"ce-id": str(uuid.uuid4()), "ce-time": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
 
 
-def watched(api: CoreV1Api, selector: str) -> Iterator[Request]:
-    """The requests for what happens to the pods from now on, for ever. What happens while it lists is lost."""
+def watched(api: CoreV1Api, selector: str) -> Iterator[EventRequest]:
+    """Yield the requests for the changes of the pods, for ever. Changes during a list are lost."""
     source = api.api_client.configuration.host
     while True:
         try:
@@ -90,7 +83,7 @@ def _newest(api: CoreV1Api, selector: str) -> str:
 
 
 def _changes(api: CoreV1Api, selector: str, version: str) -> Iterator[tuple[str, Pod]]:
-    """Changes from `version` on. A watch that ends is taken up where it ended, until that is too old."""
+    """Yield the changes after `version`. An ended watch starts again at its last version, until that is too old."""
     while True:
         answer: Any = api.list_pod_for_all_namespaces(
             watch=True,
@@ -115,28 +108,27 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield from lines
 
 
-def send(sink: str, requests: Iterable[Request]) -> Iterator[str]:
-    """Post one after the other; what became of each."""
+def send(sink: str, requests: Iterable[EventRequest]) -> Iterator[str]:
+    """Post the requests in turn, and yield the outcomes."""
     with httpx.Client(timeout=60.0, trust_env=False) as client:
         for request in requests:
             yield deliver(client, sink, request.headers, request.body)
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sink", required=True)
-    parser.add_argument("--kubeconfig", help="watch the pods of this API server")
-    parser.add_argument("--selector", default="", help="and of those only the ones with these labels")
-    parser.add_argument("--lives", type=Path, default=LIVES, help="without it: the folder with pods' lives")
-    options = parser.parse_args(sys.argv[1:])
-    if options.kubeconfig:
-        requests = watched(CoreV1Api(new_client_from_config(options.kubeconfig)), options.selector)  # type: ignore[no-untyped-call]  # kubernetes.config has no types
+def main(
+    sink: Annotated[str, typer.Option()],
+    kubeconfig: Annotated[str | None, typer.Option(help="watch the pods of this API server")] = None,
+    selector: Annotated[str, typer.Option(help="watch only the pods with these labels")] = "",
+    lives: Annotated[Path, typer.Option(help="without --kubeconfig: the folder with pods' lives")] = LIVES,
+) -> None:
+    """Send the states of pods to a sink as an ApiServerSource does."""
+    if kubeconfig:
+        requests = watched(CoreV1Api(new_client_from_config(kubeconfig)), selector)  # type: ignore[no-untyped-call]  # kubernetes.config has no types
     else:
-        requests = (request for life in sorted(options.lives.glob("*.ndjson")) for request in requests_of(life))
-    for outcome in send(options.sink, requests):
+        requests = (request for life in sorted(lives.glob("*.ndjson")) for request in requests_of(life))
+    for outcome in send(sink, requests):
         print(outcome, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,21 +1,21 @@
-"""PingSource's stand-in: `python -m dev.ping` posts an empty CloudEvent to a function every N seconds.
+"""A stand-in for PingSource: `python -m dev.ping` posts an empty CloudEvent to a function every N seconds.
 
-It is as lossy as PingSource (`dev.adapter`). A tick that passes during a delivery is skipped.
+It is as lossy as PingSource (`dev.adapter`), and skips the ticks that pass during a delivery.
 """
 
-import argparse
-import sys
 import time
 import uuid
 from datetime import UTC, datetime
+from typing import Annotated
 
 import httpx
+import typer
 
 from dev.adapter import deliver
 
 
 def ping_headers(name: str, now: datetime) -> dict[str, str]:
-    """A new event in HTTP binary mode, as PingSource `name` sends it."""
+    """Return the headers of a new event in HTTP binary mode, as PingSource `name` sends it."""
     return {
         "ce-specversion": "1.0",
         "ce-id": str(uuid.uuid4()),
@@ -26,8 +26,12 @@ def ping_headers(name: str, now: datetime) -> dict[str, str]:
     }
 
 
-def run(sink: str, name: str, every: float) -> None:
-    """Ping for ever."""
+def ping(
+    sink: Annotated[str, typer.Option()],
+    name: Annotated[str, typer.Option()],
+    every: Annotated[float, typer.Option(help="seconds")],
+) -> None:
+    """Send pings for ever."""
     with httpx.Client(timeout=60.0) as client:
         due = time.monotonic() + every
         while True:
@@ -37,15 +41,5 @@ def run(sink: str, name: str, every: float) -> None:
             print(headers["ce-time"], headers["ce-id"], deliver(client, sink, headers), flush=True)
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sink", required=True)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--every", type=float, required=True, help="seconds")
-    options = parser.parse_args(sys.argv[1:])
-    run(options.sink, options.name, options.every)
-
-
 if __name__ == "__main__":
-    main()
+    typer.run(ping)

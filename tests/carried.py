@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from httptools import HttpRequestParser
 
-from dev.kafka_source_event import SourceName, to_event
-from dev.kafka_source_http import Destination
+from dev.kafka_source.event import SourceName, to_event
+from dev.kafka_source.http import Destination
 from tests.helpers import Raw
 from twofold.cloudevents.encode import KafkaRecord
 from twofold.event.model import Event

@@ -1,1 +1,1 @@
-"""The limit: what functions-framework can do at most."""
+"""The limit of functions-framework."""

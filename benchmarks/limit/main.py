@@ -1,4 +1,4 @@
-"""The limit: an ASGI function that reads its body and does nothing."""
+"""The limit: an ASGI function that only reads its body."""
 
 import functions_framework.aio
 from starlette.requests import Request

@@ -1,4 +1,4 @@
-"""The naive dual write: one `insert_one`, then one send that is waited for, within each request."""
+"""The naive dual write: a request waits for one `insert_one`, then for one send."""
 
 import json
 import os
@@ -15,20 +15,20 @@ from pymongo.collection import Collection
 
 @cache
 def events() -> Collection[dict[str, Any]]:
-    """The collection; opened by the first request, after the fork."""
+    """Open the collection. The first request does so, after the fork."""
     client: MongoClient[dict[str, Any]] = MongoClient(os.environ["MONGODB_URI"])
     return client[os.environ["MONGODB_DATABASE"]].get_collection("events", write_concern=WriteConcern("majority"))
 
 
 @cache
 def producer() -> KafkaProducer:
-    """The producer; made by the first request, after the fork."""
+    """Open the producer. The first request does so, after the fork."""
     return KafkaProducer(bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"].split(","), acks="all")
 
 
 @functions_framework.http
 def naive_publish(request: flask.Request) -> tuple[dict[str, str], int]:
-    """Insert the event, wait until Kafka has it too, and answer 202."""
+    """Insert the event, wait for Kafka, and answer 202."""
     event = from_http(request.headers, request.get_data())
     document = {
         "_id": event["id"],

@@ -1,4 +1,4 @@
-"""The naive log function: parsed by the CloudEvents SDK, one `insert_one` an event. No digest, no group."""
+"""The naive log function: the CloudEvents SDK parses, and every event takes one `insert_one`. No digest, no group."""
 
 import os
 from functools import cache
@@ -12,14 +12,14 @@ from pymongo.collection import Collection
 
 @cache
 def event_store() -> Collection[dict[str, Any]]:
-    """The collection; opened by the first request, after the fork."""
+    """Open the collection. The first request does so, after the fork."""
     client: MongoClient[dict[str, Any]] = MongoClient(os.environ["MONGODB_URI"])
     return client[os.environ["MONGODB_DATABASE"]].get_collection("event_store", write_concern=WriteConcern("majority"))
 
 
 @functions_framework.cloud_event
 def naive_store(event: CloudEvent) -> None:
-    """Insert the event; the framework answers 200 behind it."""
+    """Insert the event. Then the framework answers 200."""
     event_store().insert_one(
         {
             "_id": event["id"],

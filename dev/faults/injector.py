@@ -1,4 +1,4 @@
-"""Carries out a plan: one fault after the other begins, and up to two last at the same time."""
+"""The injector: it starts one fault of the plan after the other, and lets up to two last at the same time."""
 
 import random
 import threading
@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from dev.faults.kinds import Kind, Site
-from dev.faults.plan import Planned
+from dev.faults.kinds import Kind
+from dev.faults.plan import PlannedFault
+from dev.faults.site import Site
 
 AT_ONCE = 2
 
 
 class Injector:
-    """Injects faults. `done` counts those that happened and were mended, by name."""
+    """Injects faults. `done` counts the mended faults by name."""
 
     def __init__(self, kinds: Mapping[str, Kind], site: Site, on_step: Callable[[str], None]) -> None:
         self.done: Counter[str] = Counter()
@@ -25,8 +26,8 @@ class Injector:
         self._running = 0
         self._changed = threading.Condition()
 
-    def inject(self, plan: Iterable[Planned]) -> None:
-        """Return when all is done and mended. Raises what a fault could not do or mend."""
+    def inject(self, plan: Iterable[PlannedFault]) -> None:
+        """Return when every fault is over and mended. Raises the first error of a fault."""
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fault") as pool:
             futures: list[Future[None]] = []
             for number, planned in enumerate(plan, start=1):
@@ -46,7 +47,7 @@ class Injector:
             self._busy |= kind.parts
             self._running += 1
 
-    def _inject(self, planned: Planned, kind: Kind) -> None:
+    def _inject(self, planned: PlannedFault, kind: Kind) -> None:
         try:
             kind.inject(self._site, random.Random(planned.seed))
             self.done[planned.name] += 1

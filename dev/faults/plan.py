@@ -1,54 +1,78 @@
-"""Which faults, when and how long: from the seed alone. Pure."""
+"""The plan of a run: its size, and the faults, moments and lengths that come from its seed alone. Pure."""
 
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+Range = tuple[float, float]
+"""The least and the greatest value, in seconds."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long things last, in seconds: (least, most)."""
+    """The lengths of the parts of a run."""
 
-    gap_s: tuple[float, float]
+    gap_s: Range
     """Between the starts of two faults."""
-    down_s: tuple[float, float]
+    down_s: Range
     """From a kill to the restart."""
-    stop_s: tuple[float, float]
+    stop_s: Range
     """From SIGSTOP to SIGCONT."""
     back_off_s: float
-    """The relay's first back-off: `store` is away for two or three of them."""
+    """The first back-off of relay. The longest outage of `store` takes two or three of them."""
     retention_s: float
-    """How long an event stays in `events`."""
+    """The time of an event in `events`."""
     first_look_s: float
     relay_budget_s: float
-    """A relay that died holds the lock for half a minute longer than this."""
+    """A killed relay holds the lock for half a minute longer than this."""
 
 
-FULL = Pace(
-    gap_s=(1, 6), down_s=(0, 3), stop_s=(10, 10), back_off_s=3, retention_s=15, first_look_s=2, relay_budget_s=5
+@dataclass(frozen=True)
+class FaultPlan:
+    """The parameters of a run. `FULL` and `SHORT` lack the seed and the folder for logs."""
+
+    events: int
+    """The least number of acknowledged events."""
+    faults: int
+    seconds_a_fault: float
+    """The approximate length of a fault, two at a time: the load lasts as long as the faults."""
+    pace: Pace
+    seed: int = 0
+    broker: str = "tansu"
+    logs: Path | None = None
+
+
+FULL = FaultPlan(
+    events=20_000,
+    faults=25,
+    seconds_a_fault=5.0,
+    pace=Pace((1, 6), (0, 3), (10, 10), back_off_s=3, retention_s=15, first_look_s=2, relay_budget_s=5),
 )
-SHORT = Pace(
-    gap_s=(0, 0.5), down_s=(0, 0.5), stop_s=(0.5, 2), back_off_s=1, retention_s=4, first_look_s=1, relay_budget_s=1
+SHORT = FaultPlan(
+    events=2_000,
+    faults=9,
+    seconds_a_fault=2.0,
+    pace=Pace((0, 0.5), (0, 0.5), (0.5, 2), back_off_s=1, retention_s=4, first_look_s=1, relay_budget_s=1),
 )
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One fault to come."""
+class PlannedFault:
+    """A fault of the plan. `seed` decides its lengths and moments."""
 
     name: str
     gap_s: float
-    """Since the start of the one before."""
+    """Since the start of the fault before."""
     seed: int
-    """Of its own lengths and moments."""
 
 
-def plan(seed: int, names: Sequence[str], count: int, pace: Pace) -> Iterator[Planned]:
-    """`count` faults: each kind once before any comes twice, in random order."""
+def draw_faults(seed: int, names: Sequence[str], count: int, pace: Pace) -> Iterator[PlannedFault]:
+    """Return `count` faults in random order: every kind comes once before a kind comes twice."""
     rng = random.Random(seed)
     chosen: list[str] = []
     while len(chosen) < count:
         chosen += rng.sample(names, min(len(names), count - len(chosen)))
     rng.shuffle(chosen)
     for name in chosen:
-        yield Planned(name, rng.uniform(*pace.gap_s), rng.getrandbits(32))
+        yield PlannedFault(name, rng.uniform(*pace.gap_s), rng.getrandbits(32))

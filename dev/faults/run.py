@@ -1,124 +1,38 @@
-"""One run: a stack, the load, the poison and the faults; then wait until it settles, read the servers, and judge."""
+"""One run: a stack with load, poison and faults. At the end: wait until it settles, read the servers, and judge."""
 
 import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
-from pathlib import Path
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
-from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
-from pymongo.read_concern import ReadConcern
 
+from dev.comparison import SentEvent
+from dev.database import ChangeFollower, Document, majority
+from dev.faults.changes import PIPELINE, Change, Deleted, Inserted, change_of
 from dev.faults.injector import Injector
-from dev.faults.kinds import Site, kinds_for
-from dev.faults.load import Load
-from dev.faults.plan import FULL, SHORT, Pace, plan
-from dev.faults.poison import Poisoner
-from dev.faults.producer import Sent
-from dev.faults.verdict import Evidence, Verdict, judge, marker_of
-from dev.faults.watch import Inserted, Watcher
+from dev.faults.kinds import kinds_for
+from dev.faults.plan import FaultPlan, draw_faults
+from dev.faults.poisoner import Poisoner
+from dev.faults.publishers import BackgroundLoad
+from dev.faults.site import Site
+from dev.faults.verdict import Evidence, judge, marker_of
 from dev.process.child import wait_until
-from dev.stack import Options, Stack
 from dev.stack.running import Steps
+from dev.stack import Options, Stack
 
-Document = dict[str, Any]
-
-SETTLED_WITHIN_S = 180.0
+WITHIN_S = 180.0
 DAY_S = 86_400
+_RECENT = 3000
+"""Changes among which the load looks for expired events."""
 
 
-@dataclass(frozen=True)
-class Form:
-    """How large a run is by default, and how fast everything goes."""
-
-    events: int
-    faults: int
-    pace: Pace
-    seconds_a_fault: float
-    """About what one takes, two at a time: the load is spread over all of them."""
-
-
-FULL_FORM = Form(events=20_000, faults=25, pace=FULL, seconds_a_fault=5.0)
-SHORT_FORM = Form(events=2_000, faults=9, pace=SHORT, seconds_a_fault=2.0)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run shall be."""
-
-    seed: int
-    broker: str
-    form: Form
-    events: int
-    """How many must be acknowledged, at least."""
-    faults: int
-    logs: Path
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run found."""
-
-    plan: Plan
-    verdict: Verdict
-    acknowledged: int
-    accepted_conflicts: int
-    events: int
-    event_store: int
-    retries: int
-    expired: int
-    poison_gone: int
-    """Records that a broker lost with its log before they were kept; nobody may ever have seen them."""
-    faults: Counter[str]
-    run_s: float
-    settle_s: float
-    trouble: tuple[str, ...]
-    """What else is off: it did not settle, nobody watched, or publish answered as it never should."""
-
-    def complaints(self) -> list[str]:
-        """Everything that is off."""
-        return [*self.verdict.complaints(), *self.trouble]
-
-    def as_json(self) -> dict[str, Any]:
-        """The keys that `JSON=FILE` gets."""
-        verdict = self.verdict
-        return {
-            "acknowledged": self.acknowledged,
-            "accepted_conflicts": self.accepted_conflicts,
-            "events": self.events,
-            "expired": self.expired,
-            "event_store": self.event_store,
-            "lost": verdict.lost,
-            "doubled": verdict.doubled,
-            "differing": verdict.differing,
-            "unexpected": verdict.unexpected,
-            "poison_sent": verdict.poison_sent,
-            "poison_kept": verdict.poison_kept,
-            "poison_gone": self.poison_gone,
-            "redriven_twice": verdict.redriven_twice,
-            "overclaimed": verdict.overclaimed,
-            "checkpoint_ok": verdict.checkpoint_ok,
-            "retries": self.retries,
-            "faults": dict(sorted(self.faults.items())),
-            "run_s": round(self.run_s, 1),
-            "settle_s": round(self.settle_s, 1),
-            "seed": self.plan.seed,
-            "broker": self.plan.broker,
-            "complaints": self.complaints(),
-        }
-
-
-def options_of(wanted: Plan) -> Options:
-    """The stack, with everything that takes minutes in a cluster made to take seconds."""
-    pace = wanted.form.pace
+def options_of(wanted: FaultPlan) -> Options:
+    """Return a stack in which relay, retention and redelivery take seconds, not minutes as in a cluster."""
+    pace = wanted.pace
     return Options(
         members=3,
         broker=wanted.broker,
@@ -128,7 +42,7 @@ def options_of(wanted: Plan) -> Options:
             "RELAY_FIRST_LOOK_S": str(pace.first_look_s),
             "RELAY_BACK_OFF_S": str(pace.back_off_s),
             "RELAY_BUDGET_S": str(pace.relay_budget_s),
-            "RELAY_CLOCK_SKEW_S": "1",  # one machine's clock, and marks have its whole seconds
+            "RELAY_CLOCK_SKEW_S": "1",  # one machine has one clock, and outbox entries have its whole seconds
             "RELAY_BATCH": "200",
         },
         source_arguments=("--session-timeout-ms", "3000", "--commit-every", "2"),
@@ -137,104 +51,95 @@ def options_of(wanted: Plan) -> Options:
     )
 
 
-def run(wanted: Plan, on_step: Steps) -> Report:
-    """Do it all. Raises `StartFailed` if a part could not be brought back."""
-    with Stack(options_of(wanted), on_step=on_step) as stack, _majority(stack) as database:
-        return _Run(wanted, stack, database, on_step).report()
+def run(wanted: FaultPlan, on_step: Steps) -> dict[str, Any]:
+    """Start a stack, do the whole run, and return the figures for `JSON=FILE`; without failures `complaints` is empty.
+
+    Raises `StartFailed` if a part did not come back.
+    """
+    with Stack(options_of(wanted), on_step=on_step) as stack, majority(stack.mongodb_uri, stack.database) as database:
+        return _FaultRun(wanted, stack, database, on_step).figures()
 
 
-@contextmanager
-def _majority(stack: Stack) -> Iterator[Database[Document]]:
-    """The servers, read directly: what a majority has."""
-    codec: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, tz_aware=True)
-    with MongoClient[Document](stack.mongodb_uri, socketTimeoutMS=10_000, serverSelectionTimeoutMS=10_000) as client:
-        yield client.get_database(stack.database, codec_options=codec, read_concern=ReadConcern("majority"))
+class _FaultRun:
+    """The parts of a run. Each part has its own random numbers, and one seed decides them."""
 
-
-class _Run:
-    """A run's parts. Each has random numbers of its own, all from the one seed."""
-
-    def __init__(self, wanted: Plan, stack: Stack, database: Database[Document], on_step: Steps) -> None:
+    def __init__(self, wanted: FaultPlan, stack: Stack, database: Database[Document], on_step: Steps) -> None:
         self._wanted = wanted
         self._stack = stack
         self._database = database
         self._on_step = on_step
         seeds = random.Random(wanted.seed)
-        self._watcher = Watcher(database.events)
-        self._load = Load(
+        self._changes: list[Change] = []
+        self._follower = ChangeFollower(
+            database.events, PIPELINE, lambda change: self._changes.append(change_of(change))
+        )
+        self._load = BackgroundLoad(
             stack.publish_url,
-            run=f"{wanted.seed:x}",
+            run=f"faults-{wanted.seed:x}",
             seed=seeds.getrandbits(32),
-            rate=wanted.events / (wanted.faults * wanted.form.seconds_a_fault),
-            expired=self._watcher.recently_expired,
+            rate=wanted.events / (wanted.faults * wanted.seconds_a_fault),
+            expired=lambda: [change.event_id for change in self._changes[-_RECENT:] if isinstance(change, Deleted)],
         )
-        self._poisoner = Poisoner(
-            bootstrap=stack.kafka,
-            topic=stack.topic,
-            seed=seeds.getrandbits(32),
-            every_s=0.3,
-            in_log=self._in_log,
-            kept=self._kept,
-        )
+        self._poisoner = Poisoner(stack, seeds.getrandbits(32), self._in_log, self._kept)
         self._plan_seed = seeds.getrandbits(32)
 
-    def report(self) -> Report:
-        """Break things under load, let them settle, and judge."""
+    def figures(self) -> dict[str, Any]:
+        """Break parts under load, wait until the stack settles, and judge."""
         began = time.monotonic()
         faults = self._break()
         broken = time.monotonic()
-        self._on_step("waiting until it settles")
-        settled = wait_until(self._is_settled, within=SETTLED_WITHIN_S, every=0.5)
+        self._on_step("waiting until the stack settles")
+        settled = wait_until(self._is_settled, within=WITHIN_S, every=0.5)
         settle_s = time.monotonic() - broken
         self._on_step("reading the servers, and judging")
         evidence = self._evidence()
         self._keep(evidence)
-        ledger, poison = self._load.ledger, self._poisoner.sendings
-        return Report(
-            plan=self._wanted,
-            verdict=judge(evidence),
-            acknowledged=len(evidence.acknowledged),
-            accepted_conflicts=len(evidence.late),
-            events=len(evidence.events),
-            event_store=len(evidence.event_store),
-            retries=ledger.retries,
-            expired=len(self._watcher.expired),
-            poison_gone=len(poison.gone & poison.acknowledged - self._kept()),
-            faults=faults,
-            run_s=broken - began,
-            settle_s=settle_s,
-            trouble=self._trouble(settled),
-        )
+        verdict, poison = judge(evidence), evidence.poison
+        return {
+            "acknowledged": len(evidence.acknowledged),
+            "accepted_conflicts": len(evidence.late),
+            "events": len(evidence.events),
+            "expired": sum(isinstance(change, Deleted) for change in self._changes),
+            "event_store": len(evidence.event_store),
+            **verdict.figures(),
+            "poison_gone": len(poison.gone & poison.acknowledged - self._kept()),
+            "retries": self._load.producer.retries,
+            "faults": dict(sorted(faults.items())),
+            "run_s": round(broken - began, 1),
+            "settle_s": round(settle_s, 1),
+            "seed": self._wanted.seed,
+            "broker": self._wanted.broker,
+            "complaints": verdict.complaints() + self._trouble(settled),
+        }
 
     def _break(self) -> Counter[str]:
-        if self._stack.mongo is None or self._stack.source is None:
-            raise LookupError("faults need servers of our own")
-        wanted = self._wanted
-        pace = wanted.form.pace
-        site = Site(
-            self._stack, self._stack.mongo, self._stack.source, self._load, self._poisoner, self._database, pace
-        )
+        stack, wanted, load = self._stack, self._wanted, self._load
+        if stack.mongo is None or stack.source is None:
+            raise LookupError("faults need a MongoDB and a KafkaSource that this process started")
+        pace = wanted.pace
+        site = Site(stack, stack.mongo, stack.source, load, self._poisoner, self._database, pace)
         kinds = kinds_for(wanted.broker)
         injector = Injector(kinds, site, self._on_step)
-        self._load.start()
+        load.start()
         self._poisoner.start()
         try:
-            injector.inject(plan(self._plan_seed, list(kinds), wanted.faults, pace))
-            self._on_step(f"{wanted.faults} faults are over; {self._acknowledged()} events acknowledged")
-            self._load.hurry(on=True)
-            wait_until(lambda: self._acknowledged() >= wanted.events or not self._load.alive, within=SETTLED_WITHIN_S)
+            injector.inject(draw_faults(self._plan_seed, list(kinds), wanted.faults, pace))
+            self._on_step(f"{wanted.faults} faults are over; {self._acknowledged()} events are acknowledged")
+            load.hurry(on=True)
+            wait_until(lambda: self._acknowledged() >= wanted.events or not load.thread.is_alive(), within=WITHIN_S)
         finally:
             self._poisoner.end()
-            self._load.end()
+            load.end()
         return injector.done
 
     def _acknowledged(self) -> int:
         return len(self._load.ledger.acknowledged)
 
     def _is_settled(self) -> bool:
-        """Nothing is pending, every poison is kept, relay has stated it, and the TTL monitor has taken its first."""
-        poison = self._poisoner.sendings
-        newest = max(change.seq for change in self._watcher.changes.copy() if isinstance(change, Inserted))
+        """Check the last checkpoint, the poison among the dead letters, and the first expired event."""
+        poison = self._poisoner.sent
+        changes = self._changes.copy()
+        newest = max(change.seq for change in changes if isinstance(change, Inserted))
         try:
             last = next(self._database.checkpoints.find({"kind": "checkpoint"}).sort("seq", -1).limit(1), None)
             return (
@@ -243,13 +148,13 @@ class _Run:
                 and last["low_watermark"] is not None
                 and last["low_watermark"] > newest
                 and poison.acknowledged - poison.gone <= self._kept()
-                and bool(self._watcher.expired)
+                and any(isinstance(change, Deleted) for change in changes)
             )
         except PyMongoError:
             return False
 
-    def _in_log(self, rng: random.Random) -> Sent | None:
-        """An event that is in the log, so that what is forged under its id can't come first."""
+    def _in_log(self, rng: random.Random) -> SentEvent | None:
+        """Pick an event that is in `event_store`: a forged event under its id must come second."""
         acknowledged = list(self._load.ledger.acknowledged.values())
         if not acknowledged:
             return None
@@ -261,20 +166,20 @@ class _Run:
         return sent if there else None
 
     def _kept(self) -> set[str]:
-        """The markers among the dead letters; asked again while MongoDB is away."""
+        """Return the markers of the dead letters. Try again while MongoDB is unavailable."""
         while True:
             try:
-                letters = self._database.dead_letters.find({}, {"headers": 1})
-                return {marker for letter in letters if (marker := marker_of(letter))}
+                dead_letters = self._database.dead_letters.find({}, {"headers": 1})
+                return {marker for kept in dead_letters if (marker := marker_of(kept))}
             except PyMongoError:
                 time.sleep(0.2)
 
     def _evidence(self) -> Evidence:
-        """The documents first, then what happened: whatever left `events` before that was seen to leave."""
+        """Read `events` before the last changes, so that the changes explain every missing document."""
         ledger, database = self._load.ledger, self._database
         events = list(database.events.find())
-        self._watcher.catch_up()
-        self._watcher.close()
+        self._follower.catch_up()
+        self._follower.close()
         return Evidence(
             acknowledged=ledger.acknowledged,
             late=ledger.late,
@@ -283,24 +188,23 @@ class _Run:
             event_store=list(database.event_store.find()),
             dead_letters=list(database.dead_letters.find()),
             checkpoints=list(database.checkpoints.find().sort("seq", 1)),
-            changes=self._watcher.changes,
-            poison=self._poisoner.sendings,
+            changes=self._changes,
+            poison=self._poisoner.sent,
         )
 
     def _keep(self, evidence: Evidence) -> None:
-        """Beside the logs, for whoever must find out what happened; the servers end with the run."""
+        """Write the evidence beside the logs, because the servers end with the run."""
         for name in ("events", "event_store", "dead_letters", "checkpoints", "changes"):
             with (self._stack.logs / f"{name}.ndjson").open("w") as lines:
                 lines.writelines(f"{json.dumps(item, default=_readable)}\n" for item in getattr(evidence, name))
 
-    def _trouble(self, settled: bool) -> tuple[str, ...]:
-        trouble = [] if settled else [f"it did not settle within {SETTLED_WITHIN_S:g} s"]
+    def _trouble(self, settled: bool) -> list[str]:
+        trouble = [] if settled else [f"the stack did not settle within {WITHIN_S:g} s"]
         if self._acknowledged() < self._wanted.events:
             trouble.append(f"only {self._acknowledged()} of {self._wanted.events} events were acknowledged")
-        if self._watcher.failure:
-            trouble.append(f"the watch of `events` has a gap: {self._watcher.failure}")
-        surprises = self._load.ledger.surprises
-        return (*trouble, *(f"publish surprised: {surprise}" for surprise in surprises[:5]))
+        if self._follower.failure:
+            trouble.append(f"the changes of `events` have a gap: {self._follower.failure}")
+        return trouble + [f"publish: {surprise}" for surprise in self._load.ledger.surprises[:5]]
 
 
 def _readable(value: object) -> object:

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from pydantic import TypeAdapter
 
-from dev.kafka_source_rules import BackoffPolicy, retries
+from dev.kafka_source.rules import BackoffPolicy, retries
 from dev.manifests.project import Project
 from dev.manifests.rendering import Object, Rendered, called
 

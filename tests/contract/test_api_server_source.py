@@ -1,4 +1,4 @@
-"""The ApiServerSource stand-in: it sends what the source sends, and loses what the source loses."""
+"""The stand-in for ApiServerSource sends, and loses, the same events as the source."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ Answered = list[tuple[dict[str, str], bytes]]
 
 @contextmanager
 def answering(*statuses: int) -> Iterator[tuple[str, Answered]]:
-    """A sink that answers with these, the last of them for ever; its address, and what it was sent."""
+    """Serve a sink that answers with these statuses and repeats the last. Yield its address and its requests."""
     sent: Answered = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -38,7 +38,7 @@ def answering(*statuses: int) -> Iterator[tuple[str, Answered]]:
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
-            """Say nothing."""
+            """Log no requests."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -56,8 +56,8 @@ def test_a_state_has_a_new_id_each_time() -> None:
     assert [request.body for request in first] == [request.body for request in second]
 
 
-def test_what_it_makes_of_a_change_is_what_the_source_makes() -> None:
-    """Those of the fixtures are as the real adapter sends them."""
+def test_it_makes_the_request_of_the_source_for_a_change() -> None:
+    """The real adapter sent the requests of the fixtures."""
     sent = life("deleted_while_running")[-1]
     made = request_of("DELETED", sent.pod, sent.headers["ce-source"])
     differ = {"ce-id", "ce-time", "kn-namespace"}
@@ -70,7 +70,7 @@ def test_what_it_makes_of_a_change_is_what_the_source_makes() -> None:
 @pytest.mark.parametrize(
     ("statuses", "tries"), [((200,), 1), ((503, 429, 200), 3), ((500,), 1), ((400,), 1), ((503,), 6), ((404,), 6)]
 )
-def test_it_retries_what_the_source_retries(statuses: tuple[int, ...], tries: int) -> None:
+def test_it_retries_the_statuses_of_the_source(statuses: tuple[int, ...], tries: int) -> None:
     with answering(*statuses) as (sink, sent):
         (outcome,) = send(sink, requests_of(LIVES / "no_status.ndjson"))
         assert outcome == f"{statuses[-1]} after {tries} tries"
@@ -80,7 +80,7 @@ def test_it_retries_what_the_source_retries(statuses: tuple[int, ...], tries: in
 
 @pytest.mark.guarantee("G6")
 def test_it_feeds_pod_events_with_lives(flow: View, tmp_path: Path) -> None:
-    """As `make dev` starts it."""
+    """`make dev` starts it in the same way."""
     states = new_life("oom_killed")
     lines = [json.dumps({"headers": state.headers, "body": state.pod}) for state in states]
     (tmp_path / "oom_killed.ndjson").write_text("\n".join(lines) + "\n")
@@ -102,7 +102,7 @@ def test_it_feeds_pod_events_with_lives(flow: View, tmp_path: Path) -> None:
 
 
 class Watched:
-    """An API server with a list, and watches that tell of changes and end."""
+    """An API server with a list, and with watches that send changes and end."""
 
     def __init__(self, *watches: list[dict[str, Any]]) -> None:
         self.watches = list(watches)
@@ -125,7 +125,7 @@ class Watched:
                     self.wfile.write(json.dumps(change).encode() + b"\n")
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
-                """Say nothing."""
+                """Log no requests."""
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
             thread = threading.Thread(target=server.serve_forever)
@@ -154,7 +154,7 @@ def test_its_first_list_sends_nothing_and_changes_do() -> None:
     ]
 
 
-def test_a_watch_that_ends_is_taken_up_and_one_too_old_is_listed_again_in_silence() -> None:
+def test_an_ended_watch_goes_on_and_an_expired_watch_lists_again_without_events() -> None:
     expired = {"type": "ERROR", "object": {"kind": "Status", "code": 410}}
     server = Watched([change("ADDED", "8")], [expired], [change("MODIFIED", "9")])
     with server.served() as api:

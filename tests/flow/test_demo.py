@@ -1,4 +1,4 @@
-"""`make demo`, as somebody who has just cloned it runs it, with `KEEP=1`."""
+"""`make demo` in a fresh clone, with `KEEP=1`."""
 
 import json
 import os
@@ -22,7 +22,7 @@ OF_THE_STACK = {"mongodb_uri", "database", "kafka", "publish_url", "token", "sto
 @pytest.mark.slow
 @pytest.mark.guarantee("G1", "G2")
 def test_it_publishes_compares_and_leaves_a_stack_that_its_own_command_stops(broker_name: str, tmp_path: Path) -> None:
-    """The servers are asked once more, past the demo."""
+    """The test reads the servers again, without the demo."""
     figures_at = tmp_path / "figures.json"
     environment = {
         name: value for name, value in os.environ.items() if name not in ("MONGODB_URI", "KAFKA_BOOTSTRAP_SERVERS")

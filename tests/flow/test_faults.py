@@ -1,4 +1,4 @@
-"""The fault suite's shorter form: nothing that was accepted is lost, doubled or changed, whatever dies."""
+"""The short form of the fault suite: no accepted event is lost, doubled or changed, whatever dies."""
 
 import json
 import subprocess
@@ -14,9 +14,9 @@ WITHIN_S = 300
 
 @pytest.mark.guarantee("G1", "G2", "G4", "G5", "G10", "R1", "R2", "R6", "R8", "R9")
 def test_nothing_is_lost_while_everything_breaks(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """2,000 events, and 9 faults of 9 kinds at random moments; what a failure prints has the seed.
+    """2,000 events, and 9 faults of 9 kinds at random moments. The output of a failure has the seed.
 
-    In a process of its own: kafka-python leaves the socket of each refused connection to the garbage collector.
+    It runs in a separate process: kafka-python leaves the socket of a refused connection to the garbage collector.
     """
     broker = str(request.config.getoption("--broker", default="tansu"))
     figures = tmp_path / "figures.json"
@@ -27,6 +27,6 @@ def test_nothing_is_lost_while_everything_breaks(request: pytest.FixtureRequest,
     assert found["complaints"] == []
     assert (found["lost"], found["doubled"], found["differing"], found["checkpoints_ok"]) == (0, 0, 0, True)
     assert found["acknowledged"] >= 2000
-    assert found["expired"] > 0, "the TTL monitor took what was in the log, beside what wasn't"
+    assert found["expired"] > 0, "the TTL monitor deleted events that were in the log"
     assert found["poison_kept"] == found["poison_sent"] > 0
     assert len(found["faults"]) == sum(found["faults"].values()) == 9

@@ -106,7 +106,7 @@ def test_a_call_that_needs_another_right_is_found_out(overlays: Overlays, projec
 
 
 class TestRetryBudget:
-    """By the rules of `dev.kafka_source_rules`, which are Knative's."""
+    """By the rules of `dev.kafka_source.rules`, which are Knative's."""
 
     def budget(self, **delivery: Any) -> timedelta:
         return retry_budget({"spec": {"delivery": delivery}})

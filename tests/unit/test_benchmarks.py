@@ -1,4 +1,4 @@
-"""The benchmark's own honesty: a run that lost, refused or repeated something must be found out."""
+"""The benchmark finds a run that lost, refused or repeated an event."""
 
 import asyncio
 import json
@@ -10,16 +10,15 @@ from typing import cast
 import pytest
 
 from benchmarks import contestants
-from benchmarks.events import BATCH, PAYLOAD_BYTES, batch, delivery, events, read, single
-from benchmarks.events import Feeds as TheFeeds
+from benchmarks.events import BATCH, PAYLOAD_BYTES, Feeds, batch, delivery, events, read, single
 from benchmarks.figures import (
     CEILINGS,
     FLOORS,
     RATES,
     Figures,
     Held,
-    Load,
-    Run,
+    LoadResult,
+    Measurement,
     cold_start_ratio,
     complaints,
     p99_ratio,
@@ -35,18 +34,18 @@ from twofold.event.model import Event
 pytestmark = pytest.mark.dev
 
 
-def load(answered: int = 1000, **changes: float) -> Load:
+def load(answered: int = 1000, **changes: float) -> LoadResult:
     given = {"refused": 0, "broken": 0, "seconds": 2.0, "p50_ms": 1.0, "p99_ms": 2.0, "repeated": False} | changes
-    return Load(answered=answered, **given)  # type: ignore[arg-type]
+    return LoadResult(answered=answered, **given)  # type: ignore[arg-type]
 
 
-def run(**changes: object) -> Run:
-    """A run in which 1,000 events were acknowledged after 100 in the warm-up, and are all there."""
-    good = Run(load(1000), load(100), Held(stored=1100, marked=1100), sends=True)
+def run(**changes: object) -> Measurement:
+    """A run of 1,000 acknowledged events after 100 in the warm-up. The servers hold them."""
+    good = Measurement(load(1000), load(100), Held(stored=1100, outbox_entries=1100), sends=True)
     return replace(good, **changes)  # type: ignore[arg-type]
 
 
-def runs(rates: Mapping[str, float]) -> dict[str, list[Run]]:
+def runs(rates: Mapping[str, float]) -> dict[str, list[Measurement]]:
     """Three runs of each contestant, around that rate."""
     return {
         name: [run(load=load(round(rate * factor), seconds=1.0)) for factor in (1.5, 1.0, 0.2)]
@@ -57,18 +56,21 @@ def runs(rates: Mapping[str, float]) -> dict[str, list[Run]]:
 GOOD = dict(zip(RATES, (10_000, 5000, 500, 2500, 500, 7500), strict=True))
 
 
-def test_a_run_in_which_all_is_there_has_no_complaints() -> None:
-    """More may be stored than acknowledged: requests were under way when the load ended."""
+def test_a_complete_run_has_no_complaints() -> None:
+    """More events may be stored than acknowledged, because requests were under way when the load ended."""
     assert complaints(run()) == []
-    assert complaints(run(held=Held(stored=1164, marked=1164))) == []
+    assert complaints(run(held=Held(stored=1164, outbox_entries=1164))) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"held": Held(stored=1099, marked=1100)}, "1100 events were acknowledged, and 1099 are stored"),
-        ({"held": Held(stored=1100, marked=50, in_topic=1049)}, "1049 are in the topic and 50 are marked"),
-        ({"held": Held(stored=1100, marked=1100, dead=1)}, "1 valid events became dead letters"),
+        ({"held": Held(stored=1099, outbox_entries=1100)}, "1100 events were acknowledged, and 1099 are stored"),
+        (
+            {"held": Held(stored=1100, outbox_entries=50, in_topic=1049)},
+            "1049 are in the topic and 50 have an outbox entry",
+        ),
+        ({"held": Held(stored=1100, outbox_entries=1100, dead=1)}, "1 valid events became dead letters"),
         ({"load": load(1000, refused=2)}, "2 requests were refused"),
         ({"warm_up": load(100, refused=1)}, "1 requests were refused"),
         ({"load": load(1000, broken=3)}, "3 connections broke"),
@@ -76,13 +78,13 @@ def test_a_run_in_which_all_is_there_has_no_complaints() -> None:
         ({"load": load(0)}, "nothing was answered"),
     ],
 )
-def test_what_makes_a_run_worthless_is_found(changes: dict[str, object], says: str) -> None:
-    """One event too few is enough, in the warm-up too."""
+def test_a_worthless_run_is_found(changes: dict[str, object], says: str) -> None:
+    """A single missing event is enough, in the warm-up too."""
     assert any(says in complaint for complaint in complaints(run(**changes)))
 
 
 def test_every_event_of_a_batch_must_be_there() -> None:
-    held = Held(stored=1100 * BATCH, marked=1100 * BATCH)
+    held = Held(stored=1100 * BATCH, outbox_entries=1100 * BATCH)
     batches = run(events_per_request=BATCH, held=held)
     assert complaints(batches) == []
     assert batches.rate == 1000 * BATCH / 2.0
@@ -94,11 +96,11 @@ def test_the_limit_keeps_nothing_and_may_repeat() -> None:
 
 
 KEPT = {ceiling: ceiling.most for ceiling in CEILINGS}
-"""What is just allowed."""
+"""The greatest allowed values."""
 
 
 def test_figures_are_medians_and_their_ratios() -> None:
-    """An outlier on either side changes nothing."""
+    """An outlier on either side has no effect."""
     figures = Figures.of(runs(GOOD), KEPT).as_json()
     assert {name: figures[key] for name, key in RATES.items()} == GOOD
     assert [figures[floor.ratio] for floor in FLOORS] == [0.5, 10.0, 5.0, 3.0]
@@ -140,8 +142,8 @@ def test_p99s_are_compared_by_their_medians() -> None:
     assert p99_ratio(away, there) == 1.2
 
 
-def test_slower_is_said_in_times_of_what_an_event_took() -> None:
-    """An outlier on either side changes nothing."""
+def test_the_slowdown_is_a_ratio_of_times_for_an_event() -> None:
+    """An outlier on either side has no effect."""
     there, away = ([run(load=load(answered)) for answered in rates] for rates in ((900, 1000, 5000), (100, 800, 900)))
     assert slowdown(away, there) == 1.25
 
@@ -168,7 +170,7 @@ def split(request: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 
 def test_the_ready_made_requests_hold_the_events() -> None:
-    """What is sent to each function reads as the very event, with its true digest, and 512 bytes of payload."""
+    """Each function reads the very event from its request, with the true digest and 512 bytes of payload."""
     made = list(events(BATCH, "test"))
     assert {len(event.payload_json) for event in made} == {PAYLOAD_BYTES}
     assert len({event.event_id for event in made}) == BATCH
@@ -190,7 +192,7 @@ def _of_batch(request: bytes) -> list[Event]:
 
 
 def test_the_files_hold_each_event_once(tmp_path: Path) -> None:
-    feeds = TheFeeds.write(tmp_path, measured=250, warm_up=50)
+    feeds = Feeds.write(tmp_path, measured=250, warm_up=50)
     assert len(feeds.ids) == 300
     assert len({*read(feeds.store.measured), *read(feeds.store.warm_up)}) == 300
     assert [len(_of_batch(request)) for request in read(feeds.batch.measured)] == [100, 100, 50]
@@ -204,7 +206,7 @@ def test_the_report_of_the_load_generator_is_its_last_line() -> None:
 
 
 class Server(asyncio.Protocol):
-    """Answers each request after a moment: those that end in 5 with 503, the others with 202."""
+    """Answers with a short delay: 503 if the request ends in 5, else 202."""
 
     def __init__(self, seen: list[bytes]) -> None:
         self._seen = seen
@@ -219,8 +221,8 @@ class Server(asyncio.Protocol):
         asyncio.get_running_loop().call_later(0.01, self._transport.write, answer)
 
 
-async def test_the_own_generator_counts_what_was_answered() -> None:
-    """Each request once, also those that are answered with an error; what is under way at the end is not counted."""
+async def test_the_generator_counts_the_answers() -> None:
+    """It counts errors too, but no request that still waits at the end."""
     seen: list[bytes] = []
     server = await asyncio.get_running_loop().create_server(lambda: Server(seen), "127.0.0.1", 0)
     async with server:

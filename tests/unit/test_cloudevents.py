@@ -15,7 +15,7 @@ from cloudevents.kafka import to_binary as sdk_to_kafka
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from dev.kafka_source_java import java_time
+from dev.kafka_source.java import java_time
 from tests.carried import raw, same, text, through_kafka_source
 from tests.helpers import an_event, delivered, with_headers_of
 from tests.strategies import NOW, Attributes, attributes, binary, events, payloads, read, structured, texts

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dev.kafka_source_event import SourceName, to_event
+from dev.kafka_source.event import SourceName, to_event
 from tests.carried import SINK, FakeRecord, Request, raw, same, text, through_kafka_source
 from tests.helpers import Raw, an_event, delivered
 from tests.strategies import Attributes, attributes, events, payloads, read, texts

@@ -13,7 +13,7 @@ from bson.int64 import Int64
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dev.kafka_source_java import java_accepts_uri, java_time
+from dev.kafka_source.java import java_accepts_uri, java_time
 from tests.helpers import an_event
 from tests.strategies import events, payloads, sources
 from tests.unit.test_kafka_source_rules import generated, java_says

@@ -1,4 +1,4 @@
-"""The fault suite's verdict can fail: each way to be wrong is seen, and only that one. And its plan is the seed's."""
+"""The verdict of the fault suite can fail: it finds each way to be wrong, and only that way."""
 
 import random
 from collections.abc import Callable
@@ -9,13 +9,15 @@ from uuid import UUID
 import pytest
 from bson.timestamp import Timestamp
 
+from dev.comparison import SentEvent, read_by_publish
+from dev.faults.changes import Change, Deleted, Inserted, change_of
 from dev.faults.kinds import KINDS, kinds_for
-from dev.faults.load import Ledger
-from dev.faults.plan import FULL, plan
-from dev.faults.poison import SHAPES, Sendings, altered, conflicting
-from dev.faults.producer import Item, Sent, new_event, other_content, request_of, sent_of
-from dev.faults.verdict import Evidence, Verdict, judge
-from dev.faults.watch import Change, Deleted, Inserted, change_of
+from dev.faults.plan import FULL, PlannedFault, draw_faults
+from dev.faults.poison import SHAPES, altered, conflicting
+from dev.faults.poisoner import SentPoison
+from dev.faults.publishers import Item, Ledger, encode, other_content
+from dev.faults.verdict import Evidence, judge
+from dev.load.events import new_order
 from twofold.cloudevents.decode_kafka import decode_kafka
 from twofold.errors import DigestMismatch, Rejected
 
@@ -23,38 +25,38 @@ pytestmark = pytest.mark.dev
 
 Document = dict[str, Any]
 
-SENT = [sent_of(new_event("run", marker, random.Random(marker))) for marker in range(4)]
-LATE = sent_of(other_content(SENT[3].event))
+SENT = [SentEvent.of(new_order("run", marker, random.Random(marker))) for marker in range(4)]
+LATE = SentEvent.of(other_content(SENT[3].event))
 POISON = [str(UUID(int=number, version=4)) for number in range(3)]
 
 
 def at(second: int) -> Timestamp:
-    """A moment of the cluster's clock."""
+    """A time of the cluster's clock."""
     return Timestamp(1000 + second, 1)
 
 
-def stored(sent: Sent, second: int, **more: object) -> Document:
-    """An event's document, in either collection."""
-    return {"_id": sent.event_id, "seq": at(second), "digest": sent.digest, "payload": dict(sent.payload), **more}
+def stored(sent: SentEvent, second: int, **more: object) -> Document:
+    """The document of an event, in either collection."""
+    return {**read_by_publish(sent.event).to_document(), "seq": at(second), **more}
 
 
-def inserted(sent: Sent, second: int) -> Change:
+def inserted(sent: SentEvent, second: int) -> Change:
     """An event that came into `events`."""
-    return Inserted(sent.event_id, at(second), sent.digest, dict(sent.payload))
+    return Inserted(sent.event_id, at(second), sent.digest, dict(sent.event["data"]))
 
 
-def letter(marker: str | None, name: str = "ce-marker", **more: object) -> Document:
-    """A dead letter; without a marker it holds no poison."""
+def dead_letter(marker: str | None, name: str = "ce-marker", **more: object) -> Document:
+    """A dead letter. Without a marker it holds no poison."""
     headers = [{"name": name, "value": marker.encode()}] if marker else []
     first = {"_id": UUID(int=7), "headers": headers, "reason": "malformed", "state": "dead", "history": []}
     return {**first, "event_id": None, "digest": None, **more}
 
 
-def checkpoint(second: int, up_to: int | None, **more: object) -> Document:
-    """A checkpoint that was made at `second`."""
-    says: Document = {"pending": 0, "dead": 0, "unreadable": 0, "conflicting": 1, "log_regressed": False}
-    complete = at(up_to) if up_to is not None else None
-    return {"kind": "checkpoint", "seq": at(second), "low_watermark": complete, **says, **more}
+def checkpoint(second: int, watermark: int | None, **more: object) -> Document:
+    """A completeness checkpoint of `second`."""
+    figures: Document = {"pending": 0, "dead": 0, "unreadable": 0, "conflicting": 1, "log_regressed": False}
+    complete = at(watermark) if watermark is not None else None
+    return {"kind": "checkpoint", "seq": at(second), "low_watermark": complete, **figures, **more}
 
 
 SOUND = Evidence(
@@ -64,10 +66,10 @@ SOUND = Evidence(
     events=[stored(SENT[0], 0), stored(SENT[1], 1), stored(LATE, 30, outbox={"state": "conflicting"})],
     event_store=[stored(sent, 10 + number) for number, sent in enumerate(SENT)],
     dead_letters=[
-        letter(POISON[0]),
-        letter(POISON[1], "ce-kafkaheadermarker"),
-        letter(None, reason="undelivered"),
-        letter(None, reason="identity-conflict", event_id=LATE.event_id, digest=LATE.digest),
+        dead_letter(POISON[0]),
+        dead_letter(POISON[1], "ce-kafkaheadermarker"),
+        dead_letter(None, reason="undelivered"),
+        dead_letter(None, reason="identity-conflict", event_id=LATE.event_id, digest=LATE.digest),
     ],
     checkpoints=[checkpoint(12, 0), checkpoint(14, 3), checkpoint(50, 40)],
     changes=[
@@ -76,37 +78,36 @@ SOUND = Evidence(
         Deleted(SENT[3].event_id, at(20)),
         inserted(LATE, 30),
     ],
-    poison=Sendings(acknowledged={POISON[0], POISON[1]}, unacknowledged={POISON[2]}),
+    poison=SentPoison(acknowledged={POISON[0], POISON[1]}, unacknowledged={POISON[2]}),
 )
-"""Two events are in `events`, two have expired; one id was published again with other content after that."""
+"""Two events are in `events`, two have expired. After that, other content was published under one of their ids."""
 
 
 def wrong(**more: object) -> dict[str, object]:
-    """What the verdict says, beyond the poison, where it isn't what it says of what is sound."""
-    verdict, sound = judge(replace(SOUND, **more)), judge(SOUND)  # type: ignore[arg-type]
-    names = [name for name in Verdict.__dataclass_fields__ if name != "details"]
+    """The figures of the verdict that differ from the figures of sound evidence."""
+    verdict, sound = judge(replace(SOUND, **more)), judge(SOUND).figures()  # type: ignore[arg-type]
     assert verdict.complaints()
-    return {name: getattr(verdict, name) for name in names if getattr(verdict, name) != getattr(sound, name)}
+    return {name: count for name, count in verdict.figures().items() if count != sound[name]}
 
 
 def changed(documents: Any, position: int, **more: object) -> list[Document]:
-    """The documents, one of them changed."""
+    """The documents, with a change in one document."""
     return [{**document, **more} if n == position else document for n, document in enumerate(documents)]
 
 
 def without(items: Any, position: int) -> list[Any]:
-    """All but one."""
+    """The items without one item."""
     return [item for n, item in enumerate(items) if n != position]
 
 
 class TestVerdict:
-    def test_what_is_sound_gets_no_complaint(self) -> None:
+    def test_sound_evidence_gets_no_complaint(self) -> None:
         verdict = judge(SOUND)
         assert verdict.complaints() == []
-        assert (verdict.poison_sent, verdict.poison_kept, verdict.checkpoints_ok) == (2, 2, True)
+        assert (len(verdict.poison_sent), len(verdict.poison_kept), verdict.figures()["checkpoints_ok"]) == (2, 2, True)
 
     def test_an_event_that_is_not_in_the_log_is_lost(self) -> None:
-        """And a checkpoint that claimed it was wrong, and the event that expired did so too early."""
+        """The checkpoints that claimed the event are wrong too."""
         assert wrong(event_store=without(SOUND.event_store, 0)) == {
             "lost": 1,
             "overclaimed": 2,
@@ -122,7 +123,7 @@ class TestVerdict:
         ]
         assert wrong(changes=early) == {"lost": 1}
 
-    def test_an_accepted_conflict_that_nobody_will_look_at_is_lost(self) -> None:
+    def test_an_accepted_conflict_without_an_outbox_entry_is_lost(self) -> None:
         assert wrong(events=without(SOUND.events, 2)) == {"lost": 1}
         assert wrong(events=changed(SOUND.events, 2, outbox={"state": "pending"})) == {"lost": 1}
 
@@ -132,7 +133,7 @@ class TestVerdict:
         assert wrong(events=[*SOUND.events, {**SOUND.events[0], "_id": UUID(int=9)}]) == {"doubled": 1}
 
     @pytest.mark.parametrize("more", [{"payload": {"n": 0, "price": 7}}, {"digest": bytes(32)}])
-    def test_another_payload_or_digest_than_was_sent_differs(self, more: Document) -> None:
+    def test_a_payload_or_digest_that_was_not_sent_differs(self, more: Document) -> None:
         assert wrong(events=changed(SOUND.events, 0, **more)) == {"differing": 1}
         assert wrong(event_store=changed(SOUND.event_store, 1, payload={"n": 1})) == {"differing": 1}
 
@@ -145,32 +146,32 @@ class TestVerdict:
         assert wrong(event_store=[*SOUND.event_store, forged]) == {"unexpected": 1}
 
     def test_a_sound_event_among_the_dead_letters_is_unexpected(self) -> None:
-        refused = letter(None, reason="digest-mismatch", event_id=SENT[0].event_id, digest=SENT[0].digest)
+        refused = dead_letter(None, reason="digest-mismatch", event_id=SENT[0].event_id, digest=SENT[0].digest)
         assert wrong(dead_letters=[*SOUND.dead_letters, refused]) == {"unexpected": 1}
 
     def test_poison_must_be_kept_once(self) -> None:
         assert wrong(dead_letters=without(SOUND.dead_letters, 1)) == {"poison_kept": 1}
-        assert wrong(dead_letters=[*SOUND.dead_letters, letter(POISON[0])]) == {"doubled": 1}
+        assert wrong(dead_letters=[*SOUND.dead_letters, dead_letter(POISON[0])]) == {"doubled": 1}
 
-    def test_poison_that_may_have_been_seen_by_nobody_counts_if_it_was_kept(self) -> None:
-        """It went with the broker's log; or Kafka never acknowledged it."""
-        gone = replace(SOUND, poison=Sendings({*POISON}, set(), gone={POISON[0], POISON[2]}))
-        assert (judge(gone).poison_sent, judge(gone).poison_kept) == (2, 2)
-        kept = replace(SOUND, dead_letters=[*SOUND.dead_letters, letter(POISON[2])])
-        assert (judge(kept).poison_sent, judge(kept).poison_kept) == (3, 3)
+    def test_poison_that_perhaps_never_reached_store_counts_if_it_was_kept(self) -> None:
+        """The broker lost it with its log, or Kafka never acknowledged it."""
+        gone = replace(SOUND, poison=SentPoison({*POISON}, set(), gone={POISON[0], POISON[2]}))
+        assert (len(judge(gone).poison_sent), len(judge(gone).poison_kept)) == (2, 2)
+        kept = replace(SOUND, dead_letters=[*SOUND.dead_letters, dead_letter(POISON[2])])
+        assert (len(judge(kept).poison_sent), len(judge(kept).poison_kept)) == (3, 3)
 
-    def test_a_letter_that_two_redrives_sent_is_seen(self) -> None:
+    def test_a_dead_letter_that_two_redrives_sent_is_found(self) -> None:
         history = [{"what": what} for what in ("redriven", "failed again", "redriven", "redriven", "failed again")]
         assert wrong(dead_letters=changed(SOUND.dead_letters, 0, history=history)) == {"redriven_twice": 1}
 
-    def test_a_checkpoint_that_claimed_an_event_before_it_was_in_the_log_is_wrong_for_ever(self) -> None:
+    def test_a_checkpoint_that_claimed_an_event_before_it_was_in_the_log_stays_wrong(self) -> None:
         early = [checkpoint(12, 4), *SOUND.checkpoints[1:]]
         assert wrong(checkpoints=early) == {"overclaimed": 1, "checkpoints_ok": False}
 
-    def test_a_checkpoint_speaks_of_what_was_before_its_moment_alone(self) -> None:
-        """The event of that very moment is not yet in it."""
+    def test_a_low_watermark_claims_only_the_events_below_it(self) -> None:
+        """It does not claim an event with an equal `seq`."""
         exactly = [checkpoint(12, 3), *SOUND.checkpoints[1:]]
-        assert judge(replace(SOUND, checkpoints=exactly)).overclaimed == 0
+        assert judge(replace(SOUND, checkpoints=exactly)).found["overclaimed"] == []
 
     @pytest.mark.parametrize(
         "more", [{"pending": 1}, {"dead": 1}, {"unreadable": 1}, {"conflicting": 0}, {"log_regressed": True}]
@@ -184,14 +185,18 @@ class TestVerdict:
         assert wrong(checkpoints=[]) == {"checkpoints_ok": False}
 
 
+def drawn(seed: int, count: int) -> list[PlannedFault]:
+    return list(draw_faults(seed, list(KINDS), count, FULL.pace))
+
+
 class TestPlan:
     def test_the_seed_gives_the_plan(self) -> None:
-        assert list(plan(1, list(KINDS), 25, FULL)) == list(plan(1, list(KINDS), 25, FULL))
-        assert list(plan(1, list(KINDS), 25, FULL)) != list(plan(2, list(KINDS), 25, FULL))
+        assert drawn(1, 25) == drawn(1, 25)
+        assert drawn(1, 25) != drawn(2, 25)
 
     def test_each_kind_comes_before_any_comes_twice(self) -> None:
-        assert len({planned.name for planned in plan(3, list(KINDS), 12, FULL)}) == 12
-        assert {planned.name for planned in plan(3, list(KINDS), 25, FULL)} == set(KINDS)
+        assert len({planned.name for planned in drawn(3, 12)}) == 12
+        assert {planned.name for planned in drawn(3, 25)} == set(KINDS)
 
     @pytest.mark.parametrize("broker", ["tansu", "apache"])
     def test_there_are_at_least_twelve_kinds(self, broker: str) -> None:
@@ -200,8 +205,8 @@ class TestPlan:
     @pytest.mark.parametrize(
         "name", ["kill_publish", "stop_publish", "stop_between_clock_and_insert", "delivered_twice"]
     )
-    def test_relay_has_something_to_send_again_before_it_is_killed_for_that(self, name: str) -> None:
-        """Nothing is lost with the log if `publish` did not send, or if another source delivers: they never meet."""
+    def test_relay_has_an_event_to_send_again_before_it_is_killed(self, name: str) -> None:
+        """Without a running `publish`, or with another source, the lost log holds no event to send again."""
         assert KINDS["kill_relay_after_sending"].parts & KINDS[name].parts
 
 
@@ -216,7 +221,7 @@ class TestPoison:
         with pytest.raises(DigestMismatch):
             decode_kafka(arrived(record.headers), record.value or b"")
 
-    def test_a_forged_record_is_sound_but_for_its_id(self) -> None:
+    def test_a_forged_record_is_valid_except_for_its_id(self) -> None:
         record = conflicting(SENT[0], POISON[0])
         event = decode_kafka(arrived(record.headers), record.value or b"").event
         assert event.event_id == SENT[0].event_id
@@ -230,8 +235,8 @@ class TestPoison:
             decode_kafka(arrived(record.headers), record.value or b"")
 
 
-class TestLoad:
-    def test_other_content_under_an_id_is_kept_apart_from_what_was_first(self) -> None:
+class TestPublishers:
+    def test_other_content_under_an_id_is_kept_apart_from_the_first_content(self) -> None:
         ledger = Ledger()
         ledger.take(Item(SENT[3], "new"))
         ledger.take(Item(LATE, "other"))
@@ -242,11 +247,11 @@ class TestLoad:
         assert LATE.digest != SENT[3].digest
 
     def test_several_events_are_a_batch(self) -> None:
-        request = request_of([Item(sent, "new") for sent in SENT], random.Random(1))
+        request = encode([Item(sent, "new") for sent in SENT])
         assert request.headers["content-type"] == "application/cloudevents-batch+json"
 
 
-def test_the_watch_reads_what_a_change_stream_says() -> None:
+def test_the_watch_reads_a_change_stream() -> None:
     key = {"documentKey": {"_id": UUID(int=1)}, "clusterTime": at(1)}
     full = {"seq": at(0), "digest": b"d", "payload": {"n": 1}}
     assert change_of({"operationType": "insert", "fullDocument": full, **key}) == Inserted(

@@ -1,5 +1,6 @@
-"""KafkaSource's rules: what becomes of a record, of a failed delivery, and of the offsets."""
+"""The rules of KafkaSource for records, for failed deliveries, and for offsets."""
 
+import asyncio
 import base64
 import json
 import random
@@ -14,20 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka import TopicPartition
 
-from dev.kafka_source_consumer import Group, SourceConsumer
-from dev.kafka_source_delivery import Deliverer, Delivery, Lane
-from dev.kafka_source_event import (
+from dev.kafka_source.consumer import SourceConsumer, SourceSettings
+from dev.kafka_source.delivery import Deliverer
+from dev.kafka_source.event import (
     NeverFinishes,
-    Response,
+    SinkResponse,
     SourceEvent,
     SourceName,
     dead_letter,
     has_null_header,
     to_event,
 )
-from dev.kafka_source_http import Destination
-from dev.kafka_source_java import RefusedByVertx, header_bytes, java_accepts_uri, java_time
-from dev.kafka_source_rules import BackoffPolicy, OffsetTracker, Retries, is_retried, is_success, retries
+from dev.kafka_source.http import Destination
+from dev.kafka_source.java import RefusedByVertx, header_bytes, java_accepts_uri, java_time
+from dev.kafka_source.rules import BackoffPolicy, OffsetTracker, Retries, is_retried, is_success, retries
 
 pytestmark = pytest.mark.dev
 
@@ -85,7 +86,7 @@ def test_the_key_is_not_added_to_an_event() -> None:
 
 
 def test_a_plain_record_becomes_an_event_of_the_source() -> None:
-    """Its headers and its key become extensions, its content type in lower case the data's."""
+    """Its headers and its key become extensions. Its content type becomes `datacontenttype`, in lower case."""
     headers = [("Content-Type", b"Text/PLAIN"), ("X-Tag_1", "ö".encode())]
     event = to_event(FakeRecord(headers=headers, key=b"k", value=b"v"), SOURCE)
     assert event.attributes == {
@@ -123,11 +124,11 @@ def test_a_missing_attribute_makes_it_plain(missing: str) -> None:
         ("content-type", "application/cloudevents-batch+json"),
     ],
 )
-def test_what_the_java_sdk_refuses_makes_it_plain(header: tuple[str, str]) -> None:
+def test_an_attribute_that_the_java_sdk_refuses_makes_it_plain(header: tuple[str, str]) -> None:
     assert is_plain(binary(header))
 
 
-def test_time_is_written_anew() -> None:
+def test_time_is_written_again() -> None:
     assert binary(("ce_time", "2024-01-01T00:00:00.100+00:00")).attributes["time"] == "2024-01-01T00:00:00.1Z"
 
 
@@ -172,7 +173,7 @@ def test_a_structured_record_without_an_object_is_plain(value: bytes | None) -> 
 
 
 def test_application_json_is_no_structured_event() -> None:
-    """What cloudevents 1.12.0's `to_structured` writes into a record is a plain one for KafkaSource."""
+    """A record from `to_structured` of cloudevents 1.12.0 is a plain record for KafkaSource."""
     assert is_plain(structured("application/json"))
 
 
@@ -188,18 +189,16 @@ def test_a_null_header_is_seen() -> None:
     assert not has_null_header(FakeRecord(headers=[("a", b"")]))
 
 
-async def test_a_null_header_loses_the_partitions_batch() -> None:
-    """All of it, and its offsets may be committed. (kafka-python's producer writes no null header.)"""
+async def test_a_null_header_loses_the_batch_of_its_partition() -> None:
+    """The offsets of the batch may be committed. (kafka-python's producer writes no null header.)"""
     deliverer = Deliverer(Destination("http://sink/", "local", 1.0), None, retries())
-    lane = Lane(deliverer, workers=1)
-    taken: list[Delivery] = []
-    group = Group("broker:9092", "topic", "group", SOURCE, "earliest", 6000, 5.0)
-    consumer = SourceConsumer(group, lambda _, batch: taken.extend(batch), lambda _: True, lambda _: None)
-    records = [FakeRecord(offset=5), FakeRecord(offset=6, headers=[("x", None)]), FakeRecord(offset=7)]
-    consumer._take(TopicPartition("topic", 3), records)
-    lane.put(taken)
-    assert (deliverer.stats.lost, lane.backlog, taken[0].tracker.to_commit()) == (3, 0, 8)
-    await lane.close(grace=1.0)
+    consumer = SourceConsumer(SourceSettings("broker:9092", "topic", "group", SOURCE, "earliest"), deliverer)
+    partition = TopicPartition("topic", 3)
+    consumer._take(partition, [FakeRecord(offset=5), FakeRecord(offset=6, headers=[("x", None)]), FakeRecord(offset=7)])
+    await asyncio.sleep(0)
+    assert (deliverer.counts.lost, consumer._trackers[partition].to_commit()) == (3, 8)
+    assert [lane.backlog for lane in consumer._lanes.values()] == [0]
+    await consumer.close(grace=1.0)
 
 
 @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f")))
@@ -235,7 +234,7 @@ def test_the_request_is_binary_mode() -> None:
     assert body == b"data"
 
 
-def test_which_answers_are_retried() -> None:
+def test_some_statuses_are_retried() -> None:
     retried = {status for status in range(300, 600) if is_retried(status)}
     assert retried == {404, 408, 409, 429, *range(500, 600)}
     assert [is_success(status) for status in (200, 202, 299, 300, 503)] == [True, True, True, False, False]
@@ -249,35 +248,35 @@ def test_back_off_grows_without_a_cap() -> None:
 
 
 def test_defaults_of_delivery() -> None:
-    """No `delivery` is 10 retries; a `delivery` without `retry` is none."""
+    """Without `delivery` there are 10 retries. A `delivery` without `retry` has no retries."""
     assert retries() == Retries(10, BackoffPolicy.EXPONENTIAL, 0.3, 600.0)
     assert retries(timeout=5.0).retry == 0
     assert retries(dead_letters=True).retry == 0
     assert retries(3, BackoffPolicy.LINEAR, 0.1, 5.0) == Retries(3, BackoffPolicy.LINEAR, 0.1, 5.0)
 
 
-def test_a_dead_letter_says_what_went_wrong() -> None:
-    response = Response(422, [("KNE-Reason", "bad"), ("other", "x")], b"b" * 2000)
-    letter = dead_letter(binary(), "http://sink/", response)
-    assert letter.attributes == {
+def test_a_dead_letter_carries_the_failure() -> None:
+    response = SinkResponse(422, [("KNE-Reason", "bad"), ("other", "x")], b"b" * 2000)
+    kept = dead_letter(binary(), "http://sink/", response)
+    assert kept.attributes == {
         **binary().attributes,
         "knativeerrordest": "http://sink/",
         "knativeerrorcode": "422",
         "knativeerrordata": base64.b64encode(b"b" * 1024).decode(),
         "reason": "bad",
     }
-    assert letter.data == binary().data
+    assert kept.data == binary().data
 
 
 def test_a_dead_letter_after_a_time_out_has_no_code() -> None:
-    letter = dead_letter(binary(), "http://sink/", None)
-    assert letter.attributes == {**binary().attributes, "knativeerrordest": "http://sink/"}
-    assert "knativeerrordata" not in dead_letter(binary(), "http://sink/", Response(500, [], b"")).attributes
+    kept = dead_letter(binary(), "http://sink/", None)
+    assert kept.attributes == {**binary().attributes, "knativeerrordest": "http://sink/"}
+    assert "knativeerrordata" not in dead_letter(binary(), "http://sink/", SinkResponse(500, [], b"")).attributes
 
 
 def test_an_error_header_with_a_dash_hangs_the_event() -> None:
     with pytest.raises(NeverFinishes):
-        dead_letter(binary(), "http://sink/", Response(500, [("Kne-Error-Code", "x")], b""))
+        dead_letter(binary(), "http://sink/", SinkResponse(500, [("Kne-Error-Code", "x")], b""))
 
 
 @given(st.permutations(range(8)), st.integers(0, 7))
@@ -293,7 +292,7 @@ def test_only_contiguous_offsets_are_committed(order: Sequence[int], finished: i
 
 
 def test_offsets_that_the_log_skips_are_finished() -> None:
-    """Compaction and transaction markers leave gaps; nothing would ever be committed beyond one."""
+    """Compaction and transaction markers leave gaps. The source must commit beyond a gap."""
     tracker = OffsetTracker(5)
     for offset in (5, 9):
         tracker.received(offset)
@@ -332,7 +331,7 @@ URIS = {
 
 
 @pytest.mark.parametrize(("value", "accepted"), URIS.items())
-def test_what_is_a_uri_for_java(value: str, accepted: bool) -> None:
+def test_uris_for_java(value: str, accepted: bool) -> None:
     assert java_accepts_uri(value) is accepted
 
 
@@ -366,7 +365,7 @@ public class Judge {
 
 
 def java_says(what: str, values: Sequence[str], folder: Path) -> list[str]:
-    """The real java.net.URI's, or java.time's, word on each value."""
+    """Return the result of the real java.net.URI, or of java.time, for each value."""
     program = folder / "Judge.java"
     program.write_text(JUDGE)
     lines = "\n".join(base64.b64encode(value.encode()).decode() for value in values)
@@ -375,7 +374,7 @@ def java_says(what: str, values: Sequence[str], folder: Path) -> list[str]:
 
 
 def generated(pieces: Sequence[str], longest: int) -> list[str]:
-    """Strings joined from those pieces: many, and the same ones on each run."""
+    """Join the pieces to many strings, the same strings in every run."""
     chance = random.Random(1)
     joined = {"".join(chance.choices(pieces, k=chance.randint(0, longest))) for _ in range(40_000)}
     return sorted(joined)

@@ -1,6 +1,6 @@
-"""What KafkaSource retries and when, and what it may commit. Pure.
+"""The retries of KafkaSource, and the offsets that it may commit. Pure.
 
-Read from knative-extensions/eventing-kafka-broker v1.23: WebClientCloudEventSender and OffsetManager in
+Source: knative-extensions/eventing-kafka-broker v1.23: WebClientCloudEventSender and OffsetManager in
 `data-plane/dispatcher`, `control-plane/pkg/reconciler/source` and `control-plane/pkg/core/config`.
 """
 
@@ -12,17 +12,17 @@ _DEFAULT_TIMEOUT = 600.0
 
 
 def is_success(status: int) -> bool:
-    """Whether the sink took the event. A redirect is a failure."""
+    """Return True if the sink took the event. A redirect is a failure."""
     return status < 300
 
 
 def is_retried(status: int) -> bool:
-    """Whether that answer is retried; all others from 300 on go straight to the dead-letter sink."""
+    """Return True for a retried status. Every other status from 300 on leads straight to the dead-letter sink."""
     return status >= 500 or status in _RETRIED_BELOW_500
 
 
 class BackoffPolicy(StrEnum):
-    """How the delay before a retry grows."""
+    """The growth of the delay before a retry."""
 
     LINEAR = "linear"
     EXPONENTIAL = "exponential"
@@ -30,7 +30,7 @@ class BackoffPolicy(StrEnum):
 
 @dataclass(frozen=True)
 class Retries:
-    """A source's `delivery`, in seconds. The same for the sink and for the dead-letter sink."""
+    """The `delivery` of a source, in seconds, for the sink and for the dead-letter sink."""
 
     retry: int
     policy: BackoffPolicy
@@ -38,7 +38,7 @@ class Retries:
     timeout: float
 
     def delay_before(self, retry: int) -> float:
-        """How long to wait before that retry, the first being 1. There is no cap."""
+        """Return the seconds to wait before a retry; the first retry is 1. The delay has no maximum."""
         return self.delay * (retry if self.policy is BackoffPolicy.LINEAR else 2**retry)
 
 
@@ -50,9 +50,9 @@ def retries(
     *,
     dead_letters: bool = False,
 ) -> Retries:
-    """What a `delivery` block with these members does: without `retry` it retries nothing.
+    """Return the meaning of a `delivery` block with these members: without `retry` it has no retries.
 
-    No block at all is 10 retries, exponential from 0.3 s.
+    A source without a `delivery` block has 10 retries, exponential from 0.3 s.
     """
     if not dead_letters and all(member is None for member in (retry, policy, delay, timeout)):
         return Retries(10, BackoffPolicy.EXPONENTIAL, 0.3, _DEFAULT_TIMEOUT)
@@ -60,31 +60,31 @@ def retries(
 
 
 class OffsetTracker:
-    """What may be committed of one partition: the end of the unbroken run of finished offsets."""
+    """The offset to commit in one partition: the end of the unbroken run of finished offsets."""
 
     def __init__(self, first: int) -> None:
         self._end = self._committed = self._next = first
         self._finished_ahead: set[int] = set()
         self.revoked = False
-        """The partition is another consumer's now, or its log a new one: what finishes no longer counts."""
+        """True after the partition went to another consumer, or got a new log: finished offsets no longer count."""
 
     def received(self, offset: int) -> None:
-        """Note a record; offsets that the log skipped before it are finished."""
+        """Note a record. Offsets that the log skipped before the record are finished."""
         for skipped in range(self._next, offset):
             self.finished(skipped)
         self._next = max(self._next, offset + 1)
 
     def finished(self, offset: int) -> None:
-        """Note that a record was delivered, dead-lettered or given up."""
+        """Note a record that is delivered, dead-lettered or lost."""
         self._finished_ahead.add(offset)
         while self._end in self._finished_ahead:
             self._finished_ahead.remove(self._end)
             self._end += 1
 
     def to_commit(self) -> int | None:
-        """The offset to commit, if it is a new one."""
+        """Return the offset to commit; None if it is committed already."""
         return self._end if self._end > self._committed else None
 
     def committed(self, offset: int) -> None:
-        """Note that the broker took a commit."""
+        """Note a successful commit."""
         self._committed = offset

@@ -1,12 +1,13 @@
-"""`publish` while Kafka is frozen or gone: its p99 beside that with Kafka there, in the same run."""
+"""The p99 of `publish` while Kafka is frozen or gone, beside its p99 with Kafka, in the same run."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 from benchmarks.arena import Arena, During
 from benchmarks.contestants import PUBLISH
-from benchmarks.figures import Run
+from benchmarks.figures import Measurement
 from dev.servers.broker import Broker
+from dev.stack.running import Steps
 from dev.stack import Stack
 
 ROUNDS = 3
@@ -15,14 +16,14 @@ FROZEN = "frozen"
 GONE = "gone"
 
 
-def measure(arena: Arena, stack: Stack, seconds: float, say: Callable[[str], None]) -> dict[str, list[Run]]:
-    """Three rounds of each state of Kafka. Raises `NotBelievable` as `Arena.run` does."""
+def measure(arena: Arena, stack: Stack, seconds: float, say: Steps) -> dict[str, list[Measurement]]:
+    """Measure three rounds of each state of Kafka. Raises `NotBelievable` as `Arena.run` does."""
     states: Mapping[str, During] = {
         THERE: nullcontext,
         FROZEN: lambda: _frozen(stack.broker),
         GONE: lambda: _gone(stack),
     }
-    runs: dict[str, list[Run]] = {state: [] for state in states}
+    runs: dict[str, list[Measurement]] = {state: [] for state in states}
     for turn in range(1, ROUNDS + 1):
         for state, during in states.items():
             say(f"round {turn} of {ROUNDS}: publish with Kafka {state}")

@@ -1,24 +1,25 @@
-"""One consumer of the group, in its own thread, since kafka-python blocks. It fetches, hands over, and commits."""
+"""One consumer of the group: it fetches records, hands them over, and commits. It has a thread: kafka-python blocks."""
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from dev.kafka_source_delivery import Delivery
-from dev.kafka_source_event import SourceName, has_null_header, to_event
-from dev.kafka_source_rules import OffsetTracker
+from dev.kafka_source.delivery import Deliverer, Delivery, Lane
+from dev.kafka_source.event import SourceName, has_null_header, to_event
+from dev.kafka_source.rules import OffsetTracker
 
 log = logging.getLogger(__name__)
 
-# kafka-python 3.0.12 can forget a partition that is paused while half of a fetch of it was polled: the other half waits
-# for ever. So each poll takes all that was fetched, and the fetches are small: the data plane's own limit.
+# kafka-python 3.0.12 can forget a partition that is paused after a poll took half of a fetch: the second half waits for
+# ever. So every poll takes the whole fetch, and the fetches are small: the limit is the limit of the data plane.
 _MAX_POLL_RECORDS = 1_000_000
 _MAX_PARTITION_FETCH_BYTES = 65_536
 _POLL_MS = 100
@@ -26,56 +27,57 @@ _POLL_PAUSED_MS = 10
 _REQUEST_MS = 2000
 _LOG_CHECK_S = 1.0
 _REJOIN_DELAY_S = 0.5
+_BACKLOG_PER_REQUEST = 10
+
+Ordering = Literal["ordered", "unordered"]
+InitialOffset = Literal["earliest", "latest"]
 
 
 @dataclass(frozen=True)
-class Group:
-    """What a consumer must know about its topic and group."""
+class SourceSettings:
+    """The topic, the group, the timings and the concurrency of a KafkaSource."""
 
     bootstrap_servers: str
     topic: str
     group: str
     source: SourceName
-    initial_offset: str
-    session_timeout_ms: int
-    commit_every: float
+    initial_offset: InitialOffset
+    session_timeout_ms: int = 6000
+    commit_every: float = 5.0
+    ordering: Ordering = "ordered"
+    consumers: int = 1
+    max_in_flight: int = 50
+    """Requests of a consumer without order."""
 
 
 class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # it has no types
-    """A member of the group. It survives what happens to the broker, its log and its group, and ends at `leave`.
+    """A member of the group, with one lane in total, or with one lane for a partition in order.
 
-    Called on the thread of `run`: `hand_over` gets records of one partition, by offset; `may_fetch` says whether
-    more of a partition is wanted; `on_ready` hears of each assignment when its positions are known.
+    `run` blocks a thread, and the lanes run on the event loop. The member survives failures of the broker, its log and
+    its group.
     """
 
-    def __init__(
-        self,
-        group: Group,
-        hand_over: Callable[[TopicPartition, list[Delivery]], None],
-        may_fetch: Callable[[TopicPartition], bool],
-        on_ready: Callable[[set[TopicPartition]], None],
-    ) -> None:
-        self._group = group
-        self._hand_over = hand_over
-        self._may_fetch = may_fetch
-        self._on_ready = on_ready
+    def __init__(self, settings: SourceSettings, deliverer: Deliverer) -> None:
+        self.in_group = asyncio.Event()
+        self.has_partitions = asyncio.Event()
+        self._settings = settings
+        self._deliverer = deliverer
+        self._loop = asyncio.get_running_loop()
+        self._lanes: dict[TopicPartition | None, Lane] = {}
         self._stopping = threading.Event()
         self._leaving = threading.Event()
         self._trackers: dict[TopicPartition, OffsetTracker] = {}
         self._consumer: Any = None
         self._newly_assigned = False
 
-    def stop_fetching(self) -> None:
-        """Fetch nothing more, but stay in the group."""
+    async def close(self, grace: float) -> None:
+        """Fetch no more, wait `grace` seconds for the requests in flight, then commit and end `run`."""
         self._stopping.set()
-
-    def leave(self) -> None:
-        """Commit, leave the group, and end `run`."""
-        self._stopping.set()
+        await asyncio.gather(*(lane.close(grace) for lane in self._lanes.values()))
         self._leaving.set()
 
     def run(self) -> None:
-        """Consume until told to leave; join anew whenever the client fails. This blocks."""
+        """Consume until `close`, and join again after a failure of the client."""
         while not self._leaving.is_set():
             try:
                 self._consumer = self._join()
@@ -90,26 +92,26 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
             self._forget(list(self._trackers))
 
     def _join(self) -> Any:
-        """Subscribe. This makes no topic: somebody else sets up the real source's, and its partitions."""
+        """Subscribe. The source never creates its topic, as the real source never does."""
         consumer = KafkaConsumer(
-            bootstrap_servers=self._group.bootstrap_servers,
-            group_id=self._group.group,
-            auto_offset_reset=self._group.initial_offset,
+            bootstrap_servers=self._settings.bootstrap_servers,
+            group_id=self._settings.group,
+            auto_offset_reset=self._settings.initial_offset,
             enable_auto_commit=False,
-            session_timeout_ms=self._group.session_timeout_ms,
-            heartbeat_interval_ms=self._group.session_timeout_ms // 4,
+            session_timeout_ms=self._settings.session_timeout_ms,
+            heartbeat_interval_ms=self._settings.session_timeout_ms // 4,
             max_poll_records=_MAX_POLL_RECORDS,
             max_partition_fetch_bytes=_MAX_PARTITION_FETCH_BYTES,
             reconnect_backoff_max_ms=500,
-            metadata_max_age_ms=1000,  # a topic that came, or came back, is seen within a second
+            metadata_max_age_ms=1000,  # so a new topic is seen within a second
             allow_auto_create_topics=False,
             bootstrap_timeout_ms=_REQUEST_MS,
         )
-        consumer.subscribe([self._group.topic], listener=self)
+        consumer.subscribe([self._settings.topic], listener=self)
         return consumer
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Commit what may be committed and forget the rest. kafka-python calls this inside `poll` and `close`."""
+        """Commit the finished offsets and forget the partitions. kafka-python calls this inside `poll` and `close`."""
         offsets = self._to_commit(revoked)
         try:
             if offsets:
@@ -119,17 +121,17 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
         self._forget(revoked)
 
     async def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        """Forget them: the group, or the whole broker, no longer knows us."""
+        """Forget the partitions: the group, or the whole broker, no longer knows this consumer."""
         log.warning("lost the group's %s", sorted(lost))
         self._forget(lost)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Have the positions looked up after this poll."""
+        """Look the positions up after this poll."""
         log.info("assigned %s", sorted(assigned))
         self._newly_assigned = True
 
     def _consume(self) -> None:
-        next_commit = time.monotonic() + self._group.commit_every
+        next_commit = time.monotonic() + self._settings.commit_every
         next_check = time.monotonic() + _LOG_CHECK_S
         while not self._leaving.is_set():
             self._pause_and_resume()
@@ -144,31 +146,44 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
                 next_check = now + _LOG_CHECK_S
             if now >= next_commit:
                 self._commit()
-                next_commit = now + self._group.commit_every
+                next_commit = now + self._settings.commit_every
 
     def _pause_and_resume(self) -> None:
         assigned = self._consumer.assignment()
-        wanted = set() if self._stopping.is_set() else {tp for tp in assigned if self._may_fetch(tp)}
+        wanted = set() if self._stopping.is_set() else set(filter(self._may_fetch, assigned))
         paused = self._consumer.paused()
         self._consumer.pause(*(assigned - wanted - paused))
         self._consumer.resume(*(paused & wanted))
 
     def _take(self, partition: TopicPartition, records: list[Any]) -> None:
-        """Make events of a partition's records and hand them over; one null header loses them all."""
+        """Hand over the events of a partition's records. One null header loses the whole batch."""
         if self._stopping.is_set():
-            return  # never committed, so they come again
+            return  # the records were never committed, so they come again
         tracker = self._trackers.setdefault(partition, OffsetTracker(records[0].offset))
         if any(map(has_null_header, records)):
             first, last = records[0].offset, records[-1].offset
             log.error("LOST a batch with a null header: %s offsets %d to %d", partition, first, last)
             deliveries = [Delivery(tracker, record.offset, None) for record in records]
         else:
-            source = self._group.source
+            source = self._settings.source
             deliveries = [Delivery(tracker, record.offset, to_event(record, source)) for record in records]
-        self._hand_over(partition, deliveries)
+        self._loop.call_soon_threadsafe(self._put, self._key(partition), deliveries)
+
+    def _key(self, partition: TopicPartition) -> TopicPartition | None:
+        return partition if self._settings.ordering == "ordered" else None
+
+    def _may_fetch(self, partition: TopicPartition) -> bool:
+        lane = self._lanes.get(self._key(partition))
+        return lane is None or lane.backlog < self._settings.max_in_flight * _BACKLOG_PER_REQUEST
+
+    def _put(self, key: TopicPartition | None, deliveries: list[Delivery]) -> None:
+        """Queue the deliveries. This method runs on the event loop."""
+        if key not in self._lanes:
+            self._lanes[key] = Lane(self._deliverer, 1 if key else self._settings.max_in_flight)
+        self._lanes[key].put(deliveries)
 
     def _report_assignment(self) -> None:
-        """Find the positions, so that whatever is sent from now on comes after `latest`; try again later if not."""
+        """Find the positions, so that later records lie behind `latest`. After a failure the next poll tries again."""
         assigned = self._consumer.assignment()
         try:
             for partition in assigned:
@@ -177,19 +192,21 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
             log.info("no positions yet: %r", error)
             return
         self._newly_assigned = False
-        self._on_ready(assigned)
+        self._loop.call_soon_threadsafe(self.in_group.set)
+        if assigned:
+            self._loop.call_soon_threadsafe(self.has_partitions.set)
 
     def _restart_shorter_logs(self) -> None:
-        """Start again where a partition's log ends before our position: it was deleted and made anew.
+        """Start again in a partition whose log ends before our position: the topic was deleted and created again.
 
-        Apache Kafka answers such a fetch with OFFSET_OUT_OF_RANGE, and kafka-python then resets by itself. Tansu
-        answers with nothing, for ever, and its ListOffsets misses the end; but its fetches tell the high watermark.
+        Apache Kafka answers such a fetch with OFFSET_OUT_OF_RANGE, and kafka-python resets the position. Tansu sends
+        empty answers for ever, and its ListOffsets misses the end, but its fetches carry the high watermark.
         """
         shorter = [tp for tp in self._consumer.assignment() if self._is_shorter(tp)]
         if shorter:
             log.warning("the log is shorter than what was read of it, starting again: %s", shorter)
             self._forget(shorter)
-            earliest = self._group.initial_offset == "earliest"
+            earliest = self._settings.initial_offset == "earliest"
             (self._consumer.seek_to_beginning if earliest else self._consumer.seek_to_end)(*shorter)
 
     def _is_shorter(self, partition: TopicPartition) -> bool:
@@ -199,7 +216,7 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
         try:
             return bool(end < self._consumer.position(partition, timeout_ms=_POLL_MS))
         except KafkaTimeoutError:
-            return False  # its position is being looked up
+            return False  # the position is not known yet
 
     def _commit(self) -> None:
         offsets = self._to_commit(self._trackers)

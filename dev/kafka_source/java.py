@@ -1,7 +1,6 @@
-"""What Java and Vert.x make of a string, as far as KafkaSource depends on it. Pure.
+"""The rules of Java and Vert.x for strings, as far as KafkaSource depends on them. Pure.
 
-Read from OpenJDK 17's sources, and run against OpenJDK 17 and vertx-core 4.5.27, the data plane's version at
-v1.23.
+Sources: OpenJDK 17 and vertx-core 4.5.27, the version of the data plane at v1.23. The rules were run against both.
 """
 
 import calendar
@@ -9,7 +8,7 @@ import functools
 import re
 from ipaddress import AddressValueError, IPv6Address
 
-# Beyond ASCII, `java.net.URI` takes every visible character: all but C1 controls and Unicode spaces.
+# Beyond ASCII, `java.net.URI` takes every visible character: C1 controls and Unicode spaces are refused.
 _VISIBLE = "\u00a1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e\u2060-\u2fff\u3001-\U0010ffff"
 _UNRESERVED = r"A-Za-z0-9_\-!.~'()*"
 
@@ -20,7 +19,7 @@ def _run_of(characters: str) -> re.Pattern[str]:
 
 _SCHEME = re.compile(r"([^/?#:]*):")
 _SCHEME_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
-_ANYTHING = _run_of(r";/?:@&=+$,\[\]")  # the query, the fragment, and what follows an opaque scheme
+_ANYTHING = _run_of(r";/?:@&=+$,\[\]")  # the query, the fragment, and the part behind an opaque scheme
 _PATH = _run_of(";/:@&=+$,")
 _REGISTRY = _run_of("$,;:@&=+")
 _USER = _run_of(";:&=+$,")
@@ -43,15 +42,14 @@ _LAST_IN_ONE_JAVA_CHAR = 0xFFFF
 
 
 class RefusedByVertx(ValueError):
-    """Vert.x throws on this header value, so no request is sent."""
+    """Vert.x throws on this header value, so it sends no request."""
 
 
 @functools.lru_cache(maxsize=1024)  # sources repeat
 def java_accepts_uri(value: str) -> bool:
-    """Whether `new java.net.URI(value)` returns: RFC 2396 with the deviations of OpenJDK 17.
+    """Return True if `new java.net.URI(value)` returns: RFC 2396 with the deviations of OpenJDK 17.
 
-    CloudEvents' Java SDK puts `source` and `dataschema` through it; a record with one that it refuses is no
-    CloudEvent.
+    CloudEvents' Java SDK reads `source` and `dataschema` with it. A refused value makes the record a plain record.
     """
     scheme = _SCHEME.match(value)
     if scheme is None:
@@ -66,7 +64,7 @@ def java_accepts_uri(value: str) -> bool:
 
 
 def _is_hierarchical(rest: str) -> bool:
-    """Whether this is `[//authority]path[?query][#fragment]`; `//` at the end lacks its authority."""
+    """Return True for `[//authority]path[?query][#fragment]`. A final `//` lacks its authority."""
     if rest == "//":
         return False
     before_fragment, _, fragment = rest.partition("#")
@@ -80,7 +78,7 @@ def _is_hierarchical(rest: str) -> bool:
 
 
 def _is_authority(authority: str) -> bool:
-    """Whether this is a registry name (every plain `host:port` also is one) or a server with an IPv6 literal."""
+    """Return True for a registry name (a plain `host:port` is a registry name) or a server with an IPv6 literal."""
     if _REGISTRY.fullmatch(authority):
         return True
     server = _IPV6_SERVER.fullmatch(authority)
@@ -94,9 +92,9 @@ def _is_authority(authority: str) -> bool:
 
 
 def java_time(value: str) -> str | None:
-    """What `ISO_OFFSET_DATE_TIME.format(OffsetDateTime.parse(value))` returns; None if it throws.
+    """Return `ISO_OFFSET_DATE_TIME.format(OffsetDateTime.parse(value))`; None if it throws.
 
-    The data plane parses `time` and writes it anew: no trailing zeros, always seconds, an upper-case T and Z.
+    The data plane parses `time` and writes it again: no trailing zeros, always seconds, an upper-case T and Z.
     """
     found = _TIME.fullmatch(value)
     if found is None:
@@ -128,7 +126,7 @@ def _written_zone(sign: str, hours: int, minutes: int, seconds: int) -> str:
 
 
 def _is_date(year: str, month: int, day: int) -> bool:
-    """Whether Java reads that date: a year has four digits, or more with its sign."""
+    """Return True for a date that Java reads: a year has four digits, or more digits and a sign."""
     if not _YEAR.fullmatch(year) or not 1 <= month <= 12:
         return False
     leap_day = month == 2 and calendar.isleap(int(year))
@@ -140,9 +138,9 @@ def _is_time(hour: int, minute: int, second: int) -> bool:
 
 
 def header_bytes(value: str) -> bytes:
-    """The bytes that Netty writes for a header value, one for each of Java's chars; `?` for one above U+00FF.
+    """Return the bytes that Netty writes for a header value: a byte for a Java char, `?` for a char above U+00FF.
 
-    Nothing is percent-encoded and no white space is stripped. Raises `RefusedByVertx`.
+    Netty neither percent-encodes nor strips white space. Raises `RefusedByVertx`.
     """
     if _REFUSED_IN_HEADER.search(value):
         raise RefusedByVertx(f"control character in a header value: {value!r}")

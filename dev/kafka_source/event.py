@@ -1,8 +1,8 @@
-"""Which event KafkaSource makes of a record, and which dead letter of an event that no sink took. Pure.
+"""The event that KafkaSource makes of a record, and the dead letter that it makes of an undelivered event. Pure.
 
-Read from knative-extensions/eventing-kafka-broker v1.23 (`data-plane/dispatcher`: CloudEventDeserializer,
+Sources: knative-extensions/eventing-kafka-broker v1.23 (`data-plane/dispatcher`: CloudEventDeserializer,
 InvalidCloudEventInterceptor, CloudEventOverridesMutator, RecordDispatcherImpl) and cloudevents/sdk-java (`kafka`,
-`core`, `formats/json-jackson`). Not modelled: specversion 0.3, which nobody here writes.
+`core`, `formats/json-jackson`). Not modelled: specversion 0.3, because Twofold never writes it.
 """
 
 import base64
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-from dev.kafka_source_java import java_accepts_uri, java_time
+from dev.kafka_source.java import java_accepts_uri, java_time
 
 PLAIN_TYPE = "dev.knative.kafka.event"
 ERROR_DATA_MAX_BYTES = 1024
@@ -29,8 +29,8 @@ _INT32 = range(-(2**31), 2**31)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Record(Protocol):
-    """What we use of kafka-python's ConsumerRecord."""
+class KafkaRecord(Protocol):
+    """The attributes of kafka-python's ConsumerRecord that this package reads."""
 
     topic: str
     partition: int
@@ -43,21 +43,21 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SourceEvent:
-    """A CloudEvent on its way to the sink: all attributes by name, `specversion` first, and the data."""
+    """A CloudEvent on its way to the sink: its attributes by name, `specversion` first, and its data."""
 
     attributes: Mapping[str, str]
     data: bytes | None
 
 
 class SourceName(NamedTuple):
-    """The KafkaSource that is stood in for."""
+    """The namespace and the name of the KafkaSource."""
 
     namespace: str
     name: str
 
 
-class Response(NamedTuple):
-    """A sink's answer."""
+class SinkResponse(NamedTuple):
+    """The answer of a sink."""
 
     status: int
     headers: Sequence[tuple[str, str]]
@@ -65,24 +65,24 @@ class Response(NamedTuple):
 
 
 class NotAnEvent(ValueError):
-    """The record is no CloudEvent for the Java SDK, which makes it a plain one."""
+    """The record is not a CloudEvent for the Java SDK. KafkaSource treats it as a plain record."""
 
 
 class NeverFinishes(ValueError):
-    """The data plane throws in a callback here: the event is never dead-lettered, and never committed."""
+    """The data plane throws in a callback here: it never dead-letters the event, and never commits its offset."""
 
 
-def has_null_header(record: Record) -> bool:
-    """Whether a header has no value. KafkaSource can lose the batch around such a record.
+def has_null_header(record: KafkaRecord) -> bool:
+    """Return True if a header has no value. KafkaSource can lose the batch around such a record.
 
-    (`new String(null)` throws in its interceptor for plain records, Kafka's client logs that and goes on without
-    the interceptor, and then every plain record of the poll is discarded. We drop the partition's whole batch.)
+    `new String(null)` throws in its interceptor for plain records. Kafka's client logs the error and goes on without
+    the interceptor, so KafkaSource discards every plain record of the poll. This stand-in drops the partition's batch.
     """
     return any(value is None for _, value in record.headers)
 
 
-def to_event(record: Record, source: SourceName) -> SourceEvent:
-    """The event that the sink gets for a record: its own, or a plain one; both say where in Kafka it was."""
+def to_event(record: KafkaRecord, source: SourceName) -> SourceEvent:
+    """Return the event that the sink gets: the record's event, or a plain event. Both carry partition and offset."""
     try:
         event = _read_event(record)
     except NotAnEvent:
@@ -91,7 +91,7 @@ def to_event(record: Record, source: SourceName) -> SourceEvent:
     return SourceEvent({**event.attributes, **position}, event.data)
 
 
-def _read_event(record: Record) -> SourceEvent:
+def _read_event(record: KafkaRecord) -> SourceEvent:
     headers = {name: value.decode(errors="replace") for name, value in record.headers if value is not None}
     content_type = headers.get(_CONTENT_TYPE, "")
     if content_type.partition(";")[0] == _STRUCTURED:
@@ -99,22 +99,22 @@ def _read_event(record: Record) -> SourceEvent:
     if content_type.startswith("application/cloudevents") or headers.get("ce_specversion") != "1.0":
         raise NotAnEvent(content_type)
     attributes = {name[3:].lower(): value for name, value in headers.items() if name.startswith("ce_")}
-    attributes.pop("", None)  # a header `ce_` alone is no attribute
+    attributes.pop("", None)  # a header `ce_` has no attribute name
     if _CONTENT_TYPE in headers:
         attributes["datacontenttype"] = content_type
     return SourceEvent(_checked(attributes), record.value or None)
 
 
 def _read_structured(value: bytes) -> SourceEvent:
-    """Read the JSON event format as `io.cloudevents.jackson` does; it writes JSON data anew, compactly."""
+    """Read the JSON event format as `io.cloudevents.jackson` does: it writes JSON data again, in compact form."""
     try:
         members = json.loads(value, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise NotAnEvent(str(error)) from error
     if not isinstance(members, dict) or members.get("specversion") != "1.0":
-        raise NotAnEvent("no CloudEvent 1.0 in JSON")
+        raise NotAnEvent("the value is not a CloudEvent 1.0 in JSON")
     if {"data", "data_base64"} <= members.keys():
-        raise NotAnEvent("two kinds of data")
+        raise NotAnEvent("data and data_base64 are both present")
     content_type = members.get("datacontenttype")
     if content_type is None and "data" in members:
         content_type = "application/json"
@@ -126,58 +126,58 @@ def _read_structured(value: bytes) -> SourceEvent:
 
 
 def _refuse_constant(name: str) -> None:
-    raise NotAnEvent(f"{name} is no JSON")
+    raise NotAnEvent(f"{name} is not JSON")
 
 
 def _structured_data(members: dict[str, Any], content_type: Any) -> bytes | None:
-    """Take the data out of the members."""
+    """Remove the data from the members, and return it."""
     if "data_base64" in members:
         try:
             return base64.b64decode(members.pop("data_base64"), validate=True)
         except (TypeError, ValueError, binascii.Error) as error:
-            raise NotAnEvent("data_base64") from error
+            raise NotAnEvent("data_base64 is not Base64") from error
     if "data" not in members:
         return None
     data = members.pop("data")
     if content_type is None or _JSON_DATA.fullmatch(str(content_type)):
         return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
     if not isinstance(data, str):
-        raise NotAnEvent("data that is no JSON must be a string")
+        raise NotAnEvent("data is not JSON, so it must be a string")
     return data.encode(errors="replace")
 
 
 def _structured_attribute(name: str, member: Any) -> str | None:
-    """Return an attribute's text; an extension that is no string, boolean or number becomes its JSON."""
+    """Return the text of an attribute. An extension that is not a string becomes its JSON."""
     if isinstance(member, str):
         return member
     if name in {*_REQUIRED, "datacontenttype", "dataschema", "subject", "time"}:
         if member is None:
             return None
-        raise NotAnEvent(f"{name} is no string")
+        raise NotAnEvent(f"{name} is not a string")
     if isinstance(member, float) or (type(member) is int and member not in _INT32):
-        raise NotAnEvent(f"{name} is no 32-bit integer")
+        raise NotAnEvent(f"{name} is not a 32-bit integer")
     return json.dumps(member, separators=(",", ":"), ensure_ascii=False)
 
 
 def _checked(attributes: Mapping[str, str]) -> dict[str, str]:
-    """Check as the SDK's CloudEventBuilder does, and write `time` as it does. Raises `NotAnEvent`."""
+    """Check and write attributes as the SDK's CloudEventBuilder does. Raises `NotAnEvent`."""
     checked = {"specversion": "1.0", **attributes}
     if any(name not in checked for name in _REQUIRED) or checked.get("subject") == "":
-        raise NotAnEvent("an attribute is missing or empty")
+        raise NotAnEvent("a required attribute is missing, or subject is empty")
     if not all(java_accepts_uri(checked[name]) for name in ("source", "dataschema") if name in checked):
-        raise NotAnEvent("source or dataschema is no URI for Java")
+        raise NotAnEvent("source or dataschema is not a URI for Java")
     if not all(map(_EXTENSION_NAME.fullmatch, checked)):
-        raise NotAnEvent("an extension's name has other characters than a-z and 0-9")
+        raise NotAnEvent("the name of an extension has characters outside a-z and 0-9")
     if "time" in checked:
         time = java_time(checked["time"])
         if time is None:
-            raise NotAnEvent("time is none for Java")
+            raise NotAnEvent("time is not a time for Java")
         checked["time"] = time
     return checked
 
 
-def _plain_event(record: Record, source: SourceName) -> SourceEvent:
-    """The event made up for a record that is none: its headers and its key become extensions."""
+def _plain_event(record: KafkaRecord, source: SourceName) -> SourceEvent:
+    """Make up an event for a plain record: its headers and its key become extensions."""
     attributes = {
         "specversion": "1.0",
         "id": f"partition:{record.partition}/offset:{record.offset}",
@@ -203,10 +203,10 @@ def _written_time(milliseconds: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
-def dead_letter(event: SourceEvent, destination: str, response: Response | None) -> SourceEvent:
-    """The event that the dead-letter sink gets; `response` is None after a time-out or a broken connection.
+def dead_letter(event: SourceEvent, destination: str, response: SinkResponse | None) -> SourceEvent:
+    """Return the event that the dead-letter sink gets; `response` is None after a time-out or a broken connection.
 
-    Raises `NeverFinishes` for a `Kne-X` header whose X is no extension name (`Kne-A-B`), where the SDK throws.
+    Raises `NeverFinishes` for a header like `Kne-A-B`: `A-B` is not a name of an extension, so the SDK throws.
     """
     errors = {"knativeerrordest": destination}
     if response is not None:
@@ -218,5 +218,5 @@ def dead_letter(event: SourceEvent, destination: str, response: Response | None)
             errors["knativeerrordata"] = base64.b64encode(response.body[:ERROR_DATA_MAX_BYTES]).decode()
     unnameable = [name for name in errors if not _EXTENSION_NAME.fullmatch(name)]
     if unnameable:
-        raise NeverFinishes(f"response headers that make no extension: {unnameable}")
+        raise NeverFinishes(f"these response headers cannot become extensions: {unnameable}")
     return SourceEvent({**event.attributes, **errors}, event.data)
