@@ -36,8 +36,8 @@ from benchmarks.figures import (
 from benchmarks.load import CONNECTIONS, LoadFailed, LoadGenerator
 from dev.preflight import Unfit
 from dev.process.child import StartFailed
-from dev.stack.running import Steps
 from dev.stack import Options, Stack
+from dev.stack.running import Steps
 
 ROUNDS = 3
 THREADS = (4, 8, 16, 32)
@@ -94,7 +94,7 @@ def _measure(
         say("making events")
         measured, warm_up = (round(_MOST_EVENTS_PER_S * duration) for duration in (seconds, WARM_UP_S))
         feeds = Feeds.write(Path(folder), measured, warm_up)
-        with Stack(Options(with_functions=(), source=False, broker=broker), on_step=say) as stack:
+        with Stack(Options(with_functions=(), broker=broker), on_step=say) as stack:
             arena = Arena(stack, feeds, generator)
             lineup = (
                 contestants.LIMIT,

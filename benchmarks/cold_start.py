@@ -3,10 +3,10 @@
 import time
 
 from benchmarks.contestants import LIMIT
-from dev.stack.functions import FUNCTIONS, FunctionProcess
 from dev.process.child import free_port
-from dev.stack.running import Steps
 from dev.stack import Stack
+from dev.stack.functions import FUNCTIONS, FunctionProcess
+from dev.stack.running import Steps
 
 BARE = "bare"
 """The limit: functions-framework and a function of three lines."""

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.events import BATCH
-from dev.process.child import plain_environment
-from dev.stack.functions import FunctionProcess
-from dev.process.child import Child, free_port
+from dev.process.child import Child, free_port, plain_environment
 from dev.stack import Stack
+from dev.stack.functions import FunctionProcess
 
 _HERE = Path(__file__).resolve().parent
 

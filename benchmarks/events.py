@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from dev.servers.issuer import token
 from dev.load.events import BATCH_TYPE
+from dev.servers.issuer import token
 from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.event.model import Event
 

@@ -7,8 +7,8 @@ from benchmarks.arena import Arena, During
 from benchmarks.contestants import PUBLISH
 from benchmarks.figures import Measurement
 from dev.servers.broker import Broker
-from dev.stack.running import Steps
 from dev.stack import Stack
+from dev.stack.running import Steps
 
 ROUNDS = 3
 THERE = "there"

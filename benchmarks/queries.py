@@ -19,11 +19,11 @@ from pymongo import MongoClient, WriteConcern
 
 from benchmarks.arena import NotBelievable
 from dev.database import CODEC, Document
-from dev.stack.functions import FunctionProcess
-from dev.servers.issuer import token
 from dev.process.child import free_port
-from dev.stack.running import Steps
+from dev.servers.issuer import token
 from dev.stack import Stack
+from dev.stack.functions import FunctionProcess
+from dev.stack.running import Steps
 from twofold.settings import Settings
 from twofold.setup.run import set_up
 

@@ -77,7 +77,7 @@ def _print_figures(figures: dict[str, Any], json_path: Path | None) -> None:
     console.print(table)
 
 
-def _exit_if(title: str, complaints: Sequence[str], logs: Path | str) -> None:
+def _exit_if(title: str, complaints: Sequence[str], logs: Path | str | None) -> None:
     """Print the complaints and exit with status 1, unless the list is empty."""
     if complaints:
         error_console.print("\n".join([title, *complaints, f"Logs: {logs}"]), markup=False)

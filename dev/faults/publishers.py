@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 from uuid import UUID
 
 from dev.comparison import SentEvent
-from dev.servers.issuer import token
 from dev.load.events import EventJson, EventRequest, batch, binary, new_order, structured
 from dev.load.producer import Answer, Producer, share
+from dev.servers.issuer import token
 
 PUBLISHERS = 32
 ANSWER_WITHIN_S = 12.0

@@ -9,10 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from dev.faults.site import WITHIN_S, Inject, Site, await_effect
-from dev.process.child import plain_environment
-from dev.stack.functions import FunctionProcess
 from dev.paths import ROOT
-from dev.process.child import free_port
+from dev.process.child import free_port, plain_environment
+from dev.stack.functions import FunctionProcess
 
 SHIFTED_PUBLISH = ROOT / "dev" / "shifted_clock" / "main.py"
 REDRIVEN_AT_ONCE = "200"

@@ -21,8 +21,8 @@ from dev.faults.publishers import BackgroundLoad
 from dev.faults.site import Site
 from dev.faults.verdict import Evidence, judge, marker_of
 from dev.process.child import wait_until
-from dev.stack.running import Steps
 from dev.stack import Options, Stack
+from dev.stack.running import Steps
 
 WITHIN_S = 180.0
 DAY_S = 86_400

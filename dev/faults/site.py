@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from pymongo.database import Database
 
-from dev.servers.broker import Broker
 from dev.database import Document
 from dev.faults.plan import Pace
 from dev.faults.poisoner import Poisoner
 from dev.faults.publishers import BackgroundLoad
-from dev.stack.functions import FunctionProcess
-from dev.servers.mongod import ReplicaSet
 from dev.process.child import Child, StartFailed, wait_until
+from dev.servers.broker import Broker
+from dev.servers.mongod import ReplicaSet
 from dev.stack import Stack
+from dev.stack.functions import FunctionProcess
 
 WITHIN_S = 60.0
 """The longest wait for any effect of a fault."""

@@ -10,11 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import functions_framework.aio
-from starlette.requests import Request
-from starlette.responses import Response
-
 from twofold.observability.telemetry import Telemetry
+from twofold.web.function import serve
+from twofold.write.publisher import Publisher
 
 SHIFT_S = float(os.environ["CLOCK_SHIFT_S"])
 _MAIN = Path(__file__).resolve().parents[2] / "functions" / "publish" / "main.py"
@@ -45,11 +43,4 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Any]:
         yield publisher
 
 
-function = _publish.Function("publish", _publish.settings, open_service, _publish.handle)
-
-
-@functions_framework.aio.http
-async def publish(request: Request) -> Response:
-    """Handle a request."""
-    answer: Response = await function(request)
-    return answer
+publish = serve("publish", open_service, _publish.handle, finish=Publisher.flush, topic=_publish.settings.kafka_topic)
