@@ -161,7 +161,7 @@ class RelaySettings(SendSettings, MongoSettings):
     relay_back_off_s: Seconds = 60.0
     """Seconds between the first resending and the next look. Each wait doubles, up to 60 times the first."""
     relay_clock_skew_s: Annotated[float, Field(ge=0)] = 30.0
-    """The allowed difference of the publishers' clocks from MongoDB's, in seconds. Beyond it, events can be sent twice."""
+    """Seconds by which a publisher's clock may differ from MongoDB's. Beyond them, events can be sent twice."""
     relay_batch: Count = 1000
     """The number of outbox entries in a look, at most `send_capacity`."""
     relay_bytes: Count = 8 * 1024 * 1024
