@@ -133,7 +133,7 @@ class TestTime:
         await eventually(requested)
         await lister.database["locks"].update_one({}, {"$set": {"holder": uuid4()}})
         api.delay_s = 0.0
-        with pytest.raises(Unavailable, match="another's"):
+        with pytest.raises(Unavailable, match="another process holds the lock"):
             await running
         assert len(api.asked) == 1
 
