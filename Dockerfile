@@ -1,14 +1,14 @@
-# The one image definition: `docker build --build-arg FUNCTION=store .` makes the image of the function `store`. It holds
-# Python, that function, shared/, and what functions/store/requirements.txt asks for: no Kafka client where none is used.
-# tests/manifests runs the steps below in a fresh environment, and starts each function as the container does.
-# The base is pinned by its tag alone: whoever builds for production pins its digest too.
+# The definition of all images: `docker build --build-arg FUNCTION=store .` makes the image of the function `store`. It has
+# Python, the function, shared/ and the packages in functions/store/requirements.txt. A function that does not use
+# Kafka has no Kafka client. tests/manifests runs these steps in a new environment, and starts each function as the
+# container does. The base image has a fixed tag. For production, add its digest.
 FROM python:3.11.14-slim-bookworm AS dependencies
 ARG FUNCTION
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
 WORKDIR /build
-# Without the package's own files: they change often, and what it depends on seldom, so that this layer is kept.
+# This layer has only the dependencies: they change less often than the code, so the layer stays in the cache.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY functions/${FUNCTION}/requirements.txt ./
 RUN mkdir shared && pip install --constraint constraints.txt --requirement requirements.txt && pip uninstall --yes pip setuptools
@@ -19,7 +19,7 @@ COPY --from=dependencies /venv /venv
 WORKDIR /app
 COPY shared ./shared
 COPY functions/${FUNCTION} ./functions/${FUNCTION}
-# Its root file system is read-only in the cluster, so that nothing could be compiled there.
+# In the cluster the root file system is read-only, so the code is compiled here.
 RUN /venv/bin/python -m compileall -q shared functions
 WORKDIR /app/functions/${FUNCTION}
 ENV PATH=/venv/bin:$PATH PYTHONPATH=/app/shared PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

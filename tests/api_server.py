@@ -1,6 +1,6 @@
-"""A stand-in for a Kubernetes API server, over a socket: it lists pods in pages and gives them by name.
+"""A stand-in for a Kubernetes API server with pods. It can be slow, lose pods in lists, and refuse requests.
 
-The real one is in `tests/cluster`; this one can be slow, forgetful and forbidding.
+`tests/cluster` has tests with a real API server.
 """
 
 import json
@@ -10,50 +10,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-Json = dict[str, Any]
+from functions.pod_events.listing import JsonObject
 
 
 @dataclass
 class ApiServer:
-    """What it has, how it behaves, and what it was asked."""
+    """The pods of the server, its faults, and the requests so far."""
 
-    pods: dict[tuple[str, str], Json] = field(default_factory=dict)
-    """By name space and name."""
+    pods: dict[tuple[str, str], JsonObject] = field(default_factory=dict)
+    """The pods by namespace and name."""
     hidden: set[str] = field(default_factory=set)
-    """Names of pods that a list leaves out: as a stale one does, or a narrower selector."""
+    """The names of pods missing in every list, as in a stale list or with a narrower selector."""
     forbidden: set[str] = field(default_factory=set)
-    """The verbs, `list` and `get`, that are answered with 403."""
+    """The verbs, `list` or `get`, with the answer 403."""
     expired: set[str] = field(default_factory=set)
-    """Tokens to go on with that are answered with 410, once each."""
+    """The tokens of pages with the answer 410. A token gets this answer once."""
     broken: set[str] = field(default_factory=set)
-    """The verbs that something between the two answers: with 404, and no JSON."""
+    """The verbs with a 404 of a proxy, which is no JSON."""
     failing: dict[str, int] = field(default_factory=dict)
-    """The status that a verb is answered with, or 0: the connection is closed without an answer."""
+    """The status of the answer to a verb. 0 closes the connection without an answer."""
     delay_s: float = 0.0
-    """How long a request waits for its answer; lowered, it ends sooner."""
+    """The seconds until an answer. A lower value also shortens the present waits."""
     asked: list[str] = field(default_factory=list)
-    """The paths of all requests, with their queries."""
+    """The paths and queries of all requests."""
     delayed: list[str] = field(default_factory=list)
-    """The paths of those that are waiting for `delay_s`."""
+    """The paths of the requests that wait for `delay_s`."""
     url: str = ""
 
-    def put(self, pod: Json) -> None:
-        """Have the pod, in place of another of its name."""
+    def put(self, pod: JsonObject) -> None:
+        """Add the pod, or replace the pod of its name."""
         self.pods[pod["metadata"]["namespace"], pod["metadata"]["name"]] = pod
 
-    def remove(self, pod: Json) -> None:
-        """Have it no more."""
+    def remove(self, pod: JsonObject) -> None:
+        """Remove the pod."""
         del self.pods[pod["metadata"]["namespace"], pod["metadata"]["name"]]
 
     def verb(self, target: str) -> str:
-        """What a GET of that path asks for."""
+        """Return the verb of a GET of this path."""
         return "list" if urlsplit(target).path.endswith("/pods") else "get"
 
-    def answer(self, target: str) -> tuple[int, Json]:
-        """Status and body of the answer to a GET."""
+    def answer(self, target: str) -> tuple[int, JsonObject]:
+        """Return status and body of the answer to a GET."""
         self.asked.append(target)
         self.delayed.append(target)
         began = time.monotonic()
@@ -69,7 +68,7 @@ class ApiServer:
             return self._list(steps[3] if "namespaces" in steps else "", query)
         return self._get(steps[3], steps[5])
 
-    def _list(self, namespace: str, query: dict[str, str]) -> tuple[int, Json]:
+    def _list(self, namespace: str, query: dict[str, str]) -> tuple[int, JsonObject]:
         if "list" in self.forbidden:
             return _status(403, "Forbidden")
         token = query.get("continue", "")
@@ -91,15 +90,15 @@ class ApiServer:
             "items": items,
         }
 
-    def _get(self, namespace: str, name: str) -> tuple[int, Json]:
+    def _get(self, namespace: str, name: str) -> tuple[int, JsonObject]:
         if "get" in self.forbidden:
             return _status(403, "Forbidden")
         found = self.pods.get((namespace, name))
         return (200, found) if found else _status(404, "NotFound")
 
 
-def _chosen(pod: Json, selector: str) -> bool:
-    """Whether its labels are as a selector of `name=value` and `name!=value` says."""
+def _chosen(pod: JsonObject, selector: str) -> bool:
+    """Return True if the pod's labels match a selector of `name=value` and `name!=value`."""
     labels = pod["metadata"].get("labels", {})
     for term in filter(None, selector.split(",")):
         name, unlike, value = term.partition("!=") if "!=" in term else term.partition("=")
@@ -108,14 +107,14 @@ def _chosen(pod: Json, selector: str) -> bool:
     return True
 
 
-def _status(code: int, reason: str, metadata: Json | None = None) -> tuple[int, Json]:
+def _status(code: int, reason: str, metadata: JsonObject | None = None) -> tuple[int, JsonObject]:
     status = {"apiVersion": "v1", "kind": "Status", "metadata": metadata or {}, "status": "Failure"}
     return code, status | {"reason": reason, "code": code}
 
 
 @contextmanager
 def api_server() -> Iterator[ApiServer]:
-    """One with no pods, on a free port."""
+    """Run a server without pods on a free port."""
     served = ApiServer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -136,8 +135,8 @@ def api_server() -> Iterator[ApiServer]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
-            """Say nothing."""
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
+            """Write no log."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

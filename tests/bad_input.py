@@ -1,4 +1,4 @@
-"""Bad input and odd input, as requests: each is shown at `from_http`, and again at the running function `publish`."""
+"""Requests with bad input and odd input. Tests send them to `decode_http`, and to the running function `publish`."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ from tests.strategies import nested
 from twofold.errors import DigestMismatch, Invalid, Malformed, Rejected, TooLarge, UnsupportedType
 
 ID = "00000000-0000-4000-8000-000000000000"
-"""The id of each request here; whoever sends one for real puts another in its place."""
+"""The id in the requests. A test with a running function replaces it by a new id."""
 
 MAX_EVENTS = 1000
 
@@ -21,18 +21,18 @@ _BATCH = b"application/cloudevents-batch+json"
 
 @dataclass(frozen=True)
 class Request:
-    """Headers and body."""
+    """The headers and the body of a request."""
 
     headers: Raw
     body: bytes
 
     @property
     def served(self) -> Raw:
-        """The headers as an HTTP server gives them to the function: their names in lower case (ASGI)."""
+        """The headers in the form of an HTTP server: names in lower case (ASGI)."""
         return [(name.lower(), value) for name, value in self.headers]
 
     def with_id(self, new: str) -> "Request":
-        """The same with another id."""
+        """Return the request with another id."""
         old, replacement = ID.encode(), new.encode()
         headers = [(name, value.replace(old, replacement)) for name, value in self.headers]
         return Request(headers, self.body.replace(old, replacement))
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Bad:
-    """A request that is refused as a whole, why, and where the answer must say the fault is."""
+    """A request that is rejected as a whole, with the error, its place, and words of its message."""
 
     name: str
     request: Request
@@ -48,12 +48,12 @@ class Bad:
     where: str | None
     says: str
     raw: bool = False
-    """A server refuses these bytes before a function sees them, or a client does not send them."""
+    """True for bytes that an HTTP server rejects before the function, or that no client library sends."""
 
 
 @dataclass(frozen=True)
 class Odd:
-    """A request that is taken, with its payload, and attributes that must come out of it."""
+    """A request that is accepted, with its payload, and with attributes that the event must have or lack."""
 
     name: str
     request: Request
@@ -63,7 +63,10 @@ class Odd:
 
 
 def _binary(body: bytes | str = b"{}", *more: tuple[str, bytes | str], **changes: str | bytes | None) -> Request:
-    """In binary mode: `changes` to the headers (`None` takes one away, `content_type` is Content-Type), and `more`."""
+    """Return a request in binary mode with `changes` to the usual attributes, and with `more` headers.
+
+    None removes an attribute. `content_type` is the header Content-Type.
+    """
     usual: dict[str, str | bytes | None] = {"specversion": "1.0", "id": ID, "source": "/shop", "type": "order.created"}
     content_type = changes.pop("content_type", "application/json")
     named = {f"ce-{name}": value for name, value in (usual | changes).items()} | {"content-type": content_type}
@@ -83,7 +86,7 @@ def _event(**changes: Any) -> dict[str, Any]:
 
 
 def _structured(**changes: Any) -> Request:
-    """In structured mode, with `changes` to the members; `...` takes one away."""
+    """Return a request in structured mode with `changes` to the usual members. `...` removes a member."""
     return _json(_event(**changes))
 
 
@@ -96,7 +99,7 @@ def _body(body: bytes, content_type: bytes = _STRUCTURED) -> Request:
 
 
 def _with_data(data: str) -> Request:
-    """In structured mode, with this text where the data is."""
+    """Return a request in structured mode with this text as the JSON of its data."""
     return _body(json.dumps(_event(data="DATA")).replace('"DATA"', data).encode())
 
 
@@ -499,9 +502,9 @@ ODD = [
         attributes={"time": "2026-07-01T23:59:00.000Z"},
     ),
 ]
-"""Odd, and taken: it comes back equal."""
+"""Odd requests that are accepted. Their events are stored equal."""
 
 ODD_BATCH = _json(
     [_event(), _event(id="b", time="never"), 5, _event(id="c", data={"a": "\ud800"}), _event(id="d")], _BATCH
 )
-"""A batch of which the first and the last are good."""
+"""A batch with three bad events between two good events."""

@@ -1,4 +1,4 @@
-"""Events on their way: what KafkaSource makes of a record, and when two of them are the same."""
+"""Events on their way through KafkaSource, and their exact comparison."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ SINK = Destination("http://store.local/", "local", 1.0)
 
 @dataclass
 class FakeRecord:
-    """A record as the KafkaSource stand-in gets it from Kafka."""
+    """A record in the form that the KafkaSource stand-in gets from Kafka."""
 
     key: bytes | None
     value: bytes | None
@@ -29,7 +29,7 @@ class FakeRecord:
 
 
 class Request:
-    """A request as uvicorn's parser reads it."""
+    """A request, read by uvicorn's parser."""
 
     def __init__(self, request: bytes) -> None:
         self.headers: Raw = []
@@ -48,7 +48,7 @@ class Request:
 
 
 def through_kafka_source(record: KafkaRecord) -> tuple[Raw, bytes]:
-    """The request that reaches `store`, by the rules of the real source."""
+    """Return the request that `store` gets, by the rules of the real source."""
     consumed = FakeRecord(record.key, record.value, [*record.headers])
     request = Request(SINK.request(to_event(consumed, SourceName("local", "store"))))
     assert request.complete
@@ -60,10 +60,10 @@ def raw(headers: Mapping[str, str]) -> Raw:
 
 
 def text(payload: object) -> str:
-    """JSON, which tells -0.0 from 0.0 and 1 from 1.0, without the order of names."""
+    """Return sorted JSON. It distinguishes -0.0 from 0.0 and 1 from 1.0."""
     return json.dumps(payload, sort_keys=True)
 
 
-def same(one: Event, other: Event) -> bool:
-    """Equal to the kinds of numbers and the signs of zeros, which `==` does not see."""
-    return one == other and text(one.payload) == text(other.payload) and one.digest == other.digest
+def same(first: Event, second: Event) -> bool:
+    """Return True for equal events with equal types of numbers and signs of zeros, which `==` ignores."""
+    return first == second and text(first.payload) == text(second.payload) and first.digest == second.digest

@@ -1,4 +1,4 @@
-"""A collector that tests serve: it takes what functions send by OTLP over HTTP, and remembers it."""
+"""A collector for tests: it receives telemetry by OTLP over HTTP, and keeps it."""
 
 import threading
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ Named = dict[str, str | int]
 
 
 class Seen(NamedTuple):
-    """A span, in the terms of `traceparent`: identities are in hexadecimal, and empty where there is none."""
+    """A span. Its ids are hexadecimal as in `traceparent`, and an absent id is empty."""
 
     service: str
     name: str
@@ -23,7 +23,7 @@ class Seen(NamedTuple):
     span_id: str
     parent_id: str
     links: list[str]
-    """The identities of the linked spans."""
+    """The ids of the linked spans."""
     attributes: Named
 
 
@@ -39,14 +39,14 @@ class Point(NamedTuple):
 
 @dataclass
 class Collector:
-    """What was received so far."""
+    """The spans and points that came so far."""
 
     url: str
     spans: list[Seen] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
 
     def environment(self) -> dict[str, str]:
-        """What a function must be told; the pauses are short, so that a test need not wait."""
+        """Return the variables of a function that sends here, at short intervals."""
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.url,
             "OTEL_METRIC_EXPORT_INTERVAL": "200",
@@ -54,13 +54,13 @@ class Collector:
         }
 
     def value(self, name: str, **attributes: str) -> float:
-        """The highest value of a metric among the points that have these attributes, `_` for the dots; else 0."""
+        """Return the highest value of a metric among the points with these attributes, or 0. A `_` stands for a dot."""
         wanted = {attribute.replace("_", "."): value for attribute, value in attributes.items()}
         found = (p.value for p in self.points if p.name == name and wanted.items() <= p.attributes.items())
         return max(found, default=0)
 
     def take(self, path: str, body: bytes) -> None:
-        """Take a request of a function."""
+        """Keep the content of a function's request."""
         if path == "/v1/traces":
             self.spans.extend(_spans(ExportTraceServiceRequest.FromString(body)))
         elif path == "/v1/metrics":
@@ -68,7 +68,7 @@ class Collector:
 
 
 def _named(attributes: Any) -> Named:
-    return {one.key: _value(one) for one in attributes}
+    return {attribute.key: _value(attribute) for attribute in attributes}
 
 
 def _value(attribute: KeyValue) -> str | int:
@@ -105,7 +105,7 @@ def _points(request: ExportMetricsServiceRequest) -> Iterator[Point]:
 
 @contextmanager
 def collector() -> Iterator[Collector]:
-    """A collector on a port of this machine, for as long as the block lasts."""
+    """Serve a collector on a port of this machine during the block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -115,8 +115,8 @@ def collector() -> Iterator[Collector]:
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that it has
-            """Say nothing."""
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         received = Collector(f"http://127.0.0.1:{server.server_port}")

@@ -1,4 +1,4 @@
-"""Whatever a producer may send and Twofold must take: attributes, payloads and events, odd ones included."""
+"""Generated input that Twofold must accept: attributes, payloads and events, with odd values too."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Json = Any
 Attributes = dict[str, str]
 
 NOW = datetime(2026, 7, 1, 12, 0, 0, 123456, tzinfo=UTC)
-"""The clock of `publish`, where no other is given."""
+"""The default time of the clock of `publish`."""
 
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -27,12 +27,12 @@ texts = st.one_of(
     st.sampled_from(["%41", "%", '"quoted"', 'a\\"b', '"', "\\", "a  b", "null", "true", "1", "ce-id", ";", "a,b"]),
     _LONG,
 )
-"""What an attribute may be."""
+"""Values of attributes."""
 
 words = st.one_of(
     st.text(_PRINTABLE[1:], min_size=1, max_size=20), st.sampled_from(["order.created", "%41", '"', "x" * 1024])
 )
-"""What a `type` may be."""
+"""Values of `type`."""
 
 _PCHAR = st.sampled_from([*"abzAZ09-._~!$&'()*+,;=:@", "%41", "%2f", "%00"])
 _SEGMENT = st.lists(_PCHAR, max_size=5).map("".join)
@@ -53,7 +53,7 @@ def _hierarchical(draw: st.DrawFn) -> str:
 
 @st.composite
 def sources(draw: st.DrawFn) -> str:
-    """A URI reference."""
+    """Draw a URI reference."""
     query, fragment = draw(st.one_of(st.none(), _REST)), draw(st.one_of(st.none(), _REST))
     rest = ("" if query is None else f"?{query}") + ("" if fragment is None else f"#{fragment}")
     return draw(_hierarchical()) + rest
@@ -85,7 +85,7 @@ _CONTENT_TYPES = st.sampled_from(
 
 @st.composite
 def attributes(draw: st.DrawFn, text: st.SearchStrategy[str] = texts) -> Attributes:
-    """The attributes of an event that is accepted."""
+    """Draw the attributes of a valid event."""
     required = {"specversion": "1.0", "id": draw(ids if text is texts else text), "source": draw(sources())}
     optional = draw(st.dictionaries(st.sampled_from(_KNOWN), text, max_size=4))
     extensions = draw(st.dictionaries(_EXTENSIONS, text, max_size=3))
@@ -122,7 +122,7 @@ def _containers(members: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
 
 
 def nested(depth: int, inner: Json = None) -> dict[str, Json]:
-    """An object with `depth` levels, the outermost included, of objects and lists by turns."""
+    """Return an object with `depth` levels of objects and lists in turn. The outermost level counts."""
     value: Json = {"v": inner}
     for level in range(depth - 2):
         value = [value] if level % 2 else {"n": value}
@@ -135,14 +135,14 @@ payloads: st.SearchStrategy[dict[str, Json]] = st.one_of(
     st.fixed_dictionaries({"$ref": values, "$id": values}, optional={"$db": values}),
     st.builds(nested, st.integers(2, 100), _SCALARS),
 )
-"""What the data may be."""
+"""Payloads."""
 
 
 _UNESCAPED = "/:;,=&?#'()*+!@$~"
 
 
 def binary(attributes: Mapping[str, str], payload: Json) -> tuple[Raw, bytes]:
-    """Headers and body in HTTP binary mode, as CloudEvents' HTTP binding asks of a producer."""
+    """Return headers and body in binary mode, by CloudEvents' HTTP binding."""
     rest = dict(attributes)
     content_type = rest.pop("datacontenttype", "application/json")
     headers = [(b"content-type", content_type.encode())]
@@ -151,17 +151,17 @@ def binary(attributes: Mapping[str, str], payload: Json) -> tuple[Raw, bytes]:
 
 
 def structured(attributes: Mapping[str, str], payload: Json) -> tuple[Raw, bytes]:
-    """Headers and body in HTTP structured mode."""
+    """Return headers and body in structured mode."""
     body = json.dumps(dict(attributes) | {"data": payload}, ensure_ascii=False)
     return [(b"content-type", b"application/cloudevents+json; charset=UTF-8")], body.encode()
 
 
 def read(request: tuple[Raw, bytes], now: datetime = NOW) -> Event:
-    """The event that a producer's request holds."""
-    received = decode_http(*request, now, 1000)
-    assert isinstance(received, IncomingEvent)
-    return received.event
+    """Return the event of a producer's request."""
+    incoming = decode_http(*request, now, 1000)
+    assert isinstance(incoming, IncomingEvent)
+    return incoming.event
 
 
 events = st.builds(lambda attributes, payload: read(structured(attributes, payload)), attributes(), payloads)
-"""An event that was accepted."""
+"""Accepted events."""

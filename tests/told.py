@@ -1,4 +1,4 @@
-"""Telemetry for tests, which sends nothing."""
+"""Telemetry for tests, which stays in this process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from twofold.observability.otel import OpenTelemetry
 
 @dataclass
 class Told:
-    """Telemetry that stays in this process, and what it was told."""
+    """Telemetry in memory, with its recorded values and spans."""
 
     telemetry: OpenTelemetry
     reader: InMemoryMetricReader
@@ -24,15 +24,15 @@ class Told:
 
     @classmethod
     def here(cls) -> "Told":
-        """A new one, in which every span is exported as it ends."""
+        """Make telemetry that exports a span when the span ends."""
         reader, exporter = InMemoryMetricReader(), InMemorySpanExporter()
         return cls(OpenTelemetry("test", "twofold.events", reader, SimpleSpanProcessor(exporter)), reader, exporter)
 
     def value(self, metric: Metric, attributes: Mapping[str, Any] | None = None) -> float:
-        """The sum, the gauge's last value, or how often was measured, over the points with these attributes."""
+        """Return the sum, the gauge's last value, or the number of measurements of points with these attributes."""
         self._collect()
         wanted = set((attributes or {}).items())
-        return sum(value for (name, about), value in self._values.items() if name == metric.name and wanted <= about)
+        return sum(value for (name, given), value in self._values.items() if name == metric.name and wanted <= given)
 
     def _collect(self) -> None:
         data = self.reader.get_metrics_data()
@@ -44,5 +44,5 @@ class Told:
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
-        """Those that have ended."""
+        """The ended spans."""
         return self.exporter.get_finished_spans()

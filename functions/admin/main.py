@@ -30,7 +30,7 @@ api = Api(OPERATIONS, authenticator(settings), partial(describe, "admin", OPERAT
 
 @asynccontextmanager
 async def open_service(_: Telemetry) -> AsyncIterator[Admin]:
-    """Open the connections of one worker process."""
+    """Open the connections of a worker process."""
     async with open_database(settings, "admin") as database:
         yield Admin(AdminEventsRepository(database, settings), AdminStatistics(database, settings), Archive(database))
 

@@ -31,7 +31,7 @@ api = Api(OPERATIONS, authenticator(settings), partial(describe, "audit", OPERAT
 
 @asynccontextmanager
 async def open_service(_: Telemetry) -> AsyncIterator[Audit]:
-    """Open the connections of one worker process."""
+    """Open the connections of a worker process."""
     async with open_database(settings, "audit") as database:
         yield Audit(
             LogSummary(database),

@@ -1,14 +1,15 @@
-"""Why a container waits or ended, and why a pod failed, from where Kubernetes says it (v1.34). Pure."""
+"""The causes of waits, ends and failures, from the reasons in a pod's status (Kubernetes v1.34). Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .facts import ContainerCause, FailureCause, WaitingCause
-from .pod import LOST, ContainerStatus, Pod, Terminated
+from .pod import Pod
+from .pod_parts import LOST, ContainerStatus, Terminated
 
 ORDINARY_WAITS = frozenset({"", "ContainerCreating", "PodInitializing"})
-"""On the way to a start: no event."""
+"""The reasons of every container's wait before its start. They give no event."""
 
 CRASH_LOOP = "CrashLoopBackOff"
 
@@ -29,13 +30,13 @@ _WAITS: dict[str, WaitingCause] = {
     "SignatureValidationFailed": "image_pull",
 }
 
-_REASONS: dict[str, FailureCause] = {
+_CAUSES_BY_REASON: dict[str, FailureCause] = {
     "Evicted": "evicted",
-    "Shutdown": "evicted",  # a node that shuts down, until v1.21
-    "Terminated": "evicted",  # the same, since
+    "Shutdown": "evicted",  # node shutdown, until v1.21
+    "Terminated": "evicted",  # node shutdown, since v1.22
     "DeadlineExceeded": "deadline_exceeded",
     "NodeLost": "node_lost",
-    "Preempting": "preempted",  # by the kubelet, for a critical pod
+    "Preempting": "preempted",  # the kubelet makes room for a critical pod
     "AppArmor": "admission",
     "InvalidNodeInfo": "admission",
     "NodeAffinity": "admission",
@@ -51,9 +52,9 @@ _REASONS: dict[str, FailureCause] = {
     "TopologyAffinityError": "admission",
     "UnexpectedAdmissionError": "admission",
 }
-"""By `status.reason`; besides these, the kubelet's refusals `OutOfcpu`, `OutOfpods`..., and its "Pod was rejected"."""
+"""The causes by `status.reason`. The kubelet also refuses pods as `OutOfcpu`, `OutOfpods`... and "Pod was rejected"."""
 
-_DISRUPTIONS: dict[str, FailureCause] = {
+_CAUSES_BY_DISRUPTION: dict[str, FailureCause] = {
     "DeletionByPodGC": "node_lost",
     "DeletionByTaintManager": "evicted",
     "EvictionByEvictionAPI": "evicted",
@@ -61,7 +62,7 @@ _DISRUPTIONS: dict[str, FailureCause] = {
     "PreemptionByScheduler": "preempted",
     "TerminationByKubelet": "evicted",
 }
-"""By the reason of the condition `DisruptionTarget`."""
+"""The causes by the reason of the condition `DisruptionTarget`."""
 
 _LAST_SIGNAL = 64
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -69,7 +70,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a pod failed; the container that decided it, if one did, with how it ended."""
+    """The cause of a pod's failure, and the container that caused the failure, if any."""
 
     cause: FailureCause
     container: str | None = None
@@ -77,19 +78,19 @@ class Failure:
 
 
 def waiting_cause(reason: str) -> WaitingCause:
-    """Why a container waits, from `state.waiting.reason`."""
+    """Return the cause of a container's wait for the reason in `state.waiting.reason`."""
     return _WAITS.get(reason, "unknown")
 
 
 def signal_of(end: Terminated) -> int | None:
-    """The signal that ended it: runtimes report 128 more as the exit code."""
+    """Return the signal that ended a run. Container runtimes report it as an exit code of 128 plus the signal."""
     if end.signal or end.reason == LOST:
         return end.signal
     return end.exit_code - 128 if 128 < end.exit_code <= 128 + _LAST_SIGNAL else None
 
 
 def container_cause(end: Terminated) -> ContainerCause:
-    """Why a container ended: out of memory is in the reason, and exit code 137 alone is only a signal."""
+    """Return the cause of a run's end. Exit code 137 alone is a signal: only `OOMKilled` means out of memory."""
     if end.reason == "OOMKilled":
         return "oom_killed"
     if end.reason == LOST:
@@ -100,40 +101,43 @@ def container_cause(end: Terminated) -> ContainerCause:
 
 
 def failure_of(pod: Pod) -> Failure:
-    """Why `pod`, whose phase is Failed, did: what was done to it outweighs how its containers ended by that."""
-    if done := _done_to(pod):
-        return Failure(done)
+    """Return the cause for a pod in the phase Failed.
+
+    An action on the pod, for example an eviction, comes before the ends of the containers: it caused them.
+    """
+    if cause := _action_on(pod):
+        return Failure(cause)
     for name, end in sorted(_failed_ends(pod), key=_decisive_first):
-        ended = container_cause(end)
-        if ended != "completed":
-            return Failure(ended, name, end)
+        container = container_cause(end)
+        if container != "completed":
+            return Failure(container, name, end)
     waits = [status.state.waiting.reason for status in _statuses(pod) if status.state.waiting]
     return Failure("image_pull" if "image_pull" in map(waiting_cause, waits) else "unknown")
 
 
-def _done_to(pod: Pod) -> FailureCause | None:
+def _action_on(pod: Pod) -> FailureCause | None:
     status = pod.status
-    if status.reason in _REASONS:
-        return _REASONS[status.reason]
+    if status.reason in _CAUSES_BY_REASON:
+        return _CAUSES_BY_REASON[status.reason]
     if status.reason.startswith("OutOf") or status.message.startswith("Pod was rejected"):
         return "admission"
     disruption = pod.condition("DisruptionTarget")
-    return _DISRUPTIONS.get(disruption.reason) if disruption else None
+    return _CAUSES_BY_DISRUPTION.get(disruption.reason) if disruption else None
 
 
 def _decisive_first(failed: tuple[str, Terminated]) -> tuple[bool, datetime]:
-    """Out of memory first, since it is what ends others; then what ended first."""
+    """Sort by out of memory first, then by time: a container without memory often ends its neighbours."""
     _, end = failed
     return end.reason != "OOMKilled", end.finished_at or _NEVER
 
 
 def _statuses(pod: Pod) -> Iterator[ContainerStatus]:
-    """Those of containers whose end counts: a sidecar's and an ephemeral container's do not."""
+    """Return the statuses of main and init containers: sidecars and ephemeral containers cannot fail a pod."""
     return (known.status for known in pod.containers() if known.kind in ("main", "init"))
 
 
 def _failed_ends(pod: Pod) -> Iterator[tuple[str, Terminated]]:
-    """How each container ended that did not end well: the last time, if it waits for the next."""
+    """Yield the containers with an exit code other than 0. A waiting container counts with its last run."""
     for status in _statuses(pod):
         end = status.state.terminated or (status.last_state.terminated if status.state.waiting else None)
         if end and end.exit_code != 0:

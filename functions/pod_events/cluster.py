@@ -1,4 +1,4 @@
-"""The pods that a Kubernetes API server has, page by page, as plain JSON. It blocks: call it from a thread."""
+"""The pods of a Kubernetes API server, page by page, as plain JSON. The calls block: run them in a thread."""
 
 import json
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from urllib3.exceptions import HTTPError
 from twofold.errors import Unavailable
 from twofold.settings import PodSettings
 
-from .listing import Json, NotAllowed, Page
+from .listing import JsonObject, NotAllowed, PodPage
 
-_WITHIN_S = (3.0, 20.0)
-"""To connect, and for each read."""
+_TIMEOUTS_S = (3.0, 20.0)
+"""The seconds for the connection and for a read."""
 
 
 class Cluster:
-    """Every read is of the newest state: none names a `resourceVersion`, so none may come from a stale cache.
+    """The pods of one cluster. No request names a `resourceVersion`, so no answer comes from a stale cache.
 
-    Every method raises `Unavailable` when the API server doesn't answer as it should, and `NotAllowed`.
+    Every method raises `Unavailable` for an API server without a valid answer, and `NotAllowed`.
     """
 
     def __init__(self, api: CoreV1Api, namespace: str, selector: str, page: int) -> None:
@@ -31,44 +31,45 @@ class Cluster:
         self._selector = selector
         self._page = page
 
-    def page(self, after: str = "") -> Page:
-        """The pods behind `after`, each shaped as an ApiServerSource sends it.
+    def page(self, after: str = "") -> PodPage:
+        """Return the pods behind the token `after`, in the form of an ApiServerSource.
 
-        A token that has expired (410) is replaced by the one that the server gives in its place. The list is then of
-        two moments, and a pod may be missing in it.
+        If the token has expired (410), the server's new token takes its place. The pages then come from two moments,
+        and a pod may be missing between them.
         """
-        asked: dict[str, Any] = {"limit": self._page, "_preload_content": False, "_request_timeout": _WITHIN_S}
-        asked |= {"_continue": after} if after else {}
-        asked |= {"label_selector": self._selector} if self._selector else {}
+        options: dict[str, Any] = {"limit": self._page, "_preload_content": False, "_request_timeout": _TIMEOUTS_S}
+        options |= {"_continue": after} if after else {}
+        options |= {"label_selector": self._selector} if self._selector else {}
         with _errors("list"):
             try:
-                answer = self._list(asked)
+                answer = self._list(options)
             except ApiException as error:
                 if error.status != 410 or not (token := _continue_of(_status(error))):
                     raise
-                answer = self._list(asked | {"_continue": token})
-        return Page([pod | {"apiVersion": "v1", "kind": "Pod"} for pod in answer["items"] or ()], _continue_of(answer))
+                answer = self._list(options | {"_continue": token})
+        pods = [pod | {"apiVersion": "v1", "kind": "Pod"} for pod in answer["items"] or ()]
+        return PodPage(pods, _continue_of(answer))
 
-    def get(self, namespace: str, name: str) -> Json | None:
-        """The pod of that name as it is now; None if the API server says that there is none."""
+    def get(self, namespace: str, name: str) -> JsonObject | None:
+        """Return the present pod of this name, or None if the API server itself answers `NotFound`."""
         with _errors("get"):
             try:
                 return _read(
-                    self._api.read_namespaced_pod(name, namespace, _preload_content=False, _request_timeout=_WITHIN_S)
+                    self._api.read_namespaced_pod(name, namespace, _preload_content=False, _request_timeout=_TIMEOUTS_S)
                 )
             except ApiException as error:
                 if error.status == 404 and _status(error).get("reason") == "NotFound":
                     return None
                 raise
 
-    def _list(self, asked: Json) -> Json:
+    def _list(self, options: JsonObject) -> JsonObject:
         if self._namespace:
-            return _read(self._api.list_namespaced_pod(self._namespace, **asked))
-        return _read(self._api.list_pod_for_all_namespaces(**asked))
+            return _read(self._api.list_namespaced_pod(self._namespace, **options))
+        return _read(self._api.list_pod_for_all_namespaces(**options))
 
 
 def connect(settings: PodSettings) -> Cluster:
-    """The cluster that the settings name, or `KUBECONFIG`, or that this runs in. Raises `Unavailable` without one."""
+    """Return the cluster of the settings, of `KUBECONFIG`, or of this pod. Raises `Unavailable` without a cluster."""
     configuration = Configuration()
     try:
         if settings.kubernetes_api_server:
@@ -81,11 +82,11 @@ def connect(settings: PodSettings) -> Cluster:
                 settings.kubeconfig, client_configuration=configuration, persist_config=False
             )
         else:
-            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # nor here
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # no types
     except ConfigException as error:
         raise Unavailable(
-            f"no Kubernetes API server to list pods at: {error}; set KUBERNETES_API_SERVER or KUBECONFIG, or give the "
-            "function a service account"
+            f"no Kubernetes API server for the listing of pods: {error}; set KUBERNETES_API_SERVER or KUBECONFIG, or "
+            "give the function a service account"
         ) from error
     api = CoreV1Api(ApiClient(configuration))
     return Cluster(api, settings.pods_namespace, settings.pods_selector, settings.pods_page)
@@ -93,26 +94,28 @@ def connect(settings: PodSettings) -> Cluster:
 
 @contextmanager
 def _errors(verb: str) -> Iterator[None]:
-    """Turn the client's errors into ours."""
+    """Translate the errors of the Kubernetes client."""
     try:
         yield
     except ApiException as error:
         if error.status in (401, 403):
             raise NotAllowed(
-                f"the API server answered {error.status}: the service account needs the verb {verb} on pods"
+                f"the Kubernetes API server answered {error.status}: the service account needs the verb {verb} on pods"
             ) from error
-        raise Unavailable(f"the API server answered {error.status} to {verb} pods") from error
+        raise Unavailable(f"the Kubernetes API server answered {error.status} to {verb} pods") from error
     except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-        raise Unavailable(f"the API server could not be asked to {verb} pods: {type(error).__name__}") from error
+        raise Unavailable(
+            f"the Kubernetes API server gave no valid answer to {verb} pods: {type(error).__name__}"
+        ) from error
 
 
-def _read(response: Any) -> Json:
-    answer: Json = json.loads(response.data)
+def _read(response: Any) -> JsonObject:
+    answer: JsonObject = json.loads(response.data)
     return answer
 
 
-def _status(error: ApiException) -> Json:
-    """Kubernetes' own account of an error; empty if it came from something between."""
+def _status(error: ApiException) -> JsonObject:
+    """Return the `Status` object of the API server; empty if a proxy made the error."""
     try:
         status = json.loads(error.body or "")
     except ValueError:
@@ -120,5 +123,5 @@ def _status(error: ApiException) -> Json:
     return status if isinstance(status, dict) and status.get("kind") == "Status" else {}
 
 
-def _continue_of(answer: Json) -> str:
+def _continue_of(answer: JsonObject) -> str:
     return str((answer.get("metadata") or {}).get("continue") or "")

@@ -1,6 +1,6 @@
-"""The facts of a pod's life and what each one's event holds: docs/pod-events.md describes them field by field. Pure.
+"""The facts of a pod's life, and the payloads of their events. docs/pod-events.md describes every field. Pure.
 
-An absent field is one that Kubernetes did not say.
+A field is absent if Kubernetes does not give its value.
 """
 
 from datetime import datetime
@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from .pod import ContainerKind
 
 ContainerCause = Literal["completed", "oom_killed", "error_exit", "signal", "unknown"]
-"""Why a container ended."""
+"""The causes of a container's end."""
 
 WaitingCause = Literal["image_pull", "crash_loop", "config_error", "start_error", "unknown"]
-"""Why a container waits."""
+"""The causes of a container's wait."""
 
 FailureCause = Literal[
     "evicted",
@@ -28,11 +28,11 @@ FailureCause = Literal[
     "admission",
     "unknown",
 ]
-"""Why a pod failed."""
+"""The causes of a pod's failure."""
 
 
 class Fact(BaseModel):
-    """What every pod event's payload says: which pod."""
+    """The base of the payloads: the names of the pod."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class Fact(BaseModel):
 
 
 class Created(Fact):
-    """The pod was made. Only what can't change: it is told the same whenever it is told."""
+    """The pod was created. These fields never change, so every state gives the same payload."""
 
     event_type = "pod.created"
 
@@ -56,7 +56,7 @@ class Created(Fact):
 
 
 class OwnerName(BaseModel):
-    """Who controls the pod: a Job, a ReplicaSet..."""
+    """The controller of the pod: a Job, a ReplicaSet..."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,7 +66,7 @@ class OwnerName(BaseModel):
 
 
 class Observed(Fact):
-    """What may change during a pod's life, as it was when the fact was first observed."""
+    """The base of payloads with values that may change later. They are as in the first observation of the fact."""
 
     node: str | None
     owner: OwnerName | None
@@ -75,20 +75,20 @@ class Observed(Fact):
 
 
 class PodFact(Observed):
-    """A fact of the pod as a whole."""
+    """The base of facts about the whole pod."""
 
     images: dict[str, str]
-    """By the container's name, init and ephemeral containers included."""
+    """The images by container name, init and ephemeral containers included."""
 
 
 class Scheduled(PodFact):
-    """The pod has its node."""
+    """The pod has a node."""
 
     event_type = "pod.scheduled"
 
 
 class Unschedulable(PodFact):
-    """The scheduler found no node for it; told once, however often it tries."""
+    """The scheduler found no node for the pod. A pod has this fact once, even after many tries."""
 
     event_type = "pod.unschedulable"
 
@@ -96,30 +96,30 @@ class Unschedulable(PodFact):
 
 
 class Initialized(PodFact):
-    """The init containers have done their work, and the sidecars have started."""
+    """The init containers have finished, and the sidecars have started."""
 
     event_type = "pod.initialized"
 
 
 class Running(PodFact):
-    """All containers have started."""
+    """The containers have started."""
 
     event_type = "pod.running"
 
 
 class ContainerFact(Observed):
-    """A fact of one container."""
+    """The base of facts about a single container."""
 
     container: str
     container_kind: ContainerKind
     image: str | None
     image_id: str | None
     restart: int
-    """How often it had been restarted before."""
+    """The number of restarts before this run."""
 
 
 class ContainerWaiting(ContainerFact):
-    """A container can't start; told once for each reason and restart."""
+    """A container cannot start. Every pair of reason and restart has this fact once."""
 
     event_type = "pod.container_waiting"
 
@@ -129,7 +129,7 @@ class ContainerWaiting(ContainerFact):
 
 
 class ContainerTerminated(ContainerFact):
-    """A container ended; told for each restart."""
+    """A run of a container ended."""
 
     event_type = "pod.container_terminated"
 
@@ -143,19 +143,19 @@ class ContainerTerminated(ContainerFact):
 
 
 class Succeeded(PodFact):
-    """All containers ended with exit code 0, and none is started again."""
+    """The containers ended with exit code 0, and Kubernetes restarts no container."""
 
     event_type = "pod.succeeded"
 
 
 class Failed(PodFact):
-    """The pod ended, and not well."""
+    """The pod ended with a failure."""
 
     event_type = "pod.failed"
 
     cause: FailureCause
     container: str | None
-    """The one that decided it, with its exit code and signal."""
+    """The container that caused the failure. `exit_code` and `signal` are of this container."""
     exit_code: int | None
     signal: int | None
     reason: str | None
@@ -163,7 +163,7 @@ class Failed(PodFact):
 
 
 class Terminating(PodFact):
-    """The pod's deletion was asked for."""
+    """The deletion of the pod was requested."""
 
     event_type = "pod.terminating"
 
@@ -171,14 +171,14 @@ class Terminating(PodFact):
 
 
 class Deleted(PodFact):
-    """The pod is gone from the API server."""
+    """The pod has left the API server."""
 
     event_type = "pod.deleted"
 
     observed: Literal["watched", "reconciled"]
-    """By the deletion itself; or by its absence, which a GET confirmed."""
+    """`watched`: the deletion was sent. `reconciled`: the pod was missing in a list and in a GET."""
     phase: str | None
-    """The last one that was seen."""
+    """The last observed phase."""
 
 
 MAY_DIFFER: dict[str, frozenset[str]] = {
@@ -194,7 +194,7 @@ MAY_DIFFER: dict[str, frozenset[str]] = {
     Terminating.event_type: frozenset({"timestamp", "grace_period_seconds"}),
     Deleted.event_type: frozenset({"timestamp", "observed", "phase"}),
 }
-"""What two states of one pod may say differently about the same fact, besides `ALWAYS_MAY_DIFFER`. The first wins."""
+"""The fields with different values in two observations of a fact, besides `ALWAYS_MAY_DIFFER`. The first one wins."""
 
 ALWAYS_MAY_DIFFER = frozenset(
     {
@@ -202,4 +202,4 @@ ALWAYS_MAY_DIFFER = frozenset(
         *("node", "owner", "knative_service", "knative_revision", "image", "images"),
     }
 )
-"""What follows labels, annotations, owners and `spec`, which can be changed at any time."""
+"""The fields from labels, annotations, owners and `spec`: they can change at any time."""

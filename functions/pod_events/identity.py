@@ -1,4 +1,4 @@
-"""Whose work a pod's events belong to, and how they are named. Pure."""
+"""The ids of pod events, and the ids of the work to which a pod belongs. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ _ATTRIBUTE: TypeAdapter[str] = TypeAdapter(Attribute)
 
 
 def given_id(pod_uid: str, *fact: str) -> str:
-    """CloudEvents' `id` of a fact: the same from every state that shows it. Unique with the pod's uid alone."""
+    """Return the CloudEvents `id` of a fact: the same in every state of the pod, and unique because of the uid."""
     return "/".join([pod_uid, *fact])
 
 
 def fact_id(given: str) -> UUID:
-    """The identity of the event with that `id`, in the name space of pod events."""
+    """Return the `event_id` for this `id` and the source of pod events."""
     return derived_id(POD_SOURCE, given)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Where the ids of the work are: names of labels or annotations, the first that is there counts."""
+    """The labels and annotations with the ids of the work. The first one on the pod counts."""
 
     cluster: str
     aggregate_keys: Sequence[str]
@@ -36,11 +36,11 @@ class Identity:
     user_keys: Sequence[str]
 
     def aggregate_id(self, pod: Pod) -> str:
-        """The work's id; without one the pod's uid, so that a pod's events stay together all the same."""
+        """Return the id of the work, else the pod's uid: so the events of a pod stay together."""
         return _first(pod, self.aggregate_keys) or pod.metadata.uid
 
     def metadata(self, pod: Pod) -> dict[str, Any]:
-        """`correlation_id` and `user_id`, where there are such: neither stands in for another."""
+        """Return `correlation_id` and `user_id`, if the pod has them."""
         found = {
             "correlation_id": _first(pod, self.correlation_keys),
             "user_id": _first(pod, self.user_keys),
@@ -49,7 +49,7 @@ class Identity:
 
 
 def _first(pod: Pod, keys: Sequence[str]) -> str | None:
-    """The first label or annotation of `keys` that an attribute can carry."""
+    """Return the first label or annotation of `keys` whose value is a valid attribute."""
     meta = pod.metadata
     values = (meta.labels.get(key) or meta.annotations.get(key) for key in keys)
     return next((value for value in values if value and _is_attribute(value)), None)

@@ -1,7 +1,10 @@
-"""What an ApiServerSource does not send: what was there before it, or happened while it was away, or got lost.
+"""The listing: it finds the facts that an ApiServerSource did not deliver.
 
-The pods are listed, and what their states show is published like what is sent. A pod that was seen and is not listed
-is asked for by its name: only if the API server then says that it is not there, it is gone.
+The source sends nothing for pods that existed before it started. It drops events when it stops or when its sink does
+not answer. So the pods are listed every minute, and their facts are published like delivered facts.
+
+A list can miss a living pod: it may be stale, or the selector may be narrower than before. So a known pod that is not
+listed is requested by its name. Only if the API server answers that no such pod exists, `pod.deleted` is published.
 """
 
 import asyncio
@@ -18,74 +21,74 @@ from twofold.mongo.lock import Lock, hold_lock
 from twofold.mongo.safe_time import server_time
 from twofold.write.publisher import Publisher
 
-from .lifecycle import gone
+from .lifecycle import reconciled_deletion
 from .pod_state import LastPodState, PodStates
-from .watching import Ignored, PodState, Watcher
+from .watching import IgnoredPod, ObservedPod, PodWatcher
 
 logger = logging.getLogger(__name__)
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
-HOLD = timedelta(seconds=30)
-"""How long a listing that died keeps others from it: less than the minute until the next ping."""
-LOOKS = 500
-"""How many pods are asked for by their names in one run: the others wait for the next."""
-PIECE = 1000
-"""How many of the pods that were seen are gone through at a time."""
+LOCK_HOLD = timedelta(seconds=30)
+"""The lock of a process is free this long after its death: less than the minute between two pings."""
+MAX_GETS = 500
+"""The largest number of pods requested by name in a run. The next run continues."""
+CHUNK_PODS = 1000
+"""The number of known pods in one read."""
 
 
 class NotAllowed(Unavailable):
-    """The service account has no right to ask this."""
+    """The service account lacks the permission for a request."""
 
 
-class Page(NamedTuple):
-    """Some pods, each as an ApiServerSource sends it, and what to ask for the next ones with: empty behind the last."""
+class PodPage(NamedTuple):
+    """A page of pods in the form of an ApiServerSource, with the token of the next page; empty after the last page."""
 
-    pods: list[Json]
+    pods: list[JsonObject]
     next: str
 
 
-class Pods(Protocol):
-    """The pods of a cluster. Both methods block, and raise `Unavailable`, or `NotAllowed`."""
+class PodApi(Protocol):
+    """The pods of a cluster. Both methods block, and raise `Unavailable` or `NotAllowed`."""
 
-    def page(self, after: str = "") -> Page:
-        """The pods behind `after`."""
+    def page(self, after: str = "") -> PodPage:
+        """Return the pods behind the token `after`."""
         ...
 
-    def get(self, namespace: str, name: str) -> Json | None:
-        """The pod of that name as it is now; None if the API server says that there is none."""
+    def get(self, namespace: str, name: str) -> JsonObject | None:
+        """Return the present pod of this name, or None if the API server answers `NotFound`."""
         ...
 
 
 @dataclass(slots=True)
-class Run:
-    """What one run did, in pods."""
+class ListingRun:
+    """The result of a run, in numbers of pods."""
 
     listed: int = 0
     ignored: int = 0
     unreadable: int = 0
     """Kept as dead letters."""
     published: int = 0
-    """Facts that were not known, deletions included."""
+    """New facts, deletions included."""
     gone: int = 0
     unlisted: int = 0
-    """There, though they are not listed."""
+    """Existing pods outside the list."""
     forbidden: int = 0
-    """Not listed, and the service account may not ask for them."""
+    """Pods outside the list, where the service account lacks the permission to ask."""
     unfinished: bool = False
-    """The time for a run was over before everything was listed and looked for."""
+    """The run ended before every pod was listed and every missing pod was requested."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """A run's turn: the lock, and when its time is over."""
+class _Budget:
+    """The lock and the time of a run."""
 
     lock: Lock
     seconds: Callable[[], float]
     until: float
 
-    async def goes_on(self, run: Run) -> bool:
-        """Whether there is time to ask once more; the lock then is held long enough for it, or this raises."""
+    async def renew(self, run: ListingRun) -> bool:
+        """Hold the lock for one more request, and return True; False when the time is over. Raises `Unavailable`."""
         if self.seconds() >= self.until:
             run.unfinished = True
             return False
@@ -94,121 +97,130 @@ class _Turn:
 
 
 class Listing:
-    """Publishes what is missing. One works at a time, by a lock, and for `budget_s`; `seconds` is a monotonic clock."""
+    """Publishes missing facts. A lock lets one listing run at a time, for up to `budget_s` seconds.
+
+    `seconds` is a monotonic clock. `connect` opens the Kubernetes API at the first run.
+    """
 
     def __init__(
         self,
         database: Database,
         publisher: Publisher,
-        watcher: Watcher,
+        watcher: PodWatcher,
         cluster: str,
-        connect: Callable[[], Pods],
+        connect: Callable[[], PodApi],
         *,
         budget_s: float,
         seconds: Callable[[], float],
     ) -> None:
         self._database = database
-        self._seen = PodStates(database)
+        self._pod_states = PodStates(database)
         self._publisher = publisher
         self._watcher = watcher
         self._cluster = cluster
         self._connect = connect
-        self._pods: Pods | None = None
+        self._api: PodApi | None = None
         self._budget_s = budget_s
         self._seconds = seconds
 
-    async def run(self) -> Run | None:
-        """List once; None if another is at it.
+    async def run(self) -> ListingRun | None:
+        """List all pods, then request the missing ones. Return None if another listing is running.
 
-        Raises `Unavailable` when MongoDB or the API server is away, with what was listed so far published. A run begins
-        at the first pod; those whose facts are known already take a read for each page.
+        Every run begins at the first pod. A page without new facts costs one read. Raises `Unavailable` when MongoDB
+        or the API server is unavailable; the facts of the earlier pages are published by then.
         """
-        async with hold_lock(self._database, f"pods of {self._cluster}", HOLD) as lock:
+        async with hold_lock(self._database, f"pods of {self._cluster}", LOCK_HOLD) as lock:
             if lock is None:
                 return None
-            turn, run = _Turn(lock, self._seconds, self._seconds() + self._budget_s), Run()
-            if self._pods is None:
-                self._pods = await asyncio.to_thread(self._connect)
-            listed = await self._list(self._pods, turn, run)
+            budget, run = _Budget(lock, self._seconds, self._seconds() + self._budget_s), ListingRun()
+            if self._api is None:
+                self._api = await asyncio.to_thread(self._connect)
+            listed = await self._list(self._api, budget, run)
             if run.unfinished:
-                logger.warning("listing the pods takes more than %g s: none was looked for", self._budget_s)
+                logger.warning(
+                    "the listing of pods did not end within %g s, and requested no missing pods: "
+                    "raise PODS_BUDGET_S or PODS_PAGE",
+                    self._budget_s,
+                )
             else:
-                await self._look_for_others(self._pods, listed, turn, run)
+                await self._find_missing(self._api, listed, budget, run)
             logger.info("pods listed", extra=asdict(run))
             return run
 
-    async def _list(self, pods: Pods, turn: _Turn, run: Run) -> set[str]:
-        """Publish what the pods show, one page in memory at a time. Returns the uids of all, unless time is over."""
+    async def _list(self, api: PodApi, budget: _Budget, run: ListingRun) -> set[str]:
+        """Publish the facts of all pods, page by page. Return the uids of the listed pods."""
         listed: set[str] = set()
-        token = await self._list_page(pods, "", listed, run)
-        while token and await turn.goes_on(run):
-            token = await self._list_page(pods, token, listed, run)
+        token = await self._list_page(api, "", listed, run)
+        while token and await budget.renew(run):
+            token = await self._list_page(api, token, listed, run)
         return listed
 
-    async def _list_page(self, pods: Pods, token: str, listed: set[str], run: Run) -> str:
-        page = await asyncio.to_thread(pods.page, token)
+    async def _list_page(self, api: PodApi, token: str, listed: set[str], run: ListingRun) -> str:
+        page = await asyncio.to_thread(api.page, token)
         listed.update(str((pod.get("metadata") or {}).get("uid")) for pod in page.pods)
         await self._publish(page.pods, run)
         return page.next
 
-    async def _publish(self, page: list[Json], run: Run) -> None:
+    async def _publish(self, page: list[JsonObject], run: ListingRun) -> None:
         run.listed += len(page)
-        states: list[tuple[Json, PodState]] = []
-        ignored: list[Ignored] = []
+        pods: list[tuple[JsonObject, ObservedPod]] = []
+        ignored: list[IgnoredPod] = []
         for pod in page:
             try:
-                state = self._watcher.state_of(pod)
+                observed = self._watcher.observe(pod)
             except Rejected as reason:
                 await self._keep(pod, reason, run)
                 continue
-            if isinstance(state, Ignored):
-                ignored.append(state)
+            if isinstance(observed, IgnoredPod):
+                ignored.append(observed)
             else:
-                states.append((pod, state))
+                pods.append((pod, observed))
         run.ignored += len(ignored)
         await self._watcher.forget(ignored)
         try:
-            run.published += await self._watcher.observe([state for _, state in states])
-        except Rejected:  # one of them can't be taken: the others are, one by one
-            for pod, state in states:
-                await self._publish_one(pod, state, run)
+            run.published += await self._watcher.publish([observed for _, observed in pods])
+        except Rejected:  # one pod of the page is rejected: publish the pods one by one
+            for pod, observed in pods:
+                await self._publish_one(pod, observed, run)
 
-    async def _publish_one(self, pod: Json, state: PodState, run: Run) -> None:
+    async def _publish_one(self, pod: JsonObject, observed: ObservedPod, run: ListingRun) -> None:
         try:
-            run.published += await self._watcher.observe([state])
+            run.published += await self._watcher.publish([observed])
         except Rejected as reason:
             await self._keep(pod, reason, run)
 
-    async def _keep(self, pod: Json, reason: Rejected, run: Run) -> None:
+    async def _keep(self, pod: JsonObject, reason: Rejected, run: ListingRun) -> None:
         run.unreadable += 1
         await self._watcher.keep([(b"content-type", b"application/json")], json.dumps(pod).encode(), reason)
 
-    async def _look_for_others(self, pods: Pods, listed: set[str], turn: _Turn, run: Run) -> None:
-        """Ask for those that were seen and are not listed: a list may be of an earlier moment, or a narrower choice."""
-        now, after, looks = await server_time(self._database), "", 0
-        while looks < LOOKS and (living := await self._seen.living(self._cluster, after, now, limit=PIECE)):
+    async def _find_missing(self, api: PodApi, listed: set[str], budget: _Budget, run: ListingRun) -> None:
+        """Request up to `MAX_GETS` known pods outside the list."""
+        now, after, gets = await server_time(self._database), "", 0
+        while gets < MAX_GETS and (
+            living := await self._pod_states.living(self._cluster, after, now, limit=CHUNK_PODS)
+        ):
             after = living[-1]
-            others = [uid for uid in living if uid not in listed][: LOOKS - looks]
-            looks += len(others)
-            for pod in await self._seen.read(others):
-                if not await turn.goes_on(run):
+            missing = [uid for uid in living if uid not in listed][: MAX_GETS - gets]
+            gets += len(missing)
+            for pod in await self._pod_states.load(missing):
+                if not await budget.renew(run):
                     return
-                await self._look_for(pods, pod, run)
+                await self._check_missing(api, pod, run)
 
-    async def _look_for(self, pods: Pods, pod: LastPodState, run: Run) -> None:
+    async def _check_missing(self, api: PodApi, pod: LastPodState, run: ListingRun) -> None:
         try:
-            found = await asyncio.to_thread(pods.get, pod.namespace, pod.name)
-        except NotAllowed as error:  # nobody knows, so it counts as there
+            found = await asyncio.to_thread(api.get, pod.namespace, pod.name)
+        except NotAllowed as error:  # without an answer the pod counts as existing
             if not run.forbidden:
-                logger.warning("pods that are not listed can't be looked for: %s", error.detail)
+                logger.warning("cannot request pods that are not listed: %s", error.detail)
             run.forbidden += 1
-            await self._seen.postpone(pod.pod_uid)
+            await self._pod_states.postpone(pod.pod_uid)
             return
         if found is not None and found["metadata"]["uid"] == pod.pod_uid:
             run.unlisted += 1
-            await self._seen.postpone(pod.pod_uid)
+            await self._pod_states.postpone(pod.pod_uid)
             return
-        deletion = gone(pod.deletion, await server_time(self._database))
+        deletion = reconciled_deletion(pod.deletion, await server_time(self._database))
         run.published += await self._publisher.publish_observed([deletion])
-        await self._seen.note([replace(pod, deleted=True)])
+        await self._pod_states.save([replace(pod, deleted=True)])
         run.gone += 1

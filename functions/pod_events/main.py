@@ -1,4 +1,4 @@
-"""`pod_events`: the sink of an ApiServerSource and of a PingSource. Publishes the facts of each pod's life, once."""
+"""`pod_events`: the sink of an ApiServerSource and of a PingSource. It publishes every fact of a pod's life once."""
 
 import time
 from collections.abc import AsyncIterator
@@ -19,9 +19,9 @@ from twofold.web.function import serve
 from twofold.write.publisher import Publisher, open_publisher
 
 from .identity import Identity
-from .listing import Listing, Pods
+from .listing import Listing, PodApi
 from .pod_state import PodStates
-from .watching import Watcher
+from .watching import PodWatcher
 
 PING = "dev.knative.sources.ping"
 
@@ -34,24 +34,24 @@ settings = Settings()
 write_logs(settings, "pod_events")
 
 
-class Service(NamedTuple):
-    """The parts of one worker process."""
+class PodEvents(NamedTuple):
+    """The parts of a worker process."""
 
-    watcher: Watcher
+    watcher: PodWatcher
     listing: Listing
     publisher: Publisher
 
 
-def connect() -> Pods:
-    """The API server's pods. Only who lists needs the client, which takes a second and 60 MiB to load."""
+def connect() -> PodApi:
+    """Import the Kubernetes client at the first listing: it takes a second and 60 MiB to load."""
     from .cluster import connect  # noqa: PLC0415
 
     return connect(settings)
 
 
 @asynccontextmanager
-async def open_service(telemetry: Telemetry) -> AsyncIterator[Service]:
-    """Open the connections of one worker process."""
+async def open_service(telemetry: Telemetry) -> AsyncIterator[PodEvents]:
+    """Open the connections of a worker process."""
     identity = Identity(
         settings.pods_cluster,
         settings.pods_aggregate_keys,
@@ -62,7 +62,7 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Service]:
         open_database(settings, "pod_events") as database,
         open_publisher(settings, "pod_events", telemetry) as publisher,
     ):
-        watcher = Watcher(
+        watcher = PodWatcher(
             publisher,
             PodStates(database),
             DeadLetters(database, telemetry),
@@ -79,23 +79,23 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Service]:
             budget_s=settings.pods_budget_s,
             seconds=time.monotonic,
         )
-        yield Service(watcher, listing, publisher)
+        yield PodEvents(watcher, listing, publisher)
 
 
-async def handle(service: Service, request: Request) -> Response:
-    """Answer 200 once the delivery is durable somewhere; to a ping, with what the listing did.
+async def handle(service: PodEvents, request: Request) -> Response:
+    """Answer 200 when the delivery is durable. The answer to a ping is the result of the listing.
 
-    Raises `Unavailable`, and `ReferenceMode` with the fix.
+    Raises `Unavailable` and `ReferenceMode`.
     """
     require_method(request, "POST")
     if request.headers.get("ce-type") == PING:
         run = await service.listing.run()
-        return JsonResponse(run or {"busy": "another listing is at it"})
-    await service.watcher.take(request.headers.raw, await read_body(request, settings.max_delivery_bytes))
+        return JsonResponse(run or {"busy": "another listing is running"})
+    await service.watcher.handle(request.headers.raw, await read_body(request, settings.max_delivery_bytes))
     return Response(status_code=200)
 
 
-async def flush(service: Service) -> None:
+async def flush(service: PodEvents) -> None:
     """Wait a few seconds for Kafka's acknowledgements."""
     await service.publisher.flush()
 

@@ -1,7 +1,7 @@
-"""Which pods were seen, and how each was last: the working memory of `pod_events`, small, and never a source of truth.
+"""The collection `pod_state`: the last observed state of each pod.
 
-It makes an unchanged pod cost one read, and tells the listing which pods are not there any more. Losing all of it
-costs reads, and the deletions of pods that went meanwhile.
+It is a working memory and never a source of truth. An unchanged pod costs one read because of it, and the listing finds
+missing pods with it. Without it, `pod_events` reads more, and misses the deletions of pods that leave meanwhile.
 """
 
 from collections.abc import Sequence
@@ -14,54 +14,53 @@ from twofold.event.model import Event
 from twofold.mongo.client import Database, Document, driver_errors
 
 FIRST_WAIT = timedelta(minutes=1)
-
-
+"""The first wait for an existing, unlisted pod. A later wait is twice the wait before."""
 LONGEST_WAIT = timedelta(hours=1)
-"""How long until a pod that is there, but is not listed, is looked for again: each wait is twice the one before."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastPodState:
-    """A pod as it was last seen."""
+    """The last observed state of a pod."""
 
     cluster: str
     pod_uid: str
     namespace: str
     name: str
-    facts: bytes
-    """What tells its facts from those of another state."""
+    facts_digest: bytes
+    """A digest of the facts in this state."""
     deletion: Event
-    """The event that tells of its deletion, should nothing more be seen of it."""
+    """The event of the pod's deletion, if this state stays the last one."""
     deleted: bool
 
 
 class PodStates:
-    """The collection `pod_state`. Every method raises `Unavailable` when MongoDB is away."""
+    """The collection `pod_state`. Every method raises `Unavailable` when MongoDB is unavailable."""
 
     def __init__(self, database: Database) -> None:
-        self._seen = database["pod_state"]
+        self._pods = database["pod_state"]
 
-    async def facts(self, uids: Sequence[str]) -> dict[str, bytes]:
-        """The `facts` of those pods that were seen, in one read."""
+    async def facts_digests(self, uids: Sequence[str]) -> dict[str, bytes]:
+        """Return the `facts_digest` of the known pods, in a single read."""
         with driver_errors():
-            found = self._seen.find({"_id": {"$in": list(uids)}}, {"facts": 1})
+            found = self._pods.find({"_id": {"$in": list(uids)}}, {"facts": 1})
             return {document["_id"]: document["facts"] async for document in found}
 
-    async def note(self, pods: Sequence[LastPodState]) -> None:
-        """Remember how the pods are now. One that was deleted stays so, whatever older state of it comes late."""
+    async def save(self, pods: Sequence[LastPodState]) -> None:
+        """Save the states. A deleted pod stays deleted, even if an older state arrives late."""
         with driver_errors():
-            await self._seen.bulk_write([_noted(pod) for pod in pods], ordered=False)
+            await self._pods.bulk_write([_upsert(pod) for pod in pods], ordered=False)
 
     async def forget(self, uids: Sequence[str]) -> None:
-        """Look for these pods no more, as if they were gone; should they be watched again, from an hour later on."""
+        """Exclude these pods from the search for missing pods. MongoDB removes their states after an hour."""
         with driver_errors():
-            known = {"_id": {"$in": list(uids)}, "gone_at": {"$exists": False}}
-            await self._seen.update_many(known, {"$currentDate": {"gone_at": True}})
+            living = {"_id": {"$in": list(uids)}, "gone_at": {"$exists": False}}
+            await self._pods.update_many(living, {"$currentDate": {"gone_at": True}})
 
     async def living(self, cluster: str, after: str, now: datetime, limit: int) -> list[str]:
-        """The uids of a cluster's next `limit` pods that are not known to be gone, and may be looked for at `now`.
+        """Return the uids of up to `limit` pods of a cluster that may be missing in a list, in the order of their uids.
 
-        `now` is the server's time. In their order, for going through all in pieces.
+        These pods are not known to be deleted, and their wait is over at `now`, the server's time. `after` is the last
+        uid of the chunk before.
         """
         due = {
             "_id": {"$gt": after},
@@ -70,32 +69,32 @@ class PodStates:
             "next_look": {"$not": {"$gt": now}},
         }
         with driver_errors():
-            found = self._seen.find(due, {"_id": 1}).sort("_id", 1).limit(limit)
+            found = self._pods.find(due, {"_id": 1}).sort("_id", 1).limit(limit)
             return [document["_id"] async for document in found]
 
-    async def read(self, uids: Sequence[str]) -> list[LastPodState]:
-        """Those pods as they were last seen."""
+    async def load(self, uids: Sequence[str]) -> list[LastPodState]:
+        """Return the states of these pods."""
         if not uids:
             return []
         with driver_errors():
-            return [_seen(document) async for document in self._seen.find({"_id": {"$in": list(uids)}})]
+            return [_state_in(document) async for document in self._pods.find({"_id": {"$in": list(uids)}})]
 
     async def postpone(self, pod_uid: str) -> None:
-        """The pod is there, though it is not listed: look for it again later, by the server's time."""
+        """Let an existing pod wait: until its next wait is over, a list without the pod is no reason to ask for it."""
         doubled = {"$multiply": [_milliseconds(FIRST_WAIT), {"$pow": [2, {"$ifNull": ["$looks", 0]}]}]}
         wait = {"$min": [_milliseconds(LONGEST_WAIT), doubled]}
         looks = {"$min": [10, {"$add": [{"$ifNull": ["$looks", 0]}, 1]}]}
         later = {"next_look": {"$add": ["$$NOW", wait]}, "looks": looks}
         with driver_errors():
-            await self._seen.update_one({"_id": pod_uid}, [{"$set": later}])
+            await self._pods.update_one({"_id": pod_uid}, [{"$set": later}])
 
 
-def _noted(pod: LastPodState) -> UpdateOne:
+def _upsert(pod: LastPodState) -> UpdateOne:
     fields = {
         "cluster": pod.cluster,
         "namespace": pod.namespace,
         "name": pod.name,
-        "facts": pod.facts,
+        "facts": pod.facts_digest,
         "deletion": pod.deletion.to_document(),
     }
     change: Document = {"$set": fields, "$unset": {"looks": "", "next_look": ""}}
@@ -104,7 +103,7 @@ def _noted(pod: LastPodState) -> UpdateOne:
     return UpdateOne({"_id": pod.pod_uid}, change, upsert=True)
 
 
-def _seen(document: Document) -> LastPodState:
+def _state_in(document: Document) -> LastPodState:
     return LastPodState(
         document["cluster"],
         document["_id"],

@@ -1,4 +1,4 @@
-"""What becomes of a pod's state: its facts, published once; and of what an ApiServerSource sends that is no pod."""
+"""From the deliveries of an ApiServerSource to published facts. A delivery that is no pod becomes a dead letter."""
 
 import hashlib
 import json
@@ -23,21 +23,21 @@ from .pod_state import LastPodState, PodStates
 
 logger = logging.getLogger(__name__)
 
-STATES = {
+RESOURCE_TYPES = {
     "dev.knative.apiserver.resource.add": False,
     "dev.knative.apiserver.resource.update": False,
     "dev.knative.apiserver.resource.delete": True,
 }
-"""The types that an ApiServerSource sends in Resource mode, and whether each may tell of a deletion."""
+"""The event types of an ApiServerSource in the mode Resource. The value is True if the event may report a deletion."""
 
-REFERENCES = "dev.knative.apiserver.ref."
-"""What its types begin with in Reference mode, where it sends no objects."""
+REFERENCE_PREFIX = "dev.knative.apiserver.ref."
+"""The prefix of its event types in the mode Reference, which sends no objects."""
 
 IGNORE = "twofold.dev/ignore"
 
 
 class ReferenceMode(Invalid):
-    """The source sends names in place of pods: nobody can make events of these, now or later."""
+    """The error for an ApiServerSource in the mode Reference: its events hold names in place of pods."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -46,137 +46,143 @@ class ReferenceMode(Invalid):
 
 
 @dataclass(frozen=True, slots=True)
-class PodState:
-    """A pod at one moment, and the facts that show then."""
+class ObservedPod:
+    """A pod at one moment, with the events of the facts in this state."""
 
     pod: Pod
     events: list[Event]
     deletion: Event
-    """The event of its deletion, if that is all that comes."""
+    """The event of the pod's deletion, if no later state arrives."""
     deleted: bool
 
     @property
-    def facts(self) -> bytes:
-        """Equal for states that show the same facts."""
+    def facts_digest(self) -> bytes:
+        """A digest of the facts. States with equal facts have equal digests."""
         ids = sorted(event.event_id.bytes for event in self.events)
         return hashlib.sha256(b"".join(ids)).digest()
 
-    def seen(self) -> LastPodState:
-        """What is remembered of it."""
+    def last_state(self) -> LastPodState:
+        """Return the state for the collection `pod_state`."""
         meta, cluster = self.pod.metadata, self.deletion.payload["cluster"]
-        return LastPodState(cluster, meta.uid, meta.namespace, meta.name, self.facts, self.deletion, self.deleted)
+        return LastPodState(
+            cluster, meta.uid, meta.namespace, meta.name, self.facts_digest, self.deletion, self.deleted
+        )
 
 
-class Ignored(NamedTuple):
-    """A pod that is told nothing of."""
+class IgnoredPod(NamedTuple):
+    """A pod without events, by its label, its annotation or its namespace."""
 
     uid: str
 
 
-class Watcher:
-    """Publishes what pods' states show. One per process and event loop."""
+class PodWatcher:
+    """Publishes the facts of observed pods. A process has one, in its event loop."""
 
     def __init__(
         self,
         publisher: Publisher,
-        seen: PodStates,
-        letters: DeadLetters,
+        pod_states: PodStates,
+        dead_letters: DeadLetters,
         identity: Identity,
         *,
         ignored_namespaces: Sequence[str],
         clock: Callable[[], datetime],
     ) -> None:
         self._publisher = publisher
-        self._seen = seen
-        self._letters = letters
+        self._pod_states = pod_states
+        self._dead_letters = dead_letters
         self._identity = identity
         self._ignored_namespaces = frozenset(ignored_namespaces)
         self._clock = clock
 
-    async def take(self, headers: RawHeaders, body: bytes) -> None:
-        """Return once the delivery's facts are durable in `events`, or it is among the dead letters.
+    async def handle(self, headers: RawHeaders, body: bytes) -> None:
+        """Return when the facts of a delivery are durable in `events`, or when the delivery is a dead letter.
 
-        Raises `Unavailable` when it is not known to be durable: deliver it again. Raises `ReferenceMode`.
+        Raises `Unavailable` if the delivery may not be durable: the source must send it again. Raises `ReferenceMode`.
         """
-        received: IncomingEvent | None = None
+        event: IncomingEvent | None = None
         try:
-            received = _one(decode_http(headers, body, self._clock(), max_events=1))
-            state = self._state_in(received.event)
-            if isinstance(state, Ignored):
-                await self.forget([state])
+            event = _single(decode_http(headers, body, self._clock(), max_events=1))
+            observed = self._observed_in(event.event)
+            if isinstance(observed, IgnoredPod):
+                await self.forget([observed])
             else:
-                await self.observe([state])
-        except ReferenceMode as error:  # for who configures the source: it logs no more than the status
+                await self.publish([observed])
+        except ReferenceMode as error:  # a log line for the operator: the source logs only the status
             logger.warning("422: %s", error.detail)
             raise
         except Rejected as reason:
-            await self.keep(headers, body, reason, received)
+            await self.keep(headers, body, reason, event)
 
     async def keep(
-        self, headers: RawHeaders, body: bytes, reason: Rejected, received: IncomingEvent | None = None
+        self, headers: RawHeaders, body: bytes, reason: Rejected, event: IncomingEvent | None = None
     ) -> None:
-        """Make what is no pod a dead letter: one for each object, which comes with a new id each time, or is listed."""
-        delivered = DeliveredEvent(received.encoded.document) if received else None
-        type_ = next((value.decode("latin-1") for name, value in headers if name == b"ce-type"), None)
-        content = _as_said(body) if type_ is None or type_ in STATES else None
-        letter = DeadLetter(headers, body, reason, None, None, delivered, sink="pod_events", content=content)
-        await self._letters.keep(letter)
+        """Keep a rejected object as a dead letter.
 
-    async def observe(self, states: Sequence[PodState]) -> int:
-        """Publish the facts of `states`, of different pods, that are not known yet. Returns how many there were.
-
-        A pod with the same facts as when it was seen last costs one read, together with the others. What was seen is
-        noted after its facts are durable: whoever dies in between publishes them again, and nothing comes of it.
+        An equal object gives the same dead letter, although every delivery of it has another id.
         """
-        if not states:
+        delivered = DeliveredEvent(event.encoded.document) if event else None
+        type_ = next((value.decode("latin-1") for name, value in headers if name == b"ce-type"), None)
+        content = _canonical(body) if type_ is None or type_ in RESOURCE_TYPES else None
+        dead_letter = DeadLetter(headers, body, reason, None, None, delivered, sink="pod_events", content=content)
+        await self._dead_letters.keep(dead_letter)
+
+    async def publish(self, pods: Sequence[ObservedPod]) -> int:
+        """Publish the new facts of different pods, and return the number of new facts.
+
+        A pod with unchanged facts costs one read, shared by all `pods`. The state is saved after its facts are
+        durable: a process that dies between these steps publishes the facts again, and they are duplicates.
+        """
+        if not pods:
             return 0
-        known = await self._seen.facts([state.pod.metadata.uid for state in states])
-        changed = [state for state in states if known.get(state.pod.metadata.uid) != state.facts]
+        known = await self._pod_states.facts_digests([observed.pod.metadata.uid for observed in pods])
+        changed = [observed for observed in pods if known.get(observed.pod.metadata.uid) != observed.facts_digest]
         if not changed:
             return 0
-        published = await self._publisher.publish_observed([event for state in changed for event in state.events])
-        await self._seen.note([state.seen() for state in changed])
+        published = await self._publisher.publish_observed([event for observed in changed for event in observed.events])
+        await self._pod_states.save([observed.last_state() for observed in changed])
         return published
 
-    async def forget(self, pods: Sequence[Ignored]) -> None:
-        """Remember these pods no more, so that nobody looks for them when they go, and tells of that."""
+    async def forget(self, pods: Sequence[IgnoredPod]) -> None:
+        """Forget these pods: their deletion then gives no event."""
         if pods:
-            await self._seen.forget([pod.uid for pod in pods])
+            await self._pod_states.forget([pod.uid for pod in pods])
 
-    def state_of(self, data: dict[str, Any], *, deleted: bool = False) -> PodState | Ignored:
-        """The state that a pod's JSON object tells of, or that it is to be ignored. Raises `Rejected`.
+    def observe(self, data: dict[str, Any], *, deleted: bool = False) -> ObservedPod | IgnoredPod:
+        """Read the JSON object of a pod. Raises `Rejected` for an object that is no pod.
 
-        `deleted` says that it was sent as deleted. So is a pod that leaves the source's selector, though it lives; one
-        that is really removed has no grace left. Should that ever not hold, the listing finds that the pod is gone.
+        `deleted` says that the source sent a deletion. A source also sends a deletion for a living pod that leaves its
+        selector. A removed pod has no grace period left, so only such a pod counts as deleted. If this rule ever fails,
+        the listing finds the missing pod.
         """
         pod = Pod.of(data)
         meta = pod.metadata
         ignored = "true" in (meta.labels.get(IGNORE), meta.annotations.get(IGNORE))
         if ignored or meta.namespace in self._ignored_namespaces:
-            return Ignored(meta.uid)
+            return IgnoredPod(meta.uid)
         deleted = deleted and pod.is_removed
         events = lifecycle(pod, self._identity, deleted=True)
         deletion = next(event for event in events if event.event_type == "pod.deleted")
         if not deleted:
             events.remove(deletion)
-        return PodState(pod, events, deletion, deleted)
+        return ObservedPod(pod, events, deletion, deleted)
 
-    def _state_in(self, event: Event) -> PodState | Ignored:
-        if event.event_type.startswith(REFERENCES):
+    def _observed_in(self, event: Event) -> ObservedPod | IgnoredPod:
+        if event.event_type.startswith(REFERENCE_PREFIX):
             raise ReferenceMode
-        if event.event_type not in STATES:
-            raise Invalid("is none that an ApiServerSource sends of pods", "type")
-        return self.state_of(event.payload, deleted=STATES[event.event_type])
+        if event.event_type not in RESOURCE_TYPES:
+            raise Invalid("is no event type of an ApiServerSource", "type")
+        return self.observe(event.payload, deleted=RESOURCE_TYPES[event.event_type])
 
 
-def _one(received: IncomingEvent | Iterator[IncomingEvent | Rejected]) -> IncomingEvent:
-    if not isinstance(received, IncomingEvent):
+def _single(decoded: IncomingEvent | Iterator[IncomingEvent | Rejected]) -> IncomingEvent:
+    if not isinstance(decoded, IncomingEvent):
         raise Malformed("an ApiServerSource sends no batches")
-    return received
+    return decoded
 
 
-def _as_said(body: bytes) -> bytes:
-    """The object in one form, however it was written: what is sent and what is listed differ in their white space."""
+def _canonical(body: bytes) -> bytes:
+    """Return the JSON object in one form: a delivery and a list write the same object with different white space."""
     try:
         return json.dumps(json.loads(body), sort_keys=True).encode()
     except (ValueError, RecursionError):

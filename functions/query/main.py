@@ -30,7 +30,7 @@ api = Api(OPERATIONS, authenticator(settings), partial(describe, "query", OPERAT
 
 @asynccontextmanager
 async def open_service(_: Telemetry) -> AsyncIterator[Query]:
-    """Open the connections of one worker process."""
+    """Open the connections of a worker process."""
     async with open_database(settings, "query") as database:
         events = database["events"]
         yield Query(EventReader(events, settings), EventStatistics(events, settings), LiveEvents(events, settings))

@@ -32,7 +32,7 @@ class MongoSettings(Group):
     mongodb_uri: SecretStr
     mongodb_database: str = "twofold"
     mongodb_timeout_s: Seconds = 4.0
-    """Seconds for one operation, fail-over included. Shorter than the 5 s within which a caller gets its 503."""
+    """Seconds for an operation, fail-over included. A caller gets its 503 within 5 s, so it is shorter."""
 
 
 class LogSettings(Group):
@@ -55,7 +55,7 @@ class AuthSettings(Group):
     auth_jwks_url: str = ""
     """The address of the issuer's public keys, a JWK set (RFC 7517)."""
     auth_algorithms: Words[Literal["RS256", "PS256", "ES256", "EdDSA"]] = ("RS256", "ES256")
-    """The allowed signature algorithms. All of them are asymmetric."""
+    """The allowed signature algorithms, without symmetric algorithms."""
     auth_roles_claim: str = "roles"
     """The claim with the permissions. A dot leads into an object: `realm_access.roles`."""
     auth_leeway_s: Annotated[float, Field(ge=0)] = 30.0
@@ -75,7 +75,7 @@ class KafkaSettings(TopicSettings):
 
     kafka_bootstrap_servers: str = ""
     kafka_consumer_group: str = "twofold-store"
-    """The group of the KafkaSource that feeds `store`."""
+    """The consumer group of the KafkaSource behind `store`."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None
@@ -123,7 +123,7 @@ class SenderSettings(SendSettings):
 
 
 class GroupCommitSettings(Group):
-    """Group commit: many waiting callers, one write."""
+    """Group commit: a single write for many waiting callers."""
 
     group_commit_events: Count = 500
     group_commit_wait_ms: Annotated[float, Field(ge=0)] = 1.0
@@ -139,7 +139,7 @@ class PublishSettings(SendSettings, GroupCommitSettings, MongoSettings):
     """The publisher: requests, group commit, MongoDB, and records to Kafka."""
 
     max_body_bytes: Count = 4 * 1024 * 1024
-    """The largest request body that `publish` reads. A batch is one body."""
+    """The largest request body in `publish`, in bytes. A batch has a single body."""
     max_batch_events: Count = 1000
 
     @model_validator(mode="after")
@@ -161,20 +161,20 @@ class RelaySettings(SendSettings, MongoSettings):
     relay_back_off_s: Seconds = 60.0
     """Seconds between the first resending and the next look. Each wait doubles, up to 60 times the first."""
     relay_clock_skew_s: Annotated[float, Field(ge=0)] = 30.0
-    """The largest difference in seconds between the publishers' clocks and MongoDB's at which no event is sent twice."""
+    """Seconds by which a publisher's clock may differ from MongoDB's. Beyond them, events can be sent twice."""
     relay_batch: Count = 1000
-    """The number of outbox entries in one look, at most `send_capacity`."""
+    """The number of outbox entries in a look, at most `send_capacity`."""
     relay_bytes: Count = 8 * 1024 * 1024
     """The bytes of events, by their size in MongoDB, that the relay loads and sends at a time."""
     relay_budget_s: Seconds = 50.0
-    """Seconds of one run: less than the minute between two runs."""
+    """Seconds of a run: less than the minute between two runs."""
 
 
 class QuerySettings(Group):
     """The bounds of a reader's query."""
 
     query_timeout_s: Seconds = 3.0
-    """Seconds of one query, in the server too."""
+    """The longest time of a query, in seconds. MongoDB stops it too."""
     search_s: Seconds = 1.0
     """Seconds that one request searches through unwanted events, at most half of `query_timeout_s`. The answer then
     names the place where the search stopped."""
@@ -190,7 +190,7 @@ class StreamSettings(Group):
     """The live streams of `query`."""
 
     stream_s: Seconds = 240.0
-    """Seconds of one live stream. Then its reader connects again."""
+    """Seconds of a live stream. Then its reader connects again."""
     stream_heartbeat_s: Seconds = 15.0
     streams: Count = 100
     """The number of live streams in a process."""
@@ -202,9 +202,9 @@ class AdminSettings(QuerySettings):
     """The figures and exports of `admin`."""
 
     export_timeout_s: Seconds = 30.0
-    """Seconds of MongoDB for each part of an export."""
+    """The longest time of MongoDB for a part of an export, in seconds."""
     statistics_timeout_s: Seconds = 10.0
-    """Seconds of one answer with statistics."""
+    """The longest time of an answer with statistics, in seconds."""
     statistics_sample: Count = 1000
     """The number of finished aggregates, the latest ones, in the mean processing time."""
     error_words: Words[str] = ("error", "failed", "timed_out")
@@ -220,28 +220,28 @@ class AuditSettings(QuerySettings):
         *("user.registered", "user.login", "user.login_failed", "user.logout", "user.password_changed"),
         *("user.role_changed", "user.deleted", "token.revoked", "access.denied", "security.violation"),
     )
-    """The event types that `audit` shows as security events."""
+    """The event types of the security events in `audit`."""
 
 
 class PodSettings(Group):
-    """The pods that `pod_events` watches and lists."""
+    """The pods for `pod_events`."""
 
     pods_cluster: str = "kubernetes"
     """The cluster's name in pod events."""
     pods_aggregate_keys: Words[str] = ("twofold.dev/aggregate-id",)
-    """Labels or annotations of a pod. The value of the first one that the pod has is the `aggregate_id` of its events."""
+    """Labels or annotations of a pod. The first key in a pod gives the `aggregate_id` of its events."""
     pods_correlation_keys: Words[str] = ("twofold.dev/correlation-id",)
     pods_user_keys: Words[str] = ("twofold.dev/user-id",)
     pods_ignored_namespaces: Words[str] = ()
-    """Namespaces without pod events. A pod with the label or annotation `twofold.dev/ignore: "true"` has none either."""
+    """Namespaces without pod events. The label or annotation `twofold.dev/ignore: "true"` excludes a pod."""
     pods_namespace: str = ""
-    """The namespace to list. Empty lists all namespaces."""
+    """The namespace to list. An empty value lists every namespace."""
     pods_selector: str = "twofold.dev/watch=true"
     """The label selector of the listing, as in the ApiServerSource. Empty selects all pods."""
     pods_page: Count = 250
-    """The number of pods in one page of the listing."""
+    """The number of pods in a page of the listing."""
     pods_budget_s: Seconds = 30.0
-    """Seconds of one listing: less than the minute between two pings. The last answer may take 20 s more."""
+    """Seconds of a listing: less than the minute between two pings. The last answer may take 20 s more."""
     kubernetes_api_server: str = ""
     """The URL of the API server. Empty means `KUBECONFIG`, or else the cluster of this pod."""
     kubernetes_token: SecretStr = SecretStr("")
@@ -250,7 +250,7 @@ class PodSettings(Group):
 
 
 class SetupSettings(KafkaSettings, RecordSettings, MongoSettings):
-    """The topic that set-up creates, and the servers that it prepares."""
+    """The servers for set-up, and the topic to create."""
 
     setup_topic_partitions: Count = 4
     setup_topic_replication: Count = 1

@@ -1,4 +1,4 @@
-"""What admins see of `events`, on the real server: exactly what a plain Python program finds, and by an index."""
+"""`events` for admins on a real MongoDB: the results of a plain Python program, by an index."""
 
 import json
 from collections import Counter
@@ -34,7 +34,7 @@ MONDAY = datetime(2026, 7, 6, tzinfo=UTC)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def filled(stack: Stack) -> AsyncIterator[AdminEventsRepository]:
-    """`events` with `EVENTS` in it."""
+    """Return the repository of `events`, which holds `EVENTS`."""
     own = settings_of(
         stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}", search_s=1.5, search_keys=3
     )
@@ -46,7 +46,7 @@ async def filled(stack: Stack) -> AsyncIterator[AdminEventsRepository]:
 
 
 async def browsed(repository: AdminEventsRepository, asked: dict[str, Any]) -> list[EventOut]:
-    """All pages, one after the other."""
+    """Return the events of successive pages."""
     wanted: Browse | None = Browse.model_validate(asked)
     found: list[EventOut] = []
     while wanted is not None:
@@ -73,22 +73,22 @@ class TestBrowse:
     @pytest.mark.asyncio(loop_scope="module")
     @hypothesis_settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(question=questions, sort=sorts)
-    async def test_every_combination_gives_what_a_plain_filter_gives_in_the_order_of_any_field(
+    async def test_every_combination_of_filters_and_order_equals_a_plain_python_filter(
         self, filled: AdminEventsRepository, question: dict[str, Any], sort: Sort
     ) -> None:
-        """Each event once, however small the pages."""
+        """Every event comes once, with pages of any size."""
         asked = question | {"sort": sort}
         expected = in_order([event for event in EVENTS if matches(event, asked)], asked)
         found = await browsed(filled, asked)
         assert [event.event_id for event in found] == [event.event_id for event in expected]
 
     @pytest.mark.parametrize("sort", ["payload", "$where", "metadata.user_id", "", "seq"])
-    def test_no_other_field_is_sorted_by(self, sort: str) -> None:
+    def test_other_fields_are_no_order(self, sort: str) -> None:
         with pytest.raises(ValueError, match="sort"):
             Browse.model_validate({"sort": sort})
 
     @pytest.mark.parametrize("sort", ["type", "service"])
-    async def test_a_cursor_is_good_for_its_own_question_alone(
+    async def test_a_cursor_is_valid_for_its_own_query_only(
         self, database: Database, settings: Settings, sort: str
     ) -> None:
         await accept(database, *some_events(3))
@@ -102,10 +102,10 @@ class TestBrowse:
 
     @pytest.mark.guarantee("R25")
     @pytest.mark.parametrize("sort", ["type", "service"])
-    async def test_a_rare_match_in_another_order_is_a_search_that_is_cut_and_goes_on(
+    async def test_a_rare_match_in_another_order_is_a_search_that_may_be_cut(
         self, database: Database, settings: Settings, sort: str
     ) -> None:
-        """With hardly any time, each page looks at one event more."""
+        """With almost no search time, a page looks at one more event."""
         events = [an_event(payload={"note": "needle" if n % 10 == 0 else "hay"}) for n in range(30)]
         await accept(database, *events)
         repository = AdminEventsRepository(database, settings.model_copy(update={"search_s": 1e-9}))
@@ -120,7 +120,7 @@ class TestBrowse:
     async def test_a_page_in_another_order_is_a_bounded_scan_of_its_index(
         self, database: Database, settings: Settings, sort: str, order: str
     ) -> None:
-        """From the cursor on, however much of the same type lies before it."""
+        """The scan begins at the cursor, also within the events of one type."""
         await accept(database, *some_events(60))
         asked = {"sort": sort, "order": order, "limit": 20}
         first = await AdminEventsRepository(database, settings).browse(Browse.model_validate(asked))
@@ -135,7 +135,7 @@ class TestBrowse:
 
 
 class TestDetail:
-    async def test_it_has_the_kin_by_correlation_and_aggregate_in_the_order_of_time(
+    async def test_the_timeline_has_the_related_events_in_the_order_of_time(
         self, database: Database, settings: Settings
     ) -> None:
         def at(minute: int, aggregate: str, correlation: str) -> Event:
@@ -153,21 +153,23 @@ class TestDetail:
         detail = await AdminEventsRepository(database, settings).detail(event.event_id)
         assert detail is not None
         assert detail.event.event_id == event.event_id
-        relations = {kin.event_id: kin.related_by for kin in detail.timeline}
+        relations = {related.event_id: related.related_by for related in detail.timeline}
         assert relations == {
             before.event_id: ["aggregate"],
             event.event_id: [],
             same.event_id: ["correlation"],
             after.event_id: ["aggregate", "correlation"],
         }
-        assert [kin.timestamp for kin in detail.timeline] == sorted(kin.timestamp for kin in detail.timeline)
+        assert [related.timestamp for related in detail.timeline] == sorted(
+            related.timestamp for related in detail.timeline
+        )
         assert detail.complete
 
     @pytest.mark.guarantee("R25")
-    async def test_an_aggregate_of_any_size_is_shown_around_the_event(
+    async def test_the_timeline_of_a_large_aggregate_is_the_part_around_the_event(
         self, database: Database, settings: Settings
     ) -> None:
-        """Never as a whole: what lies next to the event, and that there is more."""
+        """The detail says that the timeline is incomplete."""
         events = [
             an_event(aggregate_id="large", timestamp=MONDAY + timedelta(seconds=second))
             for second in range(3 * MAX_RELATED)
@@ -176,11 +178,9 @@ class TestDetail:
         detail = await AdminEventsRepository(database, settings).detail(events[75].event_id)
         assert detail is not None
         assert not detail.complete
-        assert [kin.event_id for kin in detail.timeline] == [event.event_id for event in events[25:126]]
+        assert [related.event_id for related in detail.timeline] == [event.event_id for event in events[25:126]]
 
-    async def test_it_says_where_the_event_is_on_its_way_into_the_log(
-        self, database: Database, settings: Settings
-    ) -> None:
+    async def test_the_detail_has_the_outbox_state(self, database: Database, settings: Settings) -> None:
         event, repository = an_event(), AdminEventsRepository(database, settings)
         await accept(database, event)
         new = await repository.detail(event.event_id)
@@ -188,11 +188,11 @@ class TestDetail:
         confirmed = await repository.detail(event.event_id)
         assert new is not None
         assert confirmed is not None
-        assert (new.mark.state, new.mark.expires_at) == ("new", None)
-        assert confirmed.mark.state == "in_log"
-        assert confirmed.mark.expires_at is not None
+        assert (new.outbox.state, new.outbox.expires_at) == ("new", None)
+        assert confirmed.outbox.state == "in_log"
+        assert confirmed.outbox.expires_at is not None
 
-    async def test_what_is_not_there_is_none(self, database: Database, settings: Settings) -> None:
+    async def test_an_unknown_event_has_no_detail(self, database: Database, settings: Settings) -> None:
         assert await AdminEventsRepository(database, settings).detail(uuid4()) is None
 
 
@@ -201,16 +201,16 @@ class TestExport:
     @pytest.mark.asyncio(loop_scope="module")
     @hypothesis_settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(asked=questions)
-    async def test_it_holds_exactly_what_browsing_the_same_filters_shows(
+    async def test_an_export_equals_the_pages_of_the_same_filters(
         self, filled: AdminEventsRepository, asked: dict[str, Any]
     ) -> None:
-        """Each event, as it is shown there, in the same order."""
+        """The events have the same form and the same order."""
         pages = await browsed(filled, asked)
         exported = [event async for event in filled.export(Filter.model_validate(asked))]
         assert exported == pages
 
-    async def test_it_goes_on_from_piece_to_piece(self, database: Database, settings: Settings) -> None:
-        """More than one query of the database reads, with many of one time."""
+    async def test_an_export_continues_from_chunk_to_chunk(self, database: Database, settings: Settings) -> None:
+        """The events of one time need more than one query."""
         events = some_events(11_000, timestamp=MONDAY)
         for first in range(0, len(events), 1000):
             await accept(database, *events[first : first + 1000])
@@ -218,15 +218,13 @@ class TestExport:
         assert len(found) == len(events)
         assert {event.event_id for event in found} == {event.event_id for event in events}
 
-    async def test_an_event_that_somebody_made_unreadable_is_named(
-        self, database: Database, settings: Settings
-    ) -> None:
+    async def test_an_unreadable_event_keeps_its_place(self, database: Database, settings: Settings) -> None:
         events = some_events(3)
         await accept(database, *events)
         await database["events"].update_one({"_id": events[1].event_id}, {"$set": {"payload": "none"}})
         repository = AdminEventsRepository(database, settings)
         found = [item async for item in repository.export(Filter())]
         assert [item.event_id for item in found if isinstance(item, UnreadableEvent)] == [str(events[1].event_id)]
-        text = b"".join([piece async for piece in encode_export(repository.export(Filter()), "json")])
+        text = b"".join([chunk async for chunk in encode_export(repository.export(Filter()), "json")])
         assert len(json.loads(text)) == 3
         assert Counter("unreadable" in item for item in json.loads(text)) == {True: 1, False: 2}

@@ -1,4 +1,4 @@
-"""What admins count in `events`, and auditors by type in the log, on the real server: as a plain program counts it."""
+"""Counts of `events` for admins, and of the log by type, on a real MongoDB: they equal the counts of Python."""
 
 import random
 from collections import Counter
@@ -26,7 +26,7 @@ HOUR = timedelta(hours=1)
 
 
 async def a_week(database: Database, settings: Settings, number: int = 300) -> list[Event]:
-    """Events of the last week and of the coming hour, of few types and users."""
+    """Store events of the last week and of the next hour, of few types and users."""
     rng, now = random.Random(3), await server_time(database)
     events = []
     for _ in range(number):
@@ -51,9 +51,7 @@ def within(events: Sequence[Event], since: datetime, until: datetime) -> list[Ev
 
 class TestLastHours:
     @pytest.mark.parametrize("hours", [1, 24, 720])
-    async def test_every_figure_is_what_a_plain_count_gives(
-        self, database: Database, settings: Settings, hours: int
-    ) -> None:
+    async def test_every_figure_equals_a_plain_count(self, database: Database, settings: Settings, hours: int) -> None:
         events = await a_week(database, settings)
         found = await AdminStatistics(database, settings).last_hours(hours)
         assert found.until - found.since == hours * HOUR
@@ -76,10 +74,10 @@ class TestLastHours:
         assert {line.hour: line.count for line in found.hourly if line.count} == by_hour
         assert sum(line.errors for line in found.hourly) == len(errors)
 
-    async def test_processing_is_from_the_first_event_to_the_finishing_one(
+    async def test_processing_time_is_from_the_first_event_to_the_finishing_event(
         self, database: Database, settings: Settings
     ) -> None:
-        """Also if it began long before the hours that are looked at; one that is its own first event is none."""
+        """The first event may lie before the range. An aggregate whose first event finishes it is left out."""
         now = await server_time(database)
 
         def at(minutes: float, event_type: str, aggregate: str | None) -> Event:
@@ -97,10 +95,12 @@ class TestLastHours:
         found = (await AdminStatistics(database, settings).last_hours(1)).processing
         assert (found.aggregates, found.sampled) == (2, False)
         assert found.mean_ms == pytest.approx((570 + 10) / 2 * 60_000, abs=1)
-        for said in ("first event of an aggregate", "completed", "failed", "1000"):
-            assert said in found.rule
+        for word in ("first event of an aggregate", "completed", "failed", "1000"):
+            assert word in found.rule
 
-    async def test_the_rules_can_be_set(self, database: Database, settings: Settings) -> None:
+    async def test_settings_choose_the_error_words_and_the_finishing_words(
+        self, database: Database, settings: Settings
+    ) -> None:
         own = settings.model_copy(
             update={"error_words": ("paid",), "finishing_words": ("sent",), "statistics_sample": 2}
         )
@@ -116,18 +116,18 @@ class TestLastHours:
         assert found.processing.sampled, "of the latest two"
         assert (found.processing.aggregates, found.processing.mean_ms) == (2, 6 * 60_000)
 
-    async def test_without_events_all_is_zero(self, database: Database, settings: Settings) -> None:
+    async def test_without_events_the_figures_are_zero(self, database: Database, settings: Settings) -> None:
         found = await AdminStatistics(database, settings).last_hours(3)
         assert (found.total, found.error_rate, found.active_users, found.processing.mean_ms) == (0, 0.0, 0, None)
         assert len(found.hourly) in (3, 4)
 
-    async def test_too_much_for_its_time_is_told(self, database: Database, settings: Settings) -> None:
+    async def test_statistics_that_take_too_long_are_unavailable(self, database: Database, settings: Settings) -> None:
         await a_week(database, settings)
         with pytest.raises(Unavailable):
             await AdminStatistics(database, settings.model_copy(update={"statistics_timeout_s": 1e-6})).last_hours(24)
 
-    async def test_it_reads_the_hours_alone_and_by_an_index(self, database: Database, settings: Settings) -> None:
-        """Whatever else `events` holds: 5 times as much, here. The counts by type and hour look at no document."""
+    async def test_statistics_read_only_the_range_by_an_index(self, database: Database, settings: Settings) -> None:
+        """`events` holds 5 times as many other events. The counts by type and hour read no document."""
         now = await server_time(database)
         recent = [
             an_event(event_type="order.completed", timestamp=now - timedelta(minutes=5), aggregate_id=f"order-{n}")
@@ -154,7 +154,7 @@ class TestLastHours:
 
 
 class TestUser:
-    async def test_it_is_what_a_plain_count_of_the_users_events_gives(
+    async def test_an_overview_equals_a_plain_count_of_the_users_events(
         self, database: Database, settings: Settings
     ) -> None:
         events = await a_week(database, settings)
@@ -169,11 +169,11 @@ class TestUser:
             event.event_id for event in sorted(there, key=lambda e: (e.timestamp, e.event_id.bytes), reverse=True)[:20]
         ]
 
-    async def test_one_that_nobody_knows_has_nothing(self, database: Database, settings: Settings) -> None:
+    async def test_an_unknown_user_has_no_events(self, database: Database, settings: Settings) -> None:
         found = await AdminStatistics(database, settings).user("$ne", 72)
         assert (found.total, found.first, found.recent) == (0, None, [])
 
-    async def test_it_reads_the_users_own_events_alone(self, database: Database, settings: Settings) -> None:
+    async def test_an_overview_reads_only_the_users_own_events(self, database: Database, settings: Settings) -> None:
         mine = some_events(10, metadata={"service_name": "/shop", "user_id": "ann"})
         await both(database, settings, mine + some_events(90, metadata={"service_name": "/shop", "user_id": "bob"}))
         async with listened(settings) as (heard, commands):
@@ -200,7 +200,7 @@ class TestTypesOfTheLog:
             after = page.next
 
     @pytest.mark.parametrize("limit", [1, 3, 100])
-    async def test_count_first_and_last_of_each_type_in_a_range(
+    async def test_a_type_has_its_count_and_its_first_and_last_time_in_a_range(
         self, database: Database, settings: Settings, limit: int
     ) -> None:
         events = await a_week(database, settings)
@@ -213,8 +213,8 @@ class TestTypesOfTheLog:
                 expected[event_type] = (len(times), min(times), max(times))
             assert await self.types(database, Range(since=since, until=until), limit) == expected
 
-    async def test_what_is_not_counted_in_time_is_said_to_be_so(self, database: Database, settings: Settings) -> None:
-        """And the walk goes on from there."""
+    async def test_every_page_advances_by_a_type_at_least(self, database: Database, settings: Settings) -> None:
+        """The next page continues behind this type."""
         events = await a_week(database, settings)
         found, after, pages = list[str](), None, 0
         while pages == 0 or after is not None:
@@ -223,7 +223,9 @@ class TestTypesOfTheLog:
             found, after, pages = [*found, page.types[0].event_type], page.next, pages + 1
         assert found == sorted({event.event_type for event in events})
 
-    async def test_it_walks_the_index_by_type_and_reads_no_event(self, database: Database, settings: Settings) -> None:
+    async def test_the_page_of_types_reads_the_index_and_no_document(
+        self, database: Database, settings: Settings
+    ) -> None:
         await a_week(database, settings)
         async with listened(settings) as (heard, commands):
             await LogSummary(heard).types(Range(), None, 100, 10.0)

@@ -1,4 +1,4 @@
-"""The feed of the log on the real server: every event once and in order, whoever writes meanwhile, however slowly."""
+"""The feed on a real MongoDB: every event once and in order, also with slow and concurrent writers."""
 
 import asyncio
 import random
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.guarantee("G2")
 
 @pytest.fixture
 def feed(database: Database) -> Feed:
-    """A feed whose writers end within a second."""
+    """Return a feed for inserts of at most a second."""
     return Feed(database, LONGEST_INSERT)
 
 
 @asynccontextmanager
-async def committing_late(database: Database, events: Sequence[Event]) -> AsyncIterator[None]:
-    """Insert the events, with their `seq`, and let nobody see them before the end of the block."""
+async def late_commit(database: Database, events: Sequence[Event]) -> AsyncIterator[None]:
+    """Insert the events with their `seq` now, and make them visible at the end of the block."""
     documents = [EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC)) for event in events]
     async with database.client.start_session() as session, await session.start_transaction():
         await database["event_store"].insert_many(documents, session=session)
@@ -42,36 +42,36 @@ async def committing_late(database: Database, events: Sequence[Event]) -> AsyncI
 
 
 async def follow(feed: Feed, number: int, limit: int = 1000, after: FeedCursor | None = None) -> list[UUID]:
-    """What a reader gets from the feed until it has that many; and then what still comes."""
-    place, got = after or FeedCursor.start(), list[UUID]()
+    """Read the feed until `number` events came, then read once more. Return the ids."""
+    cursor, got = after or FeedCursor.start(), list[UUID]()
     while len(got) < number:
-        stretch = await feed.wait(place, limit, MUCH, timedelta(seconds=20))
-        if not stretch.documents:
+        batch = await feed.wait(cursor, limit, MUCH, timedelta(seconds=20))
+        if not batch.documents:
             break
-        place = stretch.place
-        got += [document["_id"] for document in stretch.documents]
-    return got + [document["_id"] for document in (await feed.read(place, limit, MUCH)).documents]
+        cursor = batch.cursor
+        got += [document["_id"] for document in batch.documents]
+    return got + [document["_id"] for document in (await feed.read(cursor, limit, MUCH)).documents]
 
 
 async def in_order(database: Database) -> list[UUID]:
-    """All that is in the log, by `seq`."""
+    """Return the ids in the log, by `seq`."""
     return [document["_id"] async for document in database["event_store"].find({}, {"_id": 1}).sort("seq", 1)]
 
 
 async def test_an_event_that_commits_late_is_never_skipped(database: Database, feed: Feed) -> None:
-    """Its `seq` is below that of one which can be seen already: a reader must not have gone past it by then."""
+    """Its `seq` is below the `seq` of a visible event. A reader must not pass it before it is visible."""
     late, early = an_event(), an_event()
-    async with committing_late(database, [late]):
+    async with late_commit(database, [late]):
         await log(database, early)
         first = await feed.read(FeedCursor.start(), 10, MUCH)
     got = [document["_id"] for document in first.documents]
-    got += await follow(feed, 2 - len(got), after=first.place)
+    got += await follow(feed, 2 - len(got), after=first.cursor)
     assert got == [late.event_id, early.event_id]
 
 
 @pytest.mark.slow
 async def test_a_follower_sees_each_event_of_many_writers_once(database: Database, settings: Settings) -> None:
-    """8 writers at once, 20,000 events, at random moments; some commit late, as an insert that has to wait does."""
+    """8 concurrent writers store 20,000 events at random moments. Some inserts commit late."""
     feed = Feed(database, timedelta(seconds=settings.mongodb_timeout_s))
     events = some_events(20_000)
     chance = random.Random(8)
@@ -81,7 +81,7 @@ async def test_a_follower_sees_each_event_of_many_writers_once(database: Databas
             some = own[first : first + 125]
             await asyncio.sleep(chance.uniform(0, 0.1))
             if chance.random() < 0.1:
-                async with committing_late(database, some):
+                async with late_commit(database, some):
                     await asyncio.sleep(chance.uniform(0, 0.8))
             else:
                 await log(database, *some)
@@ -94,7 +94,7 @@ async def test_a_follower_sees_each_event_of_many_writers_once(database: Databas
 
 
 async def test_pages_are_bounded_by_number_and_by_bytes(database: Database, feed: Feed) -> None:
-    """The event with which the bytes are reached is the last; one that is larger alone still comes."""
+    """The event that reaches the bytes is the last of its batch, so a larger event comes alone."""
     await log(database, *some_events(10, payload={"text": "x" * 1000}))
     assert len(await follow(feed, 10)) == 10
     assert len((await feed.read(FeedCursor.start(), 3, MUCH)).documents) == 3
@@ -103,25 +103,25 @@ async def test_pages_are_bounded_by_number_and_by_bytes(database: Database, feed
     assert len(await follow(feed, 10, limit=1)) == 10
 
 
-async def test_who_waits_gets_what_comes_or_an_empty_stretch(database: Database, feed: Feed) -> None:
-    """And its place is kept."""
+async def test_a_waiting_reader_gets_new_events_or_an_empty_batch(database: Database, feed: Feed) -> None:
+    """An empty batch keeps the cursor."""
     nothing = await feed.wait(FeedCursor.start(), 10, MUCH, timedelta(seconds=0.1))
-    assert (list(nothing.documents), nothing.place) == ([], FeedCursor.start())
+    assert (list(nothing.documents), nothing.cursor) == ([], FeedCursor.start())
     event = an_event()
-    waiting = asyncio.create_task(feed.wait(nothing.place, 10, MUCH, timedelta(seconds=30)))
+    waiting = asyncio.create_task(feed.wait(nothing.cursor, 10, MUCH, timedelta(seconds=30)))
     await log(database, event)
     assert [document["_id"] for document in (await waiting).documents] == [event.event_id]
 
 
-async def test_it_says_up_to_when_nothing_more_can_appear(database: Database, feed: Feed) -> None:
+async def test_a_batch_names_its_safe_time(database: Database, feed: Feed) -> None:
     before = await server_time(database)
-    stretch = await feed.read(FeedCursor.start(), 10, MUCH)
-    assert stretch.up_to < await server_time(database) - LONGEST_INSERT
-    assert stretch.up_to > before - LONGEST_INSERT - timedelta(seconds=3)
+    batch = await feed.read(FeedCursor.start(), 10, MUCH)
+    assert batch.safe_time < await server_time(database) - LONGEST_INSERT
+    assert batch.safe_time > before - LONGEST_INSERT - timedelta(seconds=3)
 
 
-async def test_a_reader_can_begin_at_a_time(database: Database, feed: Feed) -> None:
-    """The server's time at which events came into the log, whatever the producers said."""
+async def test_a_reader_can_begin_at_a_time_of_storage(database: Database, feed: Feed) -> None:
+    """The server's time of storage counts, not the producer's time."""
     await log(database, *some_events(2))
     await asyncio.sleep(1.1)
     since = (await server_time(database)).replace(microsecond=0)
@@ -130,12 +130,12 @@ async def test_a_reader_can_begin_at_a_time(database: Database, feed: Feed) -> N
     assert await follow(feed, 1, after=FeedCursor.at(since)) == [later.event_id]
 
 
-async def test_it_is_a_scan_of_its_index_from_the_place_on(database: Database, settings: Settings) -> None:
-    """However much lies before it, and without sorting."""
+async def test_a_batch_is_an_index_scan_from_its_cursor(database: Database, settings: Settings) -> None:
+    """The scan does not sort, and does not read the events before the cursor."""
     await log(database, *some_events(50))
     feed = Feed(database, LONGEST_INSERT)
     await follow(feed, 50)
-    middle = (await feed.read(FeedCursor.start(), 30, MUCH)).place
+    middle = (await feed.read(FeedCursor.start(), 30, MUCH)).cursor
     async with listened(settings) as (heard, commands):
         await Feed(heard, LONGEST_INSERT).read(middle, 10, MUCH)
         find = next(event.command for event in commands.sent if event.command_name == "find")
@@ -147,14 +147,12 @@ async def test_it_is_a_scan_of_its_index_from_the_place_on(database: Database, s
 
 
 class TestCursor:
-    def test_it_brings_back_its_place(self) -> None:
-        for place in (FeedCursor.start(), FeedCursor(1, 2), FeedCursor(2**32 - 1, 2**32 - 1)):
-            assert FeedCursor.of_cursor(place.cursor) == place
+    def test_decoding_inverts_encoding(self) -> None:
+        for cursor in (FeedCursor.start(), FeedCursor(1, 2), FeedCursor(2**32 - 1, 2**32 - 1)):
+            assert FeedCursor.decode(cursor.encode()) == cursor
 
-    async def test_a_time_beyond_those_that_the_log_can_have_is_behind_all_of_it(
-        self, database: Database, feed: Feed
-    ) -> None:
-        """From 2106-02-07T06:28:16Z on: a date that people can ask for, and no BSON timestamp."""
+    async def test_a_time_beyond_bson_timestamps_is_behind_every_event(self, database: Database, feed: Feed) -> None:
+        """A reader can ask for such a time, from 2106-02-07T06:28:16Z on."""
         await log(database, *some_events(1))
         for moment in (
             datetime(2106, 2, 7, 6, 28, 15, tzinfo=UTC),
@@ -162,11 +160,11 @@ class TestCursor:
             datetime.max.replace(tzinfo=UTC),
         ):
             assert not (await feed.read(FeedCursor.at(moment), 10, MUCH)).documents
-            assert FeedCursor.of_cursor(FeedCursor.at(moment).cursor) == FeedCursor.at(moment)
+            assert FeedCursor.decode(FeedCursor.at(moment).encode()) == FeedCursor.at(moment)
 
     @pytest.mark.parametrize(
         "cursor", ["", "x", "ZgAAAAAAAAA", "ZwAAAAAAAAAA", "Zg AAAAAAAAAA", "é", '{"$gt":0}', "A" * 12]
     )
-    def test_what_is_none_is_refused(self, cursor: str) -> None:
+    def test_an_invalid_cursor_is_refused(self, cursor: str) -> None:
         with pytest.raises(Malformed, match="not a cursor of this query"):
-            FeedCursor.of_cursor(cursor)
+            FeedCursor.decode(cursor)

@@ -1,4 +1,4 @@
-"""Live streams over a real change stream: a place that was given out is good for as long as the server knows it."""
+"""Live streams over a real change stream: a cursor is valid as long as the server knows its place."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -22,64 +22,64 @@ def live(database: Database, settings: Settings) -> LiveEvents:
     return LiveEvents(database["events"], settings)
 
 
-async def next_event(moments: AsyncGenerator[StreamItem]) -> StreamItem:
-    """The next moment that has an event."""
-    return await anext(moment async for moment in moments if moment.event is not None)
+async def next_event(items: AsyncGenerator[StreamItem]) -> StreamItem:
+    """Return the next item with an event."""
+    return await anext(item async for item in items if item.event is not None)
 
 
-async def place_behind_one(database: Database, live: LiveEvents) -> str:
-    """The place of an event that came."""
-    async with live.follow(ALL, None, "ann") as moments:
+async def cursor_behind_one_event(database: Database, live: LiveEvents) -> str:
+    """Insert an event, and return the stream's cursor behind it."""
+    async with live.follow(ALL, None, "ann") as items:
         await accept(database, an_event())
-        return (await next_event(moments)).place
+        return (await next_event(items)).cursor
 
 
 @pytest.mark.guarantee("R23")
 @pytest.mark.parametrize("code", [8, 13, 50, 237, 50811])
-async def test_trouble_at_a_known_place_is_trouble_and_the_place_stays_good(
+async def test_an_error_of_the_server_is_503_and_the_cursor_stays_valid(
     database: Database, live: LiveEvents, code: int
 ) -> None:
-    """Never a 400: a reader would believe it, throw its place away, and lose what came meanwhile."""
-    place = await place_behind_one(database, live)
+    """The answer is never 400: a reader would drop its cursor, and miss the events in between."""
+    cursor = await cursor_behind_one_event(database, live)
     meanwhile = an_event()
     await accept(database, meanwhile)
     async with failing(database, "tests", failCommands=["aggregate"], errorCode=code):
         with pytest.raises(Unavailable):
-            async with live.follow(ALL, place, "ann"):
+            async with live.follow(ALL, cursor, "ann"):
                 pass
-    async with live.follow(ALL, place, "ann") as moments:
-        found = (await next_event(moments)).event
+    async with live.follow(ALL, cursor, "ann") as items:
+        found = (await next_event(items)).event
     assert found is not None
     assert found.event_id == meanwhile.event_id
 
 
 @pytest.mark.guarantee("R23")
 @pytest.mark.parametrize("code", [260, 280, 286])
-async def test_a_place_that_the_server_knows_no_more_is_gone(database: Database, live: LiveEvents, code: int) -> None:
-    place = await place_behind_one(database, live)
+async def test_a_cursor_that_left_the_oplog_is_gone(database: Database, live: LiveEvents, code: int) -> None:
+    cursor = await cursor_behind_one_event(database, live)
     async with failing(database, "tests", failCommands=["aggregate"], errorCode=code):
         with pytest.raises(Gone):
-            async with live.follow(ALL, place, "ann"):
+            async with live.follow(ALL, cursor, "ann"):
                 pass
 
 
 @pytest.mark.guarantee("R30")
-async def test_an_altered_place_never_reaches_the_server(database: Database, live: LiveEvents) -> None:
-    """Each character is vouched for; so is what the place is for."""
-    place = await place_behind_one(database, live)
-    altered = [place[:at] + ("A" if place[at] != "A" else "B") + place[at + 1 :] for at in range(0, len(place), 7)]
-    for one in (*altered, place[:-1], place + "A", encode_cursor(b"\x82", b"feed")):
+async def test_an_altered_cursor_never_reaches_the_server(database: Database, live: LiveEvents) -> None:
+    """The checksum covers every character and the purpose of the cursor."""
+    cursor = await cursor_behind_one_event(database, live)
+    altered = [cursor[:at] + ("A" if cursor[at] != "A" else "B") + cursor[at + 1 :] for at in range(0, len(cursor), 7)]
+    for wrong in (*altered, cursor[:-1], cursor + "A", encode_cursor(b"\x82", b"feed")):
         with pytest.raises(Malformed):
-            async with live.follow(ALL, one, "ann"):
+            async with live.follow(ALL, wrong, "ann"):
                 pass
 
 
 @pytest.mark.guarantee("G9")
 async def test_no_caller_takes_all_the_streams(database: Database, settings: Settings) -> None:
-    """Their own are counted, and one that ended is none."""
+    """A caller has a limit of their own. An ended stream does not count."""
     live = LiveEvents(database["events"], settings.model_copy(update={"streams": 3, "streams_each": 2}))
     async with live.follow(ALL, None, "ann"), live.follow(ALL, None, "ann"):
-        with pytest.raises(Unavailable, match="of yours"):
+        with pytest.raises(Unavailable, match="you have 2 live streams"):
             async with live.follow(ALL, None, "ann"):
                 pass
         async with live.follow(ALL, None, "bob"):
@@ -91,7 +91,7 @@ async def test_no_caller_takes_all_the_streams(database: Database, settings: Set
 
 
 @pytest.mark.guarantee("G9")
-async def test_a_stream_ends_when_the_callers_time_is_over(live: LiveEvents) -> None:
-    """However long streams go on otherwise."""
-    async with asyncio.timeout(30), live.follow(ALL, None, "ann", seconds=0.1) as moments:
-        assert [moment.event async for moment in moments] == [None]
+async def test_a_stream_ends_with_its_callers_token(live: LiveEvents) -> None:
+    """The lifetime of the token ends the stream before `stream_s` does."""
+    async with asyncio.timeout(30), live.follow(ALL, None, "ann", seconds=0.1) as items:
+        assert [item.event async for item in items] == [None]

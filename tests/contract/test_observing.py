@@ -1,4 +1,4 @@
-"""Publishing observations: the first one of a fact wins, and a known fact is not announced again."""
+"""`publish_observed`: the first observation of a fact wins, and a known fact is not published again."""
 
 from collections.abc import AsyncIterator
 
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.guarantee("G2", "G6")
 
 @pytest.fixture
 async def publisher(database: Database, sender: Sender, settings: Settings) -> AsyncIterator[Publisher]:
-    made = Publisher(EventRepository(database), EventStore(database), sender, settings)
-    yield made
-    await made.close()
+    publisher = Publisher(EventRepository(database), EventStore(database), sender, settings)
+    yield publisher
+    await publisher.close()
 
 
-async def test_what_is_new_is_stored_with_its_mark(publisher: Publisher, database: Database) -> None:
+async def test_a_new_fact_is_stored_with_its_outbox_entry(publisher: Publisher, database: Database) -> None:
     events = [an_event(), an_event()]
     assert await publisher.publish_observed(events) == 2
     for event in events:
@@ -32,7 +32,7 @@ async def test_what_is_new_is_stored_with_its_mark(publisher: Publisher, databas
         assert (document["digest"], document["outbox"]["state"]) == (event.digest, "new")
 
 
-async def test_a_later_observation_that_differs_is_success_and_changes_nothing(
+async def test_a_different_later_observation_is_a_success_and_changes_nothing(
     publisher: Publisher, database: Database
 ) -> None:
     event = an_event()
@@ -41,21 +41,21 @@ async def test_a_later_observation_that_differs_is_success_and_changes_nothing(
     assert await EventRepository(database).get(event.event_id) == event
 
 
-async def test_two_observations_at_once_are_one_fact(publisher: Publisher, database: Database) -> None:
-    """Neither knew of the other when it looked."""
+async def test_two_observations_in_one_call_are_one_fact(publisher: Publisher, database: Database) -> None:
+    """The search for known facts finds neither of them."""
     event = an_event()
     await publisher.publish_observed([event, altered(event)])
     assert await EventRepository(database).get(event.event_id) == event
 
 
-async def test_what_is_in_the_log_alone_is_not_announced_again(publisher: Publisher, database: Database) -> None:
+async def test_a_fact_that_only_the_log_has_is_not_published_again(publisher: Publisher, database: Database) -> None:
     event = an_event()
     await log(database, event)
     assert await publisher.publish_observed([altered(event)]) == 0
     assert await EventRepository(database).get(event.event_id) is None
 
 
-async def test_one_that_cannot_be_taken_does_not_stop_the_others(publisher: Publisher, database: Database) -> None:
+async def test_a_rejected_fact_does_not_stop_the_rest(publisher: Publisher, database: Database) -> None:
     sound, too_large = an_event(), an_event(payload={"text": "x" * 2_000_000})
     with pytest.raises(TooLarge):
         await publisher.publish_observed([too_large, sound])

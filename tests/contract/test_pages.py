@@ -1,4 +1,4 @@
-"""Pages of a real MongoDB: exactly what a plain Python filter gives, by an index, whoever writes meanwhile."""
+"""Pages of a real MongoDB: the events of a plain Python filter, by an index, also during inserts."""
 
 import asyncio
 import random
@@ -54,7 +54,7 @@ WORDS = ("blue", "Blue whale", "größe", "47.11", "", "true", "a.b", "$set", "x
 
 
 def a_lot(seed: int = 7, number: int = 160) -> list[Event]:
-    """Events of few values and few times, so that filters, and their combinations, match some and not others."""
+    """Make events of few values and few times, so every combination of filters matches a part of them."""
     rng = random.Random(seed)
     events = []
     for _ in range(number):
@@ -81,7 +81,7 @@ EVENTS = a_lot()
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def filled(stack: Stack) -> AsyncIterator[dict[str, EventReader]]:
-    """A reader of either collection, which hold `EVENTS`."""
+    """Return a reader of each collection. Both collections hold `EVENTS`."""
     own = settings_of(
         stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}", search_s=1.5, search_keys=3
     )
@@ -92,14 +92,14 @@ async def filled(stack: Stack) -> AsyncIterator[dict[str, EventReader]]:
 
 
 async def both(database: Database, settings: Settings, events: list[Event]) -> dict[str, EventReader]:
-    """Put `events` into both collections; a reader of each."""
+    """Put `events` into both collections, and return a reader of each collection."""
     await accept(database, *events)
     await log(database, *events)
     return {name: EventReader(database[name], settings) for name in INDEXED_FILTERS}
 
 
 def matches(event: Event, asked: dict[str, Any]) -> bool:
-    """The plain filter: no MongoDB, and none of the product's code."""
+    """Return True if the event matches, without MongoDB and without the product's code."""
     if "type" in asked and event.event_type not in asked["type"]:
         return False
     if "aggregate" in asked and event.aggregate_id != asked["aggregate"]:
@@ -130,12 +130,12 @@ def matches_all_but_text(event: Event, asked: dict[str, Any]) -> bool:
     return matches(event, {name: value for name, value in asked.items() if name != "text"})
 
 
-async def walked(reader: EventReader, asked: dict[str, Any], scope: str | None = None) -> list[EventOut]:
-    """All pages, one after the other."""
+async def walked(reader: EventReader, asked: dict[str, Any], visible_user: str | None = None) -> list[EventOut]:
+    """Return the events of successive pages."""
     wanted: Filter | None = Filter.model_validate(asked)
     found: list[EventOut] = []
     while wanted is not None:
-        page = await reader.page(wanted, scope)
+        page = await reader.page(wanted, visible_user)
         found += page.events
         wanted = wanted.model_copy(update={"cursor": page.next}) if page.next else None
     return found
@@ -170,10 +170,10 @@ questions: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 @pytest.mark.parametrize("collection", ["events", pytest.param("event_store", marks=pytest.mark.slow)])
 @hypothesis_settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=questions)
-async def test_every_combination_gives_what_a_plain_filter_gives(
+async def test_every_combination_of_filters_equals_a_plain_python_filter(
     filled: dict[str, EventReader], collection: str, asked: dict[str, Any]
 ) -> None:
-    """In order, each event once, however small the pages."""
+    """The events come in order and once, with pages of any size."""
     expected = sorted(
         (event for event in EVENTS if matches(event, asked)),
         key=lambda event: (event.timestamp, event.event_id.bytes),
@@ -185,7 +185,7 @@ async def test_every_combination_gives_what_a_plain_filter_gives(
 
 @pytest.mark.guarantee("R26")
 @pytest.mark.asyncio(loop_scope="module")
-async def test_an_event_is_shown_as_it_was_published(filled: dict[str, EventReader]) -> None:
+async def test_a_reader_shows_an_event_as_it_was_published(filled: dict[str, EventReader]) -> None:
     for reader in filled.values():
         for event in EVENTS[:20]:
             shown = await reader.get(event.event_id)
@@ -203,7 +203,7 @@ class TestPages:
     async def test_each_event_comes_once_while_others_are_inserted(
         self, database: Database, settings: Settings, order: str
     ) -> None:
-        """New events come in before, at and behind the place that the reader has reached."""
+        """The new events lie before, at and behind the reader's cursor."""
         there = some_events(300, event_type="a")
         there += some_events(200, event_type="a", timestamp=MONDAY)
         readers = await both(database, settings, there)
@@ -224,7 +224,7 @@ class TestPages:
         assert len(seen) == len(set(seen))
         assert {event.event_id for event in there} <= set(seen)
 
-    async def test_a_full_page_says_that_there_is_more_only_if_there_is(
+    async def test_a_full_page_has_next_only_if_more_events_follow(
         self, database: Database, settings: Settings
     ) -> None:
         reader = (await both(database, settings, some_events(4)))["events"]
@@ -237,7 +237,7 @@ class TestPages:
     async def test_an_unreadable_event_is_named_and_hides_no_other(
         self, database: Database, settings: Settings
     ) -> None:
-        """Somebody changed it in the database."""
+        """Its document was changed in the database."""
         events = some_events(3)
         reader = (await both(database, settings, events))["events"]
         broken = events[1].event_id
@@ -256,8 +256,8 @@ class TestPages:
 
 
 @pytest.mark.guarantee("R25")
-async def test_a_search_that_runs_out_of_time_says_so_and_goes_on(database: Database, settings: Settings) -> None:
-    """With hardly any time, each page looks into one event more, and the pages together find what there is."""
+async def test_a_search_out_of_time_is_cut_and_its_cursor_continues_it(database: Database, settings: Settings) -> None:
+    """With almost no search time, a page looks at one more event. The pages together find every match."""
     own = settings.model_copy(update={"search_s": 1e-9})
     events = [an_event(payload={"note": "needle" if n % 10 == 0 else "hay"}) for n in range(40)]
     reader = (await both(database, own, events))["events"]
@@ -287,7 +287,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.guarantee("R24", "R25")
 @pytest.mark.parametrize("collection", ["events", "event_store"])
 async def test_every_query_is_an_ordered_index_scan(settings: Settings, collection: str) -> None:
-    """All that a page sends: none reads the whole collection, and none sorts, for the index has the order of pages."""
+    """No query of a page reads the whole collection, and no query sorts: the index has the order of pages."""
     async with listened(settings) as (database, commands):
         reader = (await both(database, settings, EVENTS))[collection]
         cursor = PageCursor(MONDAY + timedelta(minutes=30), EVENTS[0].event_id)
@@ -307,19 +307,19 @@ async def test_every_query_is_an_ordered_index_scan(settings: Settings, collecti
 
 
 def many(number: int, **changes: Any) -> list[Event]:
-    """Events of one time after the other."""
+    """Make events with increasing times."""
     return [an_event(timestamp=MONDAY + timedelta(seconds=second), **changes) for second in range(number)]
 
 
 @pytest.mark.guarantee("R25")
 class TestSearch:
-    """A page that has to look through more than it shows."""
+    """Pages that look through unwanted events."""
 
     @pytest.mark.parametrize("order", ["newest", "oldest"])
-    async def test_a_filter_that_matches_nothing_ends_with_its_time_and_goes_on(
+    async def test_a_filter_without_matches_is_cut_after_its_search_time(
         self, database: Database, settings: Settings, order: str
     ) -> None:
-        """It says so, as a search for text does; and the pages together look at everything once."""
+        """The pages together look at every event once, as for a search for text."""
         own = settings.model_copy(update={"search_s": 1e-9, "search_keys": 4})
         wanted = an_event(event_type="a", metadata={"service_name": "/rare"}, timestamp=MONDAY + timedelta(seconds=15))
         reader = (await both(database, own, [*many(30, event_type="a"), wanted]))["events"]
@@ -329,8 +329,8 @@ class TestSearch:
         assert first.searched_to == MONDAY + timedelta(seconds=26 if order == "newest" else 3)
         assert [event.event_id for event in await walked(reader, asked)] == [wanted.event_id]
 
-    async def test_each_piece_ends_by_itself(self, settings: Settings) -> None:
-        """However many there are of what is looked through, the server never looks at more than a piece at once."""
+    async def test_a_chunk_bounds_the_documents_that_the_server_reads(self, settings: Settings) -> None:
+        """The number of unwanted events does not matter."""
         own = settings.model_copy(update={"search_keys": 20})
         async with listened(own) as (database, commands):
             reader = (await both(database, own, many(100, event_type="a")))["events"]
@@ -340,9 +340,9 @@ class TestSearch:
             looked = [
                 looked_at((await explained(database, find))["executionStats"], "totalDocsExamined") for find in finds
             ]
-        assert looked == [20, 41, 41]  # of each but the first: the one behind which it begins, too
+        assert looked == [20, 41, 41]  # a later chunk also reads the document at its start
 
-    async def test_trouble_with_time_says_what_to_ask_instead(self, database: Database, settings: Settings) -> None:
+    async def test_a_timeout_of_a_query_names_a_remedy(self, database: Database, settings: Settings) -> None:
         reader = (await both(database, settings, some_events(1)))["events"]
         async with failing(database, "tests", times=9, failCommands=["find"], errorCode=50):
             with pytest.raises(Unavailable, match="narrow the time or the filters"):
@@ -351,7 +351,7 @@ class TestSearch:
 
 @pytest.mark.guarantee("R25")
 class TestBytes:
-    async def test_a_page_ends_with_its_bytes_and_has_one_event_at_least(
+    async def test_a_page_ends_at_its_bytes_and_has_at_least_one_event(
         self, database: Database, settings: Settings
     ) -> None:
         events = many(10, payload={"text": "x" * 1000})
@@ -371,7 +371,7 @@ class TestBytes:
 
 
 async def test_unreadable_events_end_no_page_early(database: Database, settings: Settings) -> None:
-    """They are named once each, and what lies behind them is shown."""
+    """A page names an unreadable event once, and shows the events behind it."""
     events = many(12)
     readers = await both(database, settings, events)
     broken = events[3:9]
@@ -390,10 +390,11 @@ async def test_unreadable_events_end_no_page_early(database: Database, settings:
 
 @pytest.mark.guarantee("G9")
 @pytest.mark.parametrize("asked", [{"aggregate": "shared"}, {"correlation": "shared"}, {"type": ("shared",)}], ids=str)
-async def test_how_much_others_have_is_not_to_be_felt(settings: Settings, asked: dict[str, Any]) -> None:
-    """Whoever may see one user's events alone has that user's looked through, and no others: pages, counts and types.
+async def test_queries_of_one_user_never_scan_events_of_other_users(settings: Settings, asked: dict[str, Any]) -> None:
+    """This holds for pages, counts and types.
 
-    Else the time that an answer takes would say how many the others have in an aggregate, a correlation or a type.
+    Otherwise the time of an answer would tell a caller the number of events that other users have in an aggregate, a
+    correlation or a type.
     """
     metadata = {"service_name": "/shop", "correlation_id": "shared"}
     shared: dict[str, Any] = {"event_type": "shared", "aggregate_id": "shared", "timestamp": MONDAY}
@@ -413,19 +414,19 @@ async def test_how_much_others_have_is_not_to_be_felt(settings: Settings, asked:
         ):
             commands.sent.clear()
             await operation(Call(query, ann, parameters, None, Request({"type": "http"})))
-            sent = [each for each in commands.sent if each.command_name in ("find", "aggregate")]
+            sent = [command for command in commands.sent if command.command_name in ("find", "aggregate")]
             assert sent
-            for each in sent:
-                explanation = await explained(database, each)
+            for command in sent:
+                explanation = await explained(database, command)
                 assert looked_at(explanation, "totalKeysExamined") <= len(own) + 1
                 assert looked_at(explanation, "totalDocsExamined") <= len(own)
 
 
 @pytest.mark.guarantee("R25")
-async def test_every_filter_of_events_has_its_index_and_no_index_is_the_start_of_another(database: Database) -> None:
+async def test_every_filter_has_its_index_and_no_index_is_a_prefix_of_another(database: Database) -> None:
     for name, filters in INDEXED_FILTERS.items():
         indexes = await database[name].index_information()
         keys = [[field for field, _ in index["key"]] for index in indexes.values()]
-        assert all([FIELDS[each], "timestamp", "_id"] in keys for each in filters)
+        assert all([FIELDS[filter_], "timestamp", "_id"] in keys for filter_ in filters)
         assert not any(a != b and b[: len(a)] == a for a in keys for b in keys)
     assert set(INDEXED_FILTERS["events"]) == set(FIELDS)

@@ -1,4 +1,4 @@
-"""What `twofold.setup` makes of real servers, and what the database then lets each function do."""
+"""`twofold.setup` with real servers, and the permissions of each function's database user."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,11 +31,11 @@ from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
 from twofold.storage.outbox import Outbox
 
-PASSWORDS = {function: f"made-up for {function}" for function in ROLES}
+PASSWORDS = {function: f"password of {function}" for function in ROLES}
 
 
 async def state(database: Database) -> dict[str, Any]:
-    """All that set-up makes in the database, as the server tells it."""
+    """Return all indexes, users and roles of the database."""
     users = await database.command("usersInfo", showPrivileges=False)
     roles = await database.command("rolesInfo", 1, showPrivileges=True)
     return {
@@ -47,7 +47,7 @@ async def state(database: Database) -> dict[str, Any]:
 
 @pytest.fixture
 async def with_users(settings: Settings, database: Database) -> AsyncIterator[Settings]:
-    """Settings of a database in which every function has a user."""
+    """Return the settings of a database with a user for every function."""
     await set_up(settings, PASSWORDS)
     yield settings
     await database.command("dropAllUsersFromDatabase")
@@ -60,15 +60,15 @@ class TestIdempotence:
         await set_up(with_users, PASSWORDS)
         assert await state(database) == before
 
-    async def test_it_makes_all_that_is_listed(self, with_users: Settings, database: Database) -> None:
+    async def test_set_up_creates_all_indexes_and_users(self, with_users: Settings, database: Database) -> None:
         made = await state(database)
         for name, indexes in INDEXES.items():
             assert {"_id_", *(index.document["name"] for index in indexes)} == set(made["indexes"][name])
         assert set(made["users"]) == set(ROLES)
         assert made["users"]["store"] == [{"role": "twofold_store", "db": with_users.mongodb_database}]
 
-    async def test_several_at_once_do_no_harm(self, settings: Settings, database: Database) -> None:
-        """Two Jobs of two releases may meet, on a database that has nothing yet."""
+    async def test_overlapping_runs_on_a_new_database_succeed(self, settings: Settings, database: Database) -> None:
+        """The Jobs of two releases may overlap."""
         fresh = settings.model_copy(
             update={
                 "mongodb_database": f"{settings.mongodb_database}_fresh",
@@ -84,7 +84,7 @@ class TestIdempotence:
             await database.command("dropAllRolesFromDatabase")
             await database.client.drop_database(database.name)
 
-    async def test_events_outlive_a_second_run(self, with_users: Settings, database: Database) -> None:
+    async def test_a_second_run_keeps_the_events(self, with_users: Settings, database: Database) -> None:
         event = an_event()
         await log(database, event)
         await set_up(with_users, PASSWORDS)
@@ -93,14 +93,14 @@ class TestIdempotence:
     async def test_an_index_may_take_longer_to_build_than_any_other_operation(
         self, settings: Settings, database: Database
     ) -> None:
-        """As it does over millions of events that were restored from a backup."""
+        """An index over millions of restored events takes long."""
         impatient = settings.model_copy(update={"mongodb_timeout_s": 1.0})
         slow: dict[str, Any] = {"failCommands": ["createIndexes"], "blockConnection": True, "blockTimeMS": 1500}
         async with failing(database, "setup", **slow):
             assert await set_up(impatient, {})
 
-    async def test_a_role_is_brought_back_to_what_it_should_be(self, with_users: Settings, database: Database) -> None:
-        """Rights that somebody added, or that an older release gave, are taken away."""
+    async def test_set_up_removes_added_permissions(self, with_users: Settings, database: Database) -> None:
+        """An administrator or an older release may have added them."""
         before = await state(database)
         everything = {"resource": {"db": database.name, "collection": ""}, "actions": ["remove", "update"]}
         await database.command("updateRole", "twofold_store", privileges=[everything])
@@ -113,8 +113,8 @@ class TestIdempotence:
         with as_user(stack, with_users.mongodb_database, "relay", "a new one") as database:
             assert database.events.find_one() is None
 
-    async def test_who_may_not_is_told_what(self, with_users: Settings, stack: Stack) -> None:
-        """An operator who runs it. The driver's own error is an `OperationFailure` whatever was refused."""
+    async def test_a_missing_permission_is_named(self, with_users: Settings, stack: Stack) -> None:
+        """The user is the operator. The driver's error is an `OperationFailure` for every refused action."""
         assert stack.mongo is not None
         uri = stack.mongo.uri_for("operator", PASSWORDS["operator"], with_users.mongodb_database)
         as_operator = with_users.model_copy(update={"mongodb_uri": SecretStr(uri)})
@@ -123,8 +123,8 @@ class TestIdempotence:
         ):
             await set_up(as_operator, {})
 
-    async def test_a_patient_one_tries_again(self, settings: Settings, database: Database) -> None:
-        """As in a first deployment, where MongoDB starts beside it."""
+    async def test_patient_set_up_tries_again(self, settings: Settings, database: Database) -> None:
+        """In a first deployment MongoDB starts at the same time."""
         refused: dict[str, Any] = {"failCommands": ["createIndexes"], "errorCode": 91}  # ShutdownInProgress
         async with failing(database, "setup", times=3, **refused):
             with pytest.raises(Unavailable):
@@ -132,7 +132,7 @@ class TestIdempotence:
             assert await set_up_patiently(settings, {}, patience_s=60.0, pause_s=0.01)
 
     async def test_without_passwords_there_are_no_users(self, settings: Settings, database: Database) -> None:
-        """Where MongoDB checks nobody, as in a quick trial, set-up needs no rights to make users."""
+        """A MongoDB without access control needs no users."""
         assert (await state(database))["users"] == {}
 
     def test_passwords_come_from_the_environment(self) -> None:
@@ -144,23 +144,23 @@ LIMITS = {"max.message.bytes", "min.insync.replicas", "retention.ms"}
 
 
 class TestTopic:
-    def test_it_has_the_partitions_of_the_settings(self, settings: Settings) -> None:
-        ensure_topic(named := with_topic(settings, setup_topic_partitions=3))
-        assert wait_until(lambda: partitions(named) == 3, within=10.0)  # Apache Kafka's brokers learn of it later
+    def test_the_topic_has_the_partitions_of_the_settings(self, settings: Settings) -> None:
+        ensure_topic(own := with_topic(settings, setup_topic_partitions=3))
+        assert wait_until(lambda: partitions(own) == 3, within=10.0)  # Apache Kafka's brokers see it later
 
-    def test_partitions_are_never_taken_away(self, settings: Settings) -> None:
+    def test_partitions_are_never_removed(self, settings: Settings) -> None:
         ensure_topic(settings.model_copy(update={"setup_topic_partitions": 1}))
         assert partitions(settings) == 4
 
     @pytest.mark.slow
-    async def test_a_broker_that_is_away_is_told(self, settings: Settings) -> None:
+    async def test_an_unavailable_broker_gives_an_error_that_names_kafka(self, settings: Settings) -> None:
         with pytest.raises(Unavailable, match="Kafka"):
             await set_up(without_kafka(settings), {})
 
     @pytest.mark.apache
     @pytest.mark.java
-    def test_a_topic_that_is_there_is_adjusted(self, settings: Settings, apache: Broker) -> None:
-        """Tansu, which takes these settings and forgets them, can't show it."""
+    def test_an_existing_topic_is_adjusted(self, settings: Settings, apache: Broker) -> None:
+        """Tansu accepts these settings and forgets them, so this test needs Apache Kafka."""
         first = with_topic(settings, kafka_bootstrap_servers=apache.bootstrap)
         ensure_topic(first)
         assert wait_until(lambda: partitions(first) == 4, within=10.0)
@@ -177,13 +177,13 @@ class TestTopic:
         }
         changed = first.model_copy(update=changes)
         ensure_topic(changed)
-        limits_then = {"max.message.bytes": "2065536", "min.insync.replicas": "2", "retention.ms": "172800000"}
-        assert wait_until(lambda: (partitions(changed), limits(changed)) == (6, limits_then), within=10.0)
+        new_limits = {"max.message.bytes": "2065536", "min.insync.replicas": "2", "retention.ms": "172800000"}
+        assert wait_until(lambda: (partitions(changed), limits(changed)) == (6, new_limits), within=10.0)
 
     @pytest.mark.apache
     @pytest.mark.java
-    async def test_a_record_of_the_largest_size_is_taken(self, settings: Settings, apache: Broker) -> None:
-        """The topic's own limit lies above that of `publish`, which counts headers and all."""
+    async def test_a_record_of_the_largest_size_is_accepted(self, settings: Settings, apache: Broker) -> None:
+        """The limit of the topic is above the limit of `publish`, which counts headers too."""
         own = with_topic(settings, kafka_bootstrap_servers=apache.bootstrap)
         ensure_topic(own)
         frame = encode_kafka(an_event(payload={"text": ""})).size
@@ -195,7 +195,7 @@ class TestTopic:
 
 
 def with_topic(settings: Settings, **changes: object) -> Settings:
-    """The settings with a topic that isn't there yet."""
+    """Return the settings with a topic that does not exist."""
     return settings.model_copy(update={"kafka_topic": f"{settings.kafka_topic}.new", **changes})
 
 
@@ -213,7 +213,7 @@ def limits(settings: Settings) -> dict[str, str]:
 class TestRetention:
     @pytest.mark.guarantee("G5")
     async def test_only_an_event_with_an_expiry_is_removed(self, database: Database) -> None:
-        """The server's own monitor removes what is due, and lets alone whatever has a mark in place of a date."""
+        """MongoDB's TTL monitor removes the due event, and keeps the event with an outbox entry."""
         repository, kept, due = EventRepository(database), an_event(), an_event()
         await accept(database, kept, due)
         await Outbox(database).confirm([due.event_id], timedelta(0))
@@ -225,18 +225,18 @@ class TestRetention:
         assert await repository.get(kept.event_id) == kept
 
     @pytest.mark.guarantee("G3")
-    async def test_the_log_has_no_index_that_removes_anything(self, database: Database) -> None:
+    async def test_the_log_has_no_ttl_index(self, database: Database) -> None:
         indexes = await database["event_store"].index_information()
         assert not any("expireAfterSeconds" in index for index in indexes.values())
 
-    async def test_the_log_is_compressed_by_zstd(self, database: Database) -> None:
+    async def test_the_log_is_compressed_with_zstd(self, database: Database) -> None:
         stats = await database.command("collStats", "event_store")
         assert "block_compressor=zstd" in stats["wiredTiger"]["creationString"]
 
 
 @contextmanager
 def as_user(stack: Stack, name: str, function: str, password: str) -> Iterator[Any]:
-    """The database, for that user."""
+    """Connect to the database as this user."""
     assert stack.mongo is not None
     uri = stack.mongo.uri_for(function, password, name)
     with MongoClient[dict[str, Any]](uri, uuidRepresentation="standard") as client:
@@ -245,7 +245,7 @@ def as_user(stack: Stack, name: str, function: str, password: str) -> Iterator[A
 
 @pytest.fixture(params=sorted(ROLES))
 def as_function(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Any]:
-    """The shared stack's database, for the user of a function."""
+    """Connect to the shared stack's database as the user of a function."""
     uri = stack.function_environment(request.param)["MONGODB_URI"]
     with MongoClient[dict[str, Any]](uri, uuidRepresentation="standard") as client:
         yield client[stack.database]
@@ -253,7 +253,7 @@ def as_function(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def logged(flow: View) -> Event:
-    """An event that is in the log."""
+    """Publish an event, and return it when the log has it."""
     event = an_event()
     flow.publish(event)
     assert flow.arrive([event])
@@ -288,13 +288,13 @@ CHANGES: dict[str, Command] = {
 }
 
 
-class TestRights:
+class TestPermissions:
     @pytest.mark.guarantee("G3", "R33")
     @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-    def test_the_server_refuses_every_change_of_the_log(
+    def test_mongodb_refuses_every_change_of_the_log(
         self, as_function: Any, flow: View, logged: Event, change: Command
     ) -> None:
-        """Code 13, Unauthorized, to each function's own user; and the log is as it was."""
+        """Every function's user gets code 13, Unauthorized, and the log stays unchanged."""
         before = flow.document("event_store", logged)
         with pytest.raises(OperationFailure) as refused:
             change(as_function)
@@ -304,40 +304,39 @@ class TestRights:
 
     @pytest.mark.guarantee("G3", "R33")
     @pytest.mark.parametrize("function", sorted(set(ROLES) - {"store"}))
-    def test_none_but_store_may_add_to_the_log(self, stack: Stack, function: str) -> None:
+    def test_only_store_may_insert_into_the_log(self, stack: Stack, function: str) -> None:
         uri = stack.function_environment(function)["MONGODB_URI"]
         with MongoClient[dict[str, Any]](uri) as client, pytest.raises(OperationFailure) as refused:
             client[stack.database].event_store.insert_one({"_id": 1})
         assert refused.value.code == 13
 
     @pytest.mark.guarantee("G3")
-    def test_no_role_gives_more_than_insert_and_find_in_the_log(self) -> None:
+    def test_no_role_allows_more_than_insert_and_find_in_the_log(self) -> None:
         for grants in ROLES.values():
             assert set(grants.get("event_store", ())) <= {"find", "insert"}
 
     @pytest.mark.guarantee("G1", "G5")
-    def test_no_role_but_admins_may_remove_anything(self) -> None:
-        """An event that isn't in the log must not be deleted, and one that is goes by the server's own monitor.
+    def test_only_admin_may_remove_documents(self) -> None:
+        """MongoDB's TTL monitor removes confirmed events.
 
-        `admin` looks first, and archives what it removes (tests/contract/test_archive.py).
+        `admin` checks the log and archives an event before it removes the event (tests/contract/test_archive.py).
         """
         for function, grants in ROLES.items():
             for collection, actions in grants.items():
-                may = {"find", "changeStream", "insert", "update"}
-                may |= {"remove"} if (function, collection) == REMOVER else set()
-                assert set(actions) <= may, (function, collection)
+                allowed = {"find", "changeStream", "insert", "update"}
+                allowed |= {"remove"} if (function, collection) == REMOVER else set()
+                assert set(actions) <= allowed, (function, collection)
 
     @pytest.mark.guarantee("G3", "R33")
-    def test_audit_can_read_the_log_and_nothing_else(self) -> None:
+    def test_audit_can_only_read_the_log(self) -> None:
         assert ROLES["audit"] == {"event_store": ("find",)}
 
     @pytest.mark.guarantee("G3")
-    def test_nobody_may_change_or_empty_the_archive(self) -> None:
+    def test_no_role_may_change_or_empty_the_archive(self) -> None:
         assert all(set(grants.get("archive", ())) <= {"find", "insert"} for grants in ROLES.values())
 
     @pytest.mark.guarantee("G3")
-    def test_publish_cannot_take_back_what_it_published(self, stack: Stack) -> None:
-        """Not even in `events`: it may insert and look."""
+    def test_publish_cannot_change_or_remove_published_events(self, stack: Stack) -> None:
         uri = stack.function_environment("publish")["MONGODB_URI"]
         with MongoClient[dict[str, Any]](uri) as client:
             events = client[stack.database].events
@@ -348,15 +347,14 @@ class TestRights:
                 events.update_many({}, {"$set": {"payload": {}}})
             assert refused.value.code == 13
 
-    def test_a_user_knows_no_other_database(self, as_function: Any) -> None:
+    def test_a_user_cannot_read_another_database(self, as_function: Any) -> None:
         with pytest.raises(OperationFailure) as refused:
             as_function.client.other.events.find_one()
         assert refused.value.code == 13
 
-    async def test_a_function_without_its_user_gets_nowhere(self, stack: Stack) -> None:
-        """MongoDB asks for a user: without one, a function has no way round the roles."""
+    async def test_a_connection_without_a_user_is_refused(self, stack: Stack) -> None:
         assert stack.mongo is not None
-        nobody = settings_of(stack, mongodb_uri=SecretStr(f"mongodb://{stack.mongo.hosts}/?replicaSet=twofold"))
-        async with open_database(nobody, "tests") as database:
+        anonymous = settings_of(stack, mongodb_uri=SecretStr(f"mongodb://{stack.mongo.hosts}/?replicaSet=twofold"))
+        async with open_database(anonymous, "tests") as database:
             with pytest.raises(Unavailable):
                 await EventStore(database).known([an_event().event_id])

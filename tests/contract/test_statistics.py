@@ -1,4 +1,4 @@
-"""Counts by a real MongoDB are those that Python counts, and come from an index."""
+"""Counts of a real MongoDB equal the counts of Python, and come from an index."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.guarantee("R24")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def counting(stack: Stack) -> AsyncIterator[EventStatistics]:
-    """Counts of `events`, which holds `EVENTS`."""
+    """Statistics of `events`, which holds `EVENTS`."""
     own = settings_of(stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}")
     await set_up(own, {})
     async with open_database(own, "tests") as database:
@@ -42,7 +42,7 @@ def conditions(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def counted(events: list[Event], found: EventCounts) -> None:
-    """That each of the counts is that of the events."""
+    """Assert that the counts are the counts of the events."""
     assert found.total == len(events)
     assert found.by_type == Counter(event.event_type for event in events)
     assert found.by_service == Counter(event.metadata.service_name for event in events)
@@ -53,7 +53,7 @@ def counted(events: list[Event], found: EventCounts) -> None:
 @pytest.mark.asyncio(loop_scope="module")
 @hypothesis_settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=questions)
-async def test_they_are_what_python_counts(counting: EventStatistics, asked: dict[str, Any]) -> None:
+async def test_counts_equal_the_counts_of_python(counting: EventStatistics, asked: dict[str, Any]) -> None:
     at = {"from": asked.get("from", MONDAY), "to": asked.get("to", MONDAY + timedelta(hours=9))}
     if at["from"] > at["to"]:
         return
@@ -64,7 +64,7 @@ async def test_they_are_what_python_counts(counting: EventStatistics, asked: dic
 @pytest.mark.asyncio(loop_scope="module")
 @hypothesis_settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=questions)
-async def test_types_are_those_that_are_there(counting: EventStatistics, asked: dict[str, Any]) -> None:
+async def test_types_equal_the_types_of_the_matching_events(counting: EventStatistics, asked: dict[str, Any]) -> None:
     found = await counting.types(Conditions.model_validate(conditions(asked)))
     there = {event.event_type for event in EVENTS if matches_all_but_text(event, conditions(asked))}
     assert found.types == sorted(there)
@@ -72,7 +72,7 @@ async def test_types_are_those_that_are_there(counting: EventStatistics, asked: 
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_without_a_range_they_are_of_the_last_day(counting: EventStatistics) -> None:
+async def test_the_default_range_is_the_last_day(counting: EventStatistics) -> None:
     now = await server_time(counting._collection.database)
     found = await counting.count(Ranged())
     assert abs((found.until - now).total_seconds()) < 60
@@ -87,7 +87,7 @@ async def test_the_range_has_a_limit(counting: EventStatistics, days: float) -> 
 
 
 @pytest.mark.guarantee("R25")
-async def test_many_types_are_cut_off_and_that_is_said(database: Database, settings: Settings) -> None:
+async def test_a_long_list_of_types_is_cut_and_says_so(database: Database, settings: Settings) -> None:
     events = [event for n in range(MOST_NAMES + 3) for event in some_events(1, event_type=f"t{n:05}")]
     await both(database, settings, events)
     own = EventStatistics(database["events"], settings)
@@ -103,17 +103,17 @@ async def test_many_types_are_cut_off_and_that_is_said(database: Database, setti
     [{}, {"type": TYPES[:2]}, {"user": "ann"}, {"aggregate": "x"}, {"correlation": "x"}, {"service": "x"}],
     ids=lambda asked: "".join(asked) or "all",
 )
-async def test_they_come_from_an_index(settings: Settings, asked: dict[str, Any]) -> None:
-    """Those of a range alone without a look at any event."""
+async def test_counts_come_from_an_index(settings: Settings, asked: dict[str, Any]) -> None:
+    """The counts of a range without filters read no document."""
     wanted = Ranged.model_validate(asked | {"from": MONDAY, "to": MONDAY + timedelta(hours=9)})
     async with listened(settings) as (database, commands):
         await both(database, settings, EVENTS)
         commands.sent.clear()
         await EventStatistics(database["events"], settings).count(wanted)
-        sent = [each for each in commands.sent if each.command_name == "aggregate"]
+        sent = [command for command in commands.sent if command.command_name == "aggregate"]
         assert len(sent) == (1 if asked else 2)
-        for each in sent:
-            explanation = await explained(database, each)
+        for command in sent:
+            explanation = await explained(database, command)
             names = {stage["stage"] for stage in stages(explanation)}
             assert "IXSCAN" in names
             assert "COLLSCAN" not in names
@@ -121,12 +121,12 @@ async def test_they_come_from_an_index(settings: Settings, asked: dict[str, Any]
 
 
 @pytest.mark.guarantee("R25")
-async def test_all_types_come_from_a_skipping_scan(settings: Settings) -> None:
-    """From each type to the next, whatever lies between."""
+async def test_the_list_of_types_skips_through_the_index(settings: Settings) -> None:
+    """MongoDB skips from type to type, and reads no keys in between."""
     async with listened(settings) as (database, commands):
         await both(database, settings, EVENTS)
         commands.sent.clear()
         await EventStatistics(database["events"], settings).types(Conditions())
-        (sent,) = [each for each in commands.sent if each.command_name == "aggregate"]
+        (sent,) = [command for command in commands.sent if command.command_name == "aggregate"]
         explanation = await explained(database, sent)
     assert "DISTINCT_SCAN" in {stage["stage"] for stage in stages(explanation)}

@@ -1,4 +1,4 @@
-"""What a pod's state costs in MongoDB, and how its events are found there."""
+"""The cost of a pod's state in MongoDB, and the queries for its events."""
 
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from functions.pod_events.watching import Watcher
+from functions.pod_events.watching import PodWatcher
 from tests.helpers import Commands, listened
-from tests.pods import Sent, new_life, watcher
+from tests.pods import SourceRequest, new_life, pod_watcher
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database
 from twofold.query.filters import Filter
@@ -21,53 +21,53 @@ from twofold.write.publisher import Publisher
 pytestmark = pytest.mark.guarantee("G6")
 
 
-class Watched(NamedTuple):
-    """A watcher, its database, and the commands that it sends there."""
+class RecordedWatcher(NamedTuple):
+    """A watcher with its database and the commands sent there."""
 
-    watcher: Watcher
+    watcher: PodWatcher
     database: Database
     commands: Commands
 
-    async def take(self, sent: Sent) -> None:
-        """Deliver a state."""
+    async def handle(self, sent: SourceRequest) -> None:
+        """Handle a delivery."""
         headers, body = sent.request()
-        await self.watcher.take([(name.encode(), value.encode()) for name, value in headers.items()], body)
+        await self.watcher.handle([(name.encode(), value.encode()) for name, value in headers.items()], body)
 
 
 @pytest.fixture
-async def watched(settings: Settings, sender: Sender) -> AsyncIterator[Watched]:
+async def watched(settings: Settings, sender: Sender) -> AsyncIterator[RecordedWatcher]:
     async with listened(settings) as (database, commands):
         publisher = Publisher(EventRepository(database), EventStore(database), sender, settings)
-        yield Watched(watcher(publisher, database), database, commands)
+        yield RecordedWatcher(pod_watcher(publisher, database), database, commands)
         await publisher.close()
 
 
-async def test_an_unchanged_pod_sent_1000_times_writes_nothing_and_costs_one_read_each(watched: Watched) -> None:
+async def test_an_unchanged_pod_costs_one_read_a_delivery_and_no_write(watched: RecordedWatcher) -> None:
     sent = new_life("oom_then_restarted")[-1]
-    await watched.take(sent)
+    await watched.handle(sent)
     before = len(watched.commands.sent)
     for _ in range(1000):
-        await watched.take(sent)
+        await watched.handle(sent)
     assert [command.command_name for command in watched.commands.sent[before:]] == ["find"] * 1000
 
 
-async def test_a_state_without_a_new_fact_writes_nothing_either(watched: Watched) -> None:
-    """Most updates of a pod are about its conditions and its managed fields."""
+async def test_a_changed_state_without_a_new_fact_costs_one_read_and_no_write(watched: RecordedWatcher) -> None:
+    """Most updates change only conditions and managed fields."""
     sent = new_life("oom_then_restarted")[-1]
-    await watched.take(sent)
+    await watched.handle(sent)
     before = len(watched.commands.sent)
     sent.pod["metadata"]["resourceVersion"] = "99"
     sent.pod["status"]["conditions"].append({"type": "Other", "status": "True"})
-    await watched.take(sent)
+    await watched.handle(sent)
     assert [command.command_name for command in watched.commands.sent[before:]] == ["find"]
 
 
 @pytest.mark.guarantee("R13")
-async def test_a_new_fact_in_the_same_phase_is_published(watched: Watched) -> None:
-    """A pod is scheduled, and can't get its image, and is Pending all the while."""
+async def test_new_facts_in_one_phase_are_published(watched: RecordedWatcher) -> None:
+    """A pod stays Pending while it is scheduled and cannot get its image."""
     states = new_life("image_pull_failure")
     for state in states:
-        await watched.take(state)
+        await watched.handle(state)
     assert {state.pod["status"]["phase"] for state in states} == {"Pending"}
     found = watched.database["events"].find({"payload.pod_uid": states[0].uid})
     assert {document["event_type"] async for document in found} == {
@@ -76,12 +76,11 @@ async def test_a_new_fact_in_the_same_phase_is_published(watched: Watched) -> No
 
 
 @pytest.mark.guarantee("R21")
-async def test_a_query_by_the_works_id_finds_the_pods_events(watched: Watched, settings: Settings) -> None:
-    """Together with what the work itself published, oldest first."""
+async def test_a_query_by_the_id_of_the_work_finds_the_pod_events(watched: RecordedWatcher, settings: Settings) -> None:
     work, states = f"execution-{uuid4()}", new_life("completed_job")
     for state in states:
         state.pod["metadata"]["labels"]["twofold.dev/aggregate-id"] = work
-        await watched.take(state)
+        await watched.handle(state)
     reader = EventReader(watched.database["events"], settings)
     page = await reader.page(Filter(aggregate=work, order="oldest"))
     assert {event.event_type for event in page.events} == {

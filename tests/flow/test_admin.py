@@ -1,4 +1,4 @@
-"""`admin` over HTTP: what admins see of `events`, export and delete, and that nobody else does."""
+"""`admin` over HTTP: browse, statistics, export and delete in `events`, for admins only."""
 
 import csv
 import io
@@ -22,12 +22,15 @@ pytestmark = pytest.mark.guarantee("G9")
 ADMIN = bearer("ada", "admin")
 PARAMETERS = {"deleteEvent": {"reason": "a test"}, "getUserOverview": {"user": "ann"}}
 NOWHERE = "7c0ffee7-0000-4000-8000-000000000000"
-"""No event's id; the same in each of xdist's processes, which must collect the same tests."""
-ASKED = [(each.method, each.path.replace("{event_id}", NOWHERE), PARAMETERS.get(each.name, {})) for each in OPERATIONS]
+"""An id without an event. It is constant, because xdist's processes must collect the same tests."""
+REQUESTS = [
+    (operation.method, operation.path.replace("{event_id}", NOWHERE), PARAMETERS.get(operation.name, {}))
+    for operation in OPERATIONS
+]
 
 
 class Admin:
-    """Asks `admin`."""
+    """A caller of `admin`."""
 
     def __init__(self, flow: View) -> None:
         self._flow = flow
@@ -56,20 +59,20 @@ def admin(flow: View) -> Admin:
 
 
 class Published:
-    """Six events of two users and services in one correlation, of types and with values of their own."""
+    """Six events in one correlation, of two users and two services. Some values look like formulas."""
 
     def __init__(self) -> None:
-        self.mark = uuid4().hex
+        self.name = uuid4().hex
         start = datetime.now(UTC) - timedelta(minutes=30)
         self.events = [
             an_event(
-                event_type=f"{self.mark}.{('created', 'paid', 'failed')[number % 3]}",
-                aggregate_id=f"=order-{self.mark}",
+                event_type=f"{self.name}.{('created', 'paid', 'failed')[number % 3]}",
+                aggregate_id=f"=order-{self.name}",
                 timestamp=start + timedelta(minutes=number),
                 metadata={
                     "service_name": ("/shop", "-pay")[number % 2],
-                    "correlation_id": f"@{self.mark}",
-                    "user_id": f"+{self.mark}-{number % 2}",
+                    "correlation_id": f"@{self.name}",
+                    "user_id": f"+{self.name}-{number % 2}",
                 },
                 payload={"text": "=1+1", "n": number},
             )
@@ -88,12 +91,12 @@ def published(flow: View) -> Published:
 @pytest.mark.guarantee("R23", "R24")
 class TestBrowse:
     def test_all_filters_at_once(self, admin: Admin, published: Published) -> None:
-        mark = published.mark
+        name = published.name
         asked = {
-            "correlation": f"@{mark}",
-            "aggregate": f"=order-{mark}",
-            "type": f"{mark}.created",
-            "user": f"+{mark}-0",
+            "correlation": f"@{name}",
+            "aggregate": f"=order-{name}",
+            "type": f"{name}.created",
+            "user": f"+{name}-0",
             "service": "/shop",
             "text": "=1+1",
             "from": (datetime.now(UTC) - timedelta(hours=1)).isoformat(),
@@ -105,7 +108,7 @@ class TestBrowse:
     def test_the_order_of_a_field_page_by_page(self, admin: Admin, published: Published, sort: str) -> None:
         found: list[Any] = []
         asked: dict[str, Any] | None = {
-            "correlation": f"@{published.mark}",
+            "correlation": f"@{published.name}",
             "sort": sort,
             "order": "oldest",
             "limit": 2,
@@ -119,34 +122,36 @@ class TestBrowse:
             {"timestamp": event["timestamp"], "type": event["event_type"], "service": event["metadata"]["service_name"]}
             for event in found
         ]
-        assert [each[sort] for each in values] == sorted(each[sort] for each in values)
+        assert [value[sort] for value in values] == sorted(value[sort] for value in values)
 
     @pytest.mark.parametrize("query", ["sort=payload", "sort=$where", "limit=0", "limit=1001", "skip=5", "user[$ne]=x"])
-    def test_what_is_not_known_is_refused_by_name(self, admin: Admin, query: str) -> None:
+    def test_an_unknown_parameter_is_refused_by_name(self, admin: Admin, query: str) -> None:
         answer = admin.get(f"/events?{query}")
         assert answer.status_code == 400
         assert answer.json()["errors"][0]["where"] == query.partition("=")[0]
 
 
 class TestDetail:
-    def test_an_event_with_its_kin_and_its_mark(self, admin: Admin, flow: View, published: Published) -> None:
+    def test_an_event_with_its_related_events_and_its_outbox_state(
+        self, admin: Admin, flow: View, published: Published
+    ) -> None:
         detail = admin.json(f"/events/{published.ids[2]}")
         assert detail["event"]["event_id"] == published.ids[2]
-        assert [kin["event_id"] for kin in detail["timeline"]] == published.ids
+        assert [related["event_id"] for related in detail["timeline"]] == published.ids
         assert detail["outbox"]["state"] in ("new", "pending", "in_log")
         assert flow.arrive(published.events)
         assert flow.relayed(published.events)
-        mark = admin.json(f"/events/{published.ids[2]}")["outbox"]
-        assert mark["state"] == "in_log"
-        assert mark["expires_at"]
+        outbox = admin.json(f"/events/{published.ids[2]}")["outbox"]
+        assert outbox["state"] == "in_log"
+        assert outbox["expires_at"]
 
-    def test_one_that_is_not_there_is_told(self, admin: Admin) -> None:
+    def test_an_unknown_event_is_404(self, admin: Admin) -> None:
         assert admin.get(f"/events/{uuid4()}").status_code == 404
         assert admin.get("/events/1").status_code == 400
 
 
 class TestStatistics:
-    def test_the_last_hours_at_a_glance(self, admin: Admin, published: Published) -> None:
+    def test_the_figures_of_the_last_hours(self, admin: Admin, published: Published) -> None:
         found = admin.json("/statistics", hours=2)
         assert found["total"] >= 6
         assert found["errors"] >= 2
@@ -158,8 +163,8 @@ class TestStatistics:
         assert found["processing"]["aggregates"] >= 1
         assert "first event" in found["processing"]["rule"]
 
-    def test_one_user(self, admin: Admin, published: Published) -> None:
-        found = admin.json("/user", user=f"+{published.mark}-1", hours=1)
+    def test_the_overview_of_a_user(self, admin: Admin, published: Published) -> None:
+        found = admin.json("/user", user=f"+{published.name}-1", hours=1)
         assert (found["total"], found["errors"], found["aggregates"]) == (3, 1, 1)
         assert [event["event_id"] for event in found["recent"]] == published.ids[5:0:-2]
 
@@ -179,12 +184,12 @@ class TestExport:
 
     @pytest.mark.parametrize("order", ["newest", "oldest"])
     @pytest.mark.parametrize("by", ["correlation", "user", "everything"])
-    def test_each_format_holds_what_browsing_the_same_shows(
+    def test_every_format_holds_the_events_of_the_pages(
         self, admin: Admin, published: Published, by: str, order: str
     ) -> None:
-        asked = {"correlation": f"@{published.mark}", "order": order}
-        asked |= {"user": f"+{published.mark}-1"} if by != "correlation" else {}
-        asked |= {"type": f"{published.mark}.paid", "text": "=1+1"} if by == "everything" else {}
+        asked = {"correlation": f"@{published.name}", "order": order}
+        asked |= {"user": f"+{published.name}-1"} if by != "correlation" else {}
+        asked |= {"type": f"{published.name}.paid", "text": "=1+1"} if by == "everything" else {}
         shown = self.pages(admin, asked)
         assert len(shown) == {"correlation": 6, "user": 3, "everything": 1}[by]
         as_json = admin.get("/export", **asked)
@@ -198,36 +203,36 @@ class TestExport:
         assert [json.loads(row["payload"]) for row in rows] == [event["payload"] for event in shown]
 
     def test_a_spreadsheet_finds_no_formula_in_the_csv(self, admin: Admin, published: Published) -> None:
-        text = admin.get("/export", correlation=f"@{published.mark}", format="csv").text
+        text = admin.get("/export", correlation=f"@{published.name}", format="csv").text
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         assert not any(cell.startswith(FORMULA) for row in rows for cell in row.values())
-        assert {row["aggregate_id"] for row in rows} == {f"'=order-{published.mark}"}
-        assert {row["correlation_id"] for row in rows} == {f"'@{published.mark}"}
+        assert {row["aggregate_id"] for row in rows} == {f"'=order-{published.name}"}
+        assert {row["correlation_id"] for row in rows} == {f"'@{published.name}"}
         assert "'-pay" in {row["service_name"] for row in rows}
 
     @pytest.mark.parametrize("query", ["format=xml", "limit=5", "cursor=x", "sort=type", "$where=1"])
-    def test_what_is_not_known_is_refused_by_name(self, admin: Admin, query: str) -> None:
+    def test_an_unknown_parameter_is_refused_by_name(self, admin: Admin, query: str) -> None:
         assert admin.get(f"/export?{query}").status_code == 400
 
-    def test_a_database_that_is_away_is_told_before_anything_is_sent(self, admin: Admin, flow: View) -> None:
+    def test_an_unavailable_database_is_a_503_before_the_first_byte(self, admin: Admin, flow: View) -> None:
         with failing(flow, "find"):
             answer = admin.get("/export", type="none")
         assert answer.status_code == 503
         assert answer.headers["content-type"] == "application/problem+json"
 
-    def test_an_export_that_breaks_off_is_visibly_not_whole(self, admin: Admin, flow: View) -> None:
-        """MongoDB fails behind the first batch: the connection ends without the end of the body."""
-        mark = uuid4().hex
-        events = some_events(600, event_type=mark, payload={"text": "x" * 500})
+    def test_an_export_that_breaks_off_is_visibly_incomplete(self, admin: Admin, flow: View) -> None:
+        """MongoDB fails after the first batch: the connection ends without the end of the body."""
+        name = uuid4().hex
+        events = some_events(600, event_type=name, payload={"text": "x" * 500})
         assert flow.publish_all(events).status_code == 202
         with failing(flow, "getMore"), pytest.raises(httpx.RemoteProtocolError):
-            admin.get("/export", type=mark, format="ndjson")
-        assert len(admin.get("/export", type=mark, format="ndjson").text.splitlines()) == 600
+            admin.get("/export", type=name, format="ndjson")
+        assert len(admin.get("/export", type=name, format="ndjson").text.splitlines()) == 600
 
 
 @contextmanager
 def failing(flow: View, command: str) -> Iterator[None]:
-    """Let the server fail these commands of `admin`."""
+    """Make this command of `admin` fail in the server."""
     fail = flow.database.client.admin.command
     data = {"failCommands": [command], "appName": "twofold-admin", "errorCode": 8, "closeConnection": False}
     fail("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
@@ -239,8 +244,8 @@ def failing(flow: View, command: str) -> Iterator[None]:
 
 @pytest.mark.guarantee("G1", "G5")
 class TestDelete:
-    def test_what_is_not_in_the_log_stays(self, admin: Admin, flow: View) -> None:
-        """Its mark is there: a clear refusal, and nothing happened."""
+    def test_an_event_that_the_log_lacks_stays(self, admin: Admin, flow: View) -> None:
+        """The event has an outbox entry, so the deletion is refused without a change."""
         event = an_event()
         flow.accept(event)
         answer = admin.delete(event, reason="hurry")
@@ -249,19 +254,19 @@ class TestDelete:
         assert flow.document("events", event)
         assert flow.database.archive.count_documents({"event_id": event.event_id}) == 0
 
-    def test_what_is_in_the_log_goes_and_is_on_record(self, admin: Admin, flow: View) -> None:
-        """Under the name that the token has, whatever anybody says; the log keeps the event."""
+    def test_a_deletion_is_archived_with_name_and_reason(self, admin: Admin, flow: View) -> None:
+        """The name is the token's subject, and the log keeps the event."""
         event = an_event()
         flow.publish(event)
         assert flow.arrive([event])
         assert flow.relayed([event])
         answer = admin.delete(event, reason="asked for by its customer")
         assert answer.status_code == 200
-        said = answer.json()
-        assert (said["event_id"], said["deleted_by"]) == (str(event.event_id), "ada")
+        deletion = answer.json()
+        assert (deletion["event_id"], deletion["deleted_by"]) == (str(event.event_id), "ada")
         assert flow.document("events", event) is None
         assert flow.document("event_store", event)
-        assert said in admin.json("/deletions", limit=1000)["deletions"]
+        assert deletion in admin.json("/deletions", limit=1000)["deletions"]
         assert admin.delete(event, reason="again").status_code == 404
         assert admin.get(f"/events/{event.event_id}").status_code == 404
 
@@ -295,16 +300,20 @@ class TestDelete:
         assert admin.get("/deletions", cursor="x").status_code == 400
 
 
-class TestWhoMay:
+class TestPermissions:
     @pytest.mark.guarantee("R31", "R33")
-    @pytest.mark.parametrize(("method", "path", "parameters"), ASKED)
-    def test_nobody_without_the_right(self, admin: Admin, method: str, path: str, parameters: dict[str, Any]) -> None:
-        """Not even to read, and whatever else the token may do."""
+    @pytest.mark.parametrize(("method", "path", "parameters"), REQUESTS)
+    def test_a_caller_without_the_permission_is_refused(
+        self, admin: Admin, method: str, path: str, parameters: dict[str, Any]
+    ) -> None:
+        """No other permission is enough, also for reading."""
         for headers in ({"authorization": ""}, {"authorization": "Bearer x"}, bearer("ada", "admin", exp=1)):
             assert admin.ask(method, path, headers, **parameters).status_code == 401
         for headers in (bearer("ann"), bearer("ann", "events:read:all", "audit:read", "events:publish:any")):
             assert admin.ask(method, path, headers, **parameters).status_code == 403
 
-    @pytest.mark.parametrize(("method", "path", "parameters"), ASKED)
-    def test_whoever_has_it(self, admin: Admin, method: str, path: str, parameters: dict[str, Any]) -> None:
+    @pytest.mark.parametrize(("method", "path", "parameters"), REQUESTS)
+    def test_a_caller_with_the_permission_is_accepted(
+        self, admin: Admin, method: str, path: str, parameters: dict[str, Any]
+    ) -> None:
         assert admin.ask(method, path, **parameters).status_code in (200, 404)

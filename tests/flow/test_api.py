@@ -1,4 +1,4 @@
-"""The APIs as they are described: docs/api.md's examples work, and schemathesis finds nothing that is otherwise."""
+"""The APIs and their descriptions: the examples of docs/api.md work, and schemathesis finds no difference."""
 
 import os
 import re
@@ -17,16 +17,16 @@ from tests.helpers import View, some_events
 from twofold.read.feed import MAX_WAIT_S
 
 TIMED_OUT = 28
-"""How curl ends a stream that it was told to leave."""
+"""The exit status of curl after `--max-time`."""
 
 CHECKS = (
     *("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"),
     *("response_headers_conformance", "unsupported_method", "ignored_auth"),
 )
-"""All but those that take an API for one of resources, and the one that wants all that fits the schema to be accepted:
-`publish` takes no event twice with other content, and a cursor must be one that was given out."""
+"""The checks of schemathesis, without the checks for APIs of resources. `positive_data_acceptance` is left out too:
+`publish` refuses an id with other content, and the functions refuse an invented cursor."""
 WRONG_IS_REFUSED = "negative_data_rejection"
-"""Not so of `publish`: in a batch a wrong event has its own answer, and the others are taken."""
+"""A check for every function except `publish`: in a batch, a wrong event has its own answer in a 207."""
 
 KNOWN = """
 [dictionaries.events]
@@ -38,7 +38,7 @@ values = {ids}
 
 
 def examples() -> Iterator[tuple[str, str]]:
-    """Each curl of docs/api.md, and the function that it asks."""
+    """Yield the curl commands of docs/api.md with their functions."""
     for block in re.findall(r"```sh\n(.*?)```", api_docs.FILE.read_text(), flags=re.DOTALL):
         for command in re.findall(r"^curl (?:.*\\\n)*.*$", block, flags=re.MULTILINE):
             function = re.search(r'"\$([A-Z_]+)/', command)
@@ -48,15 +48,15 @@ def examples() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def shell(flow: View) -> dict[str, str]:
-    """The variables of docs/api.md, for the shared stack."""
+    """Return the variables of docs/api.md, for the shared stack."""
     addresses = {name.upper(): function.url for name, function in flow.stack.functions.items()}
     return {"PATH": os.environ["PATH"], **addresses, "TOKEN": token(), "EVENT_ID": api_docs.EVENT_ID}
 
 
 @pytest.mark.slow
 @pytest.mark.guarantee("R24", "G9")
-def test_every_curl_of_the_docs_works(flow: View, shell: dict[str, str]) -> None:
-    """In their order: what the first publish, the others find. Without a token, none works."""
+def test_every_curl_example_of_the_docs_works(flow: View, shell: dict[str, str]) -> None:
+    """The later examples find the events of the earlier examples. Without a token, every example fails."""
     everyone = list(examples())
     assert {function for function, _ in everyone} == set(api_docs.APIS)
     for function, command in everyone:
@@ -73,19 +73,21 @@ def bash(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
 
 
 def logged(flow: View) -> bool:
-    """Whether the event of the examples is in the log, and its mark is off."""
+    """Return True if the event of the examples is in the log and has no outbox entry."""
     flow.relay()
     ids = [document["_id"] for document in flow.database.event_store.find({"aggregate_id": "order-7"}, {"_id": 1})]
-    return any(str(each) == api_docs.EVENT_ID for each in ids)
+    return any(str(event_id) == api_docs.EVENT_ID for event_id in ids)
 
 
 @pytest.mark.slow
 @pytest.mark.guarantee("R24", "R30", "R31")
 @pytest.mark.parametrize("function", api_docs.APIS)
-def test_schemathesis_finds_nothing(flow: View, spawn: Spawner, function: str, tmp_path: Path) -> None:
-    """Generated requests, right and wrong: never a 5xx, always what the description says, never without a token.
+def test_schemathesis_finds_no_difference_to_the_description(
+    flow: View, spawn: Spawner, function: str, tmp_path: Path
+) -> None:
+    """Valid and invalid requests get answers as described, and never a 5xx. Every request needs a token.
 
-    Half of those for one event are for one that is there.
+    Half of the requests for one event name a stored event.
     """
     events = some_events(3)
     flow.publish_all(events)

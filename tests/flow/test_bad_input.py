@@ -1,4 +1,4 @@
-"""Bad and odd input again, at the running functions: never a 500, what is refused stores nothing, and odd is kept."""
+"""Bad and odd input at the running functions: no 500, nothing stored of bad input, and odd input stored equal."""
 
 import json
 import socket
@@ -36,7 +36,7 @@ def problem_in(answer: httpx.Response) -> dict[str, Any]:
 
 @pytest.fixture
 def nothing_stored(flow: View) -> Iterator[None]:
-    """The test leaves the collections as they were; nobody else publishes meanwhile."""
+    """Check that the test stores no event. No other test publishes meanwhile."""
     before = flow.database.events.count_documents({})
     yield
     assert flow.database.events.count_documents({}) == before
@@ -44,7 +44,7 @@ def nothing_stored(flow: View) -> Iterator[None]:
 
 @pytest.mark.usefixtures("nothing_stored")
 @pytest.mark.parametrize("bad", [pytest.param(bad, id=bad.name) for bad in BAD if not bad.raw])
-def test_is_refused(flow: View, bad: Bad) -> None:
+def test_is_rejected(flow: View, bad: Bad) -> None:
     answer = post(flow, bad.request)
 
     assert answer.status_code == bad.error.status
@@ -57,8 +57,8 @@ def test_is_refused(flow: View, bad: Bad) -> None:
 
 @pytest.mark.usefixtures("nothing_stored")
 @pytest.mark.parametrize(("query", "where"), [("dryrun=true", "dryrun"), ("user[$ne]=x", "user[$ne]"), ("x", "query")])
-def test_a_parameter_that_publish_does_not_know_is_refused_by_name(flow: View, query: str, where: str) -> None:
-    """Whoever wrote it expects something of it: an event that is taken all the same would surprise them."""
+def test_an_unknown_parameter_is_rejected_by_name(flow: View, query: str, where: str) -> None:
+    """The caller expects an effect of the parameter, so an accepted event would be a surprise."""
     answer = flow.publish(an_event(), f"{flow.stack.publish_url}/?{query}")
     assert answer.status_code == 400
     assert problem_in(answer)["errors"][0]["where"] == where
@@ -66,8 +66,8 @@ def test_a_parameter_that_publish_does_not_know_is_refused_by_name(flow: View, q
 
 @pytest.mark.usefixtures("nothing_stored")
 @pytest.mark.parametrize("bad", [pytest.param(bad, id=bad.name) for bad in BAD if bad.raw])
-def test_bytes_that_are_no_http_are_refused_before_the_function(flow: View, bad: Bad) -> None:
-    """No client library sends these."""
+def test_invalid_http_is_rejected_before_the_function(flow: View, bad: Bad) -> None:
+    """No client library sends these bytes, so the test writes to a socket."""
     parts = httpx.URL(flow.stack.publish_url)
     head = b"".join(b"%b: %b\r\n" % header for header in bad.request.headers)
     request = b"POST / HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b" % (
@@ -84,7 +84,7 @@ def test_bytes_that_are_no_http_are_refused_before_the_function(flow: View, bad:
 
 @pytest.mark.guarantee("G2", "R26")
 @pytest.mark.parametrize("odd", [pytest.param(odd, id=odd.name) for odd in ODD])
-def test_is_taken_and_comes_back_equal_from_both_collections(flow: View, odd: Odd) -> None:
+def test_is_accepted_and_stored_equal_in_both_collections(flow: View, odd: Odd) -> None:
     event_id = uuid4()
 
     answer = post(flow, odd.request.with_id(str(event_id)))
@@ -102,7 +102,7 @@ def test_is_taken_and_comes_back_equal_from_both_collections(flow: View, odd: Od
 
 
 def stored(flow: View, collection: str, event_id: UUID) -> Event | None:
-    """The event that a collection holds, with a digest that is true."""
+    """Return the event in a collection, and check its digest."""
     undecoded = flow.database[collection].with_options(codec_options=RAW_CODEC)
     document = undecoded.find_one({"_id": event_id})
     if document is None:
@@ -113,12 +113,12 @@ def stored(flow: View, collection: str, event_id: UUID) -> Event | None:
 
 
 def text(payload: object) -> str:
-    """JSON, which tells -0.0 from 0.0 and 1 from 1.0, without the order of names."""
+    """Return sorted JSON. It distinguishes -0.0 from 0.0 and 1 from 1.0."""
     return json.dumps(payload, sort_keys=True)
 
 
-def test_a_bad_event_of_a_batch_spoils_no_other(flow: View) -> None:
-    """Each has its own result, in its place, and the good ones are stored."""
+def test_a_bad_event_does_not_affect_its_batch(flow: View) -> None:
+    """Every event has its own result in its place, and the good events are stored."""
     ids = [uuid4(), uuid4()]
     before = flow.database.events.count_documents({})
     request = ODD_BATCH.with_id(str(ids[0]))
@@ -147,7 +147,7 @@ def test_a_batch_of_bad_events_stores_nothing(flow: View) -> None:
 
 
 @pytest.mark.usefixtures("nothing_stored")
-def test_a_body_over_the_limit_is_refused(flow: View) -> None:
+def test_a_body_over_the_limit_is_rejected(flow: View) -> None:
     headers = {"content-type": "application/cloudevents+json"}
     answer = flow.http.post(flow.stack.publish_url, headers=headers, content=b" " * (MAX_BODY_BYTES + 1))
 
@@ -156,7 +156,7 @@ def test_a_body_over_the_limit_is_refused(flow: View) -> None:
 
 
 @pytest.mark.usefixtures("nothing_stored")
-def test_a_body_over_the_limit_that_does_not_tell_its_length_is_refused(flow: View) -> None:
+def test_a_body_over_the_limit_without_a_length_is_rejected(flow: View) -> None:
     headers = {"content-type": "application/cloudevents+json"}
     chunks = (b" " * 65_536 for _ in range(MAX_BODY_BYTES // 65_536 + 1))
     answer = flow.http.post(flow.stack.publish_url, headers=headers, content=chunks)
@@ -175,8 +175,8 @@ def test_a_body_of_the_limit_is_read(flow: View) -> None:
 
 
 @pytest.mark.usefixtures("nothing_stored")
-def test_an_event_that_kafka_could_not_carry_is_refused(flow: View) -> None:
-    """Below the limit of a body, above that of a record."""
+def test_an_event_larger_than_a_record_is_rejected(flow: View) -> None:
+    """The body is below the limit of a body, and its record is above the limit of a record."""
     answer = flow.publish(an_event(payload={"a": "x" * 1_000_000}))
 
     assert answer.status_code == 413
@@ -185,17 +185,17 @@ def test_an_event_that_kafka_could_not_carry_is_refused(flow: View) -> None:
 
 @pytest.mark.guarantee("R26")
 @pytest.mark.parametrize("form", ["binary", "batch"])
-def test_attributes_are_as_many_as_the_way_takes_and_no_more(flow: View, form: str) -> None:
-    """What is accepted is stored, with all that Twofold, Kafka and its source add to the attributes."""
+def test_the_largest_accepted_attributes_reach_the_log(flow: View, form: str) -> None:
+    """Twofold, Kafka and the KafkaSource add attributes on the way. One more byte is rejected."""
     largest, larger = (with_headers_of(MAX_ATTRIBUTES_BYTES + more) for more in (0, 1))
 
-    taken, refused = (
+    accepted, rejected = (
         flow.publish(event) if form == "binary" else flow.publish_all([event]) for event in (largest, larger)
     )
 
-    assert taken.status_code == 202, taken.text
-    assert refused.status_code == (422 if form == "binary" else 207)
-    assert f"at most {MAX_ATTRIBUTES_BYTES} are allowed" in refused.text
+    assert accepted.status_code == 202, accepted.text
+    assert rejected.status_code == (422 if form == "binary" else 207)
+    assert f"at most {MAX_ATTRIBUTES_BYTES} are allowed" in rejected.text
     assert flow.held("events", [largest, larger]) == {largest.event_id}
     assert flow.arrive([largest])
     assert flow.letters(largest) == []
@@ -211,7 +211,7 @@ def replay(flow: View, event: Event) -> httpx.Response:
 
 @pytest.mark.guarantee("G8")
 @pytest.mark.usefixtures("nothing_stored")
-def test_a_replayed_event_that_nobody_knows_is_refused(flow: View) -> None:
+def test_a_replay_of_an_unknown_event_is_rejected(flow: View) -> None:
     answer = replay(flow, an_event())
 
     assert answer.status_code == 422
@@ -219,7 +219,7 @@ def test_a_replayed_event_that_nobody_knows_is_refused(flow: View) -> None:
 
 
 @pytest.mark.guarantee("G8")
-def test_a_replayed_event_that_is_known_is_a_duplicate(flow: View) -> None:
+def test_a_replay_of_a_known_event_is_a_duplicate(flow: View) -> None:
     event = an_event()
     flow.publish(event)
     before = flow.document("events", event)
@@ -234,7 +234,7 @@ def test_a_replayed_event_that_is_known_is_a_duplicate(flow: View) -> None:
 
 
 @pytest.mark.guarantee("G8")
-def test_a_replayed_event_with_other_content_is_a_conflict(flow: View) -> None:
+def test_a_replay_with_other_content_is_a_conflict(flow: View) -> None:
     event = an_event()
     flow.publish(event)
 

@@ -1,4 +1,4 @@
-"""How much memory a function takes for what has no bounds of its own: an export, and the whole feed."""
+"""The memory of a function during an unbounded answer: an export, and the whole feed."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ BOUND_KIB = 150 * 1024
 
 @pytest.fixture(scope="module")
 def large(broker_name: str) -> Iterator[View]:
-    """A stack of which both collections hold a million events."""
+    """Start a stack, and store a million events in both collections."""
     options = Options(broker=broker_name, with_functions=("admin", "audit"))
     with Stack(options) as stack, view(stack) as seen:
         fill(seen)
@@ -33,7 +33,7 @@ def large(broker_name: str) -> Iterator[View]:
 
 
 def fill(flow: View) -> None:
-    """The same events in both, as if each had come into the log an hour ago; indexes are made once all are there."""
+    """Store the same events in both collections, with a `seq` of an hour ago. Create the indexes at the end."""
     for name in ("events", "event_store"):
         flow.database[name].drop_indexes()
     documents = a_million()
@@ -48,7 +48,7 @@ def fill(flow: View) -> None:
 
 
 def a_million() -> Iterator[Document]:
-    """Events of about half a kilobyte, of some types, users and aggregates."""
+    """Yield a million documents of about half a kilobyte, of several types, users and aggregates."""
     start = datetime.now(UTC) - timedelta(days=20)
     model = an_event(payload={"items": [{"sku": "A-1", "amount": 2, "price": "12.50"}] * 3, "note": "x" * 150})
     template = model.to_document() | {"stored_at": start}
@@ -67,31 +67,31 @@ def a_million() -> Iterator[Document]:
 
 
 def peak_kib(function: FunctionProcess) -> int:
-    """The most memory that any of its processes had resident, ever: `VmHWM` of proc(5)."""
+    """Return the largest resident memory of a worker process so far: `VmHWM` of proc(5)."""
     lines = [line for pid in function.worker_pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
     return max(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 @pytest.mark.parametrize("form", ["ndjson", "csv", "json"])
-def test_an_export_of_a_million_events_is_whole_and_holds_under_150_mib(large: View, form: str) -> None:
+def test_an_export_of_a_million_events_takes_less_than_150_mib(large: View, form: str) -> None:
     admin = large.stack.functions["admin"]
     lines = 0
     with large.http.stream("GET", f"{admin.url}/export", params={"format": form}, timeout=600) as answer:
         assert answer.status_code == 200
-        for piece in answer.iter_bytes():
-            lines += piece.count(b"\n")
+        for chunk in answer.iter_bytes():
+            lines += chunk.count(b"\n")
     assert lines == {"ndjson": EVENTS, "csv": EVENTS + 1, "json": EVENTS + 2}[form]
     assert peak_kib(admin) < BOUND_KIB
 
 
-def test_the_feed_of_a_million_events_holds_under_150_mib(large: View) -> None:
+def test_the_feed_of_a_million_events_takes_less_than_150_mib(large: View) -> None:
     audit = large.stack.functions["audit"]
     seen: set[str] = set()
     cursor: dict[str, str] = {}
     while len(seen) < EVENTS:
         page = read(large.http, audit.url, cursor)
         ids = [event["event_id"] for event in page["events"]]
-        assert ids, "it ends early"
+        assert ids, "the feed ends too early"
         seen.update(ids)
         cursor = {"cursor": page["cursor"]}
     assert read(large.http, audit.url, cursor)["events"] == []

@@ -1,4 +1,4 @@
-"""`pod_events` when a PingSource wakes it: what the ApiServerSource missed is found, and nothing else is made up."""
+"""`pod_events` when a PingSource wakes it: the listing finds missed facts, and makes no false deletion."""
 
 import asyncio
 import copy
@@ -18,13 +18,13 @@ from tests.api_server import ApiServer, api_server
 from tests.conftest import Spawner
 from tests.flow.test_pod_events import expected, held, send
 from tests.helpers import View, callers
-from tests.pods import Sent, life, new_life
+from tests.pods import SourceRequest, life, new_life
 from twofold.mongo.client import Document
 
 pytestmark = pytest.mark.guarantee("G6")
 
 
-PING = ping_headers("pod-events", datetime.now(UTC))
+PING_HEADERS = ping_headers("pod-events", datetime.now(UTC))
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def api() -> Iterator[ApiServer]:
 
 @pytest.fixture
 def lister(spawn: Spawner, api: ApiServer) -> FunctionProcess:
-    """A process of `pod_events` that watches over a cluster of its own."""
+    """Start a process of `pod_events` with a cluster of its own."""
     return spawn("pod_events", KUBERNETES_API_SERVER=api.url, PODS_CLUSTER=f"test-{uuid4()}", PODS_PAGE="50")
 
 
 def ping(flow: View, function: FunctionProcess) -> httpx.Response:
-    return flow.http.post(function.url, headers=PING, content=b"{}")
+    return flow.http.post(function.url, headers=PING_HEADERS, content=b"{}")
 
 
 def listed(flow: View, function: FunctionProcess) -> dict[str, Any]:
@@ -50,20 +50,20 @@ def listed(flow: View, function: FunctionProcess) -> dict[str, Any]:
     return run
 
 
-def events_of(flow: View, sent: Sent) -> list[Document]:
+def events_of(flow: View, sent: SourceRequest) -> list[Document]:
     return list(flow.database.events.find({"payload.pod_uid": sent.uid}))
 
 
-def types_of(flow: View, sent: Sent) -> set[str]:
+def types_of(flow: View, sent: SourceRequest) -> set[str]:
     return {document["event_type"] for document in events_of(flow, sent)}
 
 
-class TestFound:
+class TestMissedFacts:
     @pytest.mark.guarantee("G6", "R13")
-    def test_what_was_there_before_the_source_is_published(
+    def test_pods_older_than_the_source_are_published_once(
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
-        """An ApiServerSource sends nothing for its first list. Twice listed is published once."""
+        """An ApiServerSource sends nothing for its first list."""
         pods = [new_life(name)[-1] for name in ("exit_1", "crash_loop", "static_pod")]
         for sent in pods:
             api.put(sent.pod)
@@ -73,7 +73,7 @@ class TestFound:
             assert held(flow, "events", sent.uid).keys() == expected([sent]).keys()
         assert listed(flow, lister)["published"] == 0
 
-    def test_every_page_is_asked_for_and_none_is_larger_than_set(
+    def test_all_pages_are_requested_with_the_size_of_the_setting(
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
         for number in range(120):
@@ -89,7 +89,7 @@ class TestFound:
         ]
 
     @pytest.mark.slow
-    def test_a_token_that_expired_is_no_end(self, flow: View, lister: FunctionProcess, api: ApiServer) -> None:
+    def test_an_expired_token_is_replaced(self, flow: View, lister: FunctionProcess, api: ApiServer) -> None:
         for number in range(120):
             sent = new_life("no_status")[0]
             sent.pod["metadata"]["name"] = f"pod-{number:03}"
@@ -98,13 +98,13 @@ class TestFound:
         assert listed(flow, lister)["listed"] == 120
 
     @pytest.mark.slow
-    def test_only_the_chosen_pods_are_asked_for(self, flow: View, spawn: Spawner, api: ApiServer) -> None:
-        chosen = {"PODS_NAMESPACE": "work", "PODS_SELECTOR": "app=web,tier!=test"}
-        listed(flow, spawn("pod_events", KUBERNETES_API_SERVER=api.url, PODS_CLUSTER=f"test-{uuid4()}", **chosen))
+    def test_only_the_selected_pods_are_requested(self, flow: View, spawn: Spawner, api: ApiServer) -> None:
+        selection = {"PODS_NAMESPACE": "work", "PODS_SELECTOR": "app=web,tier!=test"}
+        listed(flow, spawn("pod_events", KUBERNETES_API_SERVER=api.url, PODS_CLUSTER=f"test-{uuid4()}", **selection))
         assert api.asked == ["/api/v1/namespaces/work/pods?labelSelector=app%3Dweb%2Ctier%21%3Dtest&limit=250"]
 
     @pytest.mark.slow
-    def test_an_ignored_pod_is_passed_over_and_no_pod_is_kept(
+    def test_an_ignored_pod_is_skipped_and_an_unreadable_pod_is_a_dead_letter(
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
         ignored, unreadable, sound = new_life("exit_1")[-1], new_life("crash_loop")[-1], new_life("static_pod")[-1]
@@ -115,12 +115,12 @@ class TestFound:
         run = listed(flow, lister)
         assert (run["listed"], run["ignored"], run["unreadable"]) == (3, 1, 1)
         assert run["published"] == len(sound.events())
-        letters = list(flow.database.dead_letters.find({"sink": "pod_events", "log.partition": None}))
-        assert any(unreadable.uid.encode() in letter["body"] for letter in letters)
+        dead_letters = list(flow.database.dead_letters.find({"sink": "pod_events", "kafka.partition": None}))
+        assert any(unreadable.uid.encode() in dead_letter["body"] for dead_letter in dead_letters)
 
 
-class TestGone:
-    def test_a_pod_that_went_unseen_is_deleted_once_its_absence_is_confirmed(
+class TestMissingPods:
+    def test_a_missing_pod_is_deleted_after_its_absence_is_confirmed(
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
         sent = new_life("crash_loop")[-1]
@@ -134,7 +134,9 @@ class TestGone:
         assert listed(flow, lister)["gone"] == 0
 
     @pytest.mark.slow
-    def test_another_pod_of_its_name_is_not_it(self, flow: View, lister: FunctionProcess, api: ApiServer) -> None:
+    def test_a_new_pod_of_the_same_name_is_another_pod(
+        self, flow: View, lister: FunctionProcess, api: ApiServer
+    ) -> None:
         before, after = (new_life("node_lost")[3] for _ in range(2))
         send(flow, before, lister.url)
         api.put(after.pod)
@@ -143,7 +145,7 @@ class TestGone:
         assert "pod.deleted" not in types_of(flow, after)
 
     @pytest.mark.slow
-    def test_the_deletion_that_comes_late_changes_nothing(
+    def test_a_late_deletion_from_the_source_changes_nothing(
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
         states = new_life("deleted_while_running")
@@ -155,7 +157,7 @@ class TestGone:
         assert found["pod.deleted"]["observed"] == "reconciled"
         assert held(flow, "events", states[0].uid).keys() == expected(states).keys()
 
-    def test_a_deletion_that_was_sent_is_not_looked_for(
+    def test_a_pod_with_a_delivered_deletion_is_not_requested(
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
         for state in new_life("completed_job"):
@@ -167,15 +169,15 @@ class TestGone:
 @pytest.mark.slow
 class TestNoFalseDeletion:
     @pytest.fixture
-    def sent(self, flow: View, lister: FunctionProcess) -> Sent:
+    def sent(self, flow: View, lister: FunctionProcess) -> SourceRequest:
         state = new_life("crash_loop")[-1]
         send(flow, state, lister.url)
         return state
 
-    def test_a_list_without_it_is_not_believed(
-        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent
+    def test_a_pod_missing_in_a_list_is_not_deleted(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: SourceRequest
     ) -> None:
-        """A stale list, and a selector that was narrowed, look the same: the pod is there, and not listed."""
+        """A stale list and a narrower selector look the same: the pod exists and is not listed."""
         api.put(sent.pod)
         api.hidden = {sent.pod["metadata"]["name"]}
         run = listed(flow, lister)
@@ -183,15 +185,15 @@ class TestNoFalseDeletion:
         assert "pod.deleted" not in types_of(flow, sent)
 
     @pytest.mark.guarantee("R18")
-    def test_it_is_not_asked_for_again_at_once(
-        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent
+    def test_an_unlisted_pod_is_not_requested_again_at_once(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: SourceRequest
     ) -> None:
         api.put(sent.pod)
         api.hidden = {sent.pod["metadata"]["name"]}
         assert [listed(flow, lister)["unlisted"] for _ in range(3)] == [1, 0, 0]
 
-    def test_without_the_right_to_list_nothing_is_deleted(
-        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent
+    def test_without_permission_to_list_nothing_is_deleted(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: SourceRequest
     ) -> None:
         api.forbidden = {"list"}
         answer = ping(flow, lister)
@@ -199,42 +201,42 @@ class TestNoFalseDeletion:
         assert "needs the verb list on pods" in answer.json()["detail"]
         assert "pod.deleted" not in types_of(flow, sent)
 
-    def test_without_the_right_to_get_nothing_is_deleted(
-        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent
+    def test_without_permission_to_get_nothing_is_deleted(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: SourceRequest
     ) -> None:
         api.forbidden = {"get"}
         assert listed(flow, lister)["gone"] == 0
         assert "pod.deleted" not in types_of(flow, sent)
 
     @pytest.mark.parametrize("verb", ["list", "get"])
-    def test_a_404_from_something_between_is_not_believed(
-        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent, verb: str
+    def test_a_404_of_a_proxy_deletes_nothing(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: SourceRequest, verb: str
     ) -> None:
         api.broken = {verb}
         assert ping(flow, lister).status_code == 503
         assert "pod.deleted" not in types_of(flow, sent)
 
-    @pytest.mark.parametrize("status", [500, 0], ids=["error", "broken off"])
-    def test_a_get_without_a_good_answer_is_not_believed(
-        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: Sent, status: int
+    @pytest.mark.parametrize("status", [500, 0], ids=["error", "connection-closed"])
+    def test_a_failed_get_deletes_nothing(
+        self, flow: View, lister: FunctionProcess, api: ApiServer, sent: SourceRequest, status: int
     ) -> None:
-        """The list works, and is without the pod."""
+        """The list succeeds without the pod."""
         api.failing = {"get": status}
         answer = ping(flow, lister)
         assert (answer.status_code, "get pods" in answer.json()["detail"]) == (503, True)
         assert "pod.deleted" not in types_of(flow, sent)
 
-    def test_an_api_server_that_is_away_deletes_nothing(
-        self, flow: View, spawn: Spawner, lister: FunctionProcess, sent: Sent
+    def test_an_unavailable_api_server_deletes_nothing(
+        self, flow: View, spawn: Spawner, lister: FunctionProcess, sent: SourceRequest
     ) -> None:
         cluster = lister.environment["PODS_CLUSTER"]
         nowhere = f"http://127.0.0.1:{free_port()}"
-        away = spawn("pod_events", KUBERNETES_API_SERVER=nowhere, PODS_CLUSTER=cluster)
-        assert ping(flow, away).status_code == 503
+        unavailable = spawn("pod_events", KUBERNETES_API_SERVER=nowhere, PODS_CLUSTER=cluster)
+        assert ping(flow, unavailable).status_code == 503
         assert "pod.deleted" not in types_of(flow, sent)
 
-    def test_a_cluster_of_another_name_has_other_pods(
-        self, flow: View, spawn: Spawner, api: ApiServer, sent: Sent
+    def test_a_cluster_of_another_name_deletes_nothing(
+        self, flow: View, spawn: Spawner, api: ApiServer, sent: SourceRequest
     ) -> None:
         other = spawn("pod_events", KUBERNETES_API_SERVER=api.url, PODS_CLUSTER=f"another-{uuid4()}")
         assert listed(flow, other)["gone"] == 0
@@ -242,32 +244,32 @@ class TestNoFalseDeletion:
 
 
 @pytest.mark.slow
-class TestTrouble:
-    def test_without_an_api_server_the_fix_is_named(self, flow: View) -> None:
-        answer = flow.http.post(flow.stack.pod_events_url, headers=PING, content=b"{}")
+class TestErrors:
+    def test_without_an_api_server_the_error_names_the_settings(self, flow: View) -> None:
+        answer = flow.http.post(flow.stack.pod_events_url, headers=PING_HEADERS, content=b"{}")
         assert answer.status_code == 503
         assert "set KUBERNETES_API_SERVER or KUBECONFIG" in answer.json()["detail"]
 
     @pytest.mark.guarantee("R19")
-    async def test_a_slow_list_stalls_nobody_and_only_one_works_at_a_time(
+    async def test_a_slow_list_delays_no_delivery_and_only_one_listing_runs(
         self, flow: View, lister: FunctionProcess, api: ApiServer
     ) -> None:
-        """The client blocks, and so it never runs on the event loop."""
+        """The blocking client runs in a thread."""
         api.delay_s = 15.0
         async with callers(8) as sending:
-            asked = (PING, b"{}")
-            first = asyncio.create_task(sending.post(lister.url, asked))
+            request = (PING_HEADERS, b"{}")
+            first = asyncio.create_task(sending.post(lister.url, request))
             assert await asyncio.to_thread(wait_until, lambda: bool(api.delayed), within=15.0)
             deliveries = await sending.post_all(lister.url, [new_life("exit_1")[-1].request() for _ in range(5)])
-            second = await sending.post(lister.url, asked)
-            assert api.delayed, "they were answered while the list was waited for"
+            second = await sending.post(lister.url, request)
+            assert api.delayed, "the list ended before the answers"
             assert not first.done()
             assert [answer.status for answer in deliveries] == [200] * 5
-            assert second.json() == {"busy": "another listing is at it"}
+            assert second.json() == {"busy": "another listing is running"}
             api.delay_s = 0.0
             assert (await first).status == 200
 
-    def test_a_kubeconfig_leads_to_the_api_server(
+    def test_a_kubeconfig_names_the_api_server(
         self, flow: View, spawn: Spawner, api: ApiServer, tmp_path: Path
     ) -> None:
         config = tmp_path / "kubeconfig"
@@ -286,7 +288,7 @@ LIMIT_KB = 200 * 1024
 
 @pytest.mark.slow
 def test_5000_pods_are_listed_within_200_mib(flow: View, spawn: Spawner, api: ApiServer) -> None:
-    """One page is held at a time. The worker's peak is what the kernel measured (VmHWM)."""
+    """The listing holds one page in memory. The kernel measures the worker's peak (VmHWM)."""
     template = life("sidecar_after_main")[-1].pod
     for number in range(5000):
         pod = copy.deepcopy(template)

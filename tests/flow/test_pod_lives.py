@@ -1,4 +1,4 @@
-"""One pod life, one set of events: whatever is sent of it, in whatever order, however often, and whoever dies."""
+"""One pod life gives one set of events: for any states, in any order, any number of times, with killed processes."""
 
 import asyncio
 import random
@@ -18,16 +18,16 @@ from tests.api_server import ApiServer, api_server
 from tests.conftest import Spawner
 from tests.flow.test_pod_events import arrived, documents, expected, held, send
 from tests.helpers import Callers, View, callers, eventually, failing, settings_of
-from tests.pods import Sent, differing, first_observed, names, new_life
+from tests.pods import SourceRequest, differing, first_observed, names, new_life
 from twofold.event.model import Event
-from twofold.mongo.client import open_database
+from twofold.mongo.client import Document, open_database
 
 pytestmark = pytest.mark.guarantee("G6", "G2")
 
 
 @st.composite
 def parts_of_lives(draw: st.DrawFn) -> tuple[str, list[int]]:
-    """A life, and which of its states are sent, in which order: any, any number of times, but the last among them."""
+    """Draw a life and a sequence of its states. The last state of the life is among them."""
     name = draw(st.sampled_from(names()))
     number = len(new_life(name))
     some = draw(st.lists(st.integers(0, number - 1), max_size=6))
@@ -36,9 +36,9 @@ def parts_of_lives(draw: st.DrawFn) -> tuple[str, list[int]]:
 
 @pytest.mark.slow
 class TestAnyStates:
-    def test_sent_one_after_the_other_they_are_as_the_first_observed_each(self, flow: View) -> None:
-        """In both collections, to the digest: what was seen first of a fact is what is kept of it."""
-        seen: dict[str, dict[UUID, bytes]] = {}
+    def test_states_in_sequence_give_the_first_observation_of_each_fact(self, flow: View) -> None:
+        """Both collections have the digests of the first observations."""
+        sent: dict[str, dict[UUID, bytes]] = {}
 
         @settings(max_examples=60, deadline=None)
         @given(part=parts_of_lives())
@@ -47,28 +47,28 @@ class TestAnyStates:
             life = new_life(name)
             states = [life[position] for position in positions]
             assert {send(flow, state).status_code for state in states} == {200}
-            seen[states[0].uid] = expected(states)
-            assert held(flow, "events", states[0].uid) == seen[states[0].uid]
+            sent[states[0].uid] = expected(states)
+            assert held(flow, "events", states[0].uid) == sent[states[0].uid]
             assert (
-                {event.event_id for event in life[-1].events()} <= seen[states[0].uid].keys() <= expected(life).keys()
+                {event.event_id for event in life[-1].events()} <= sent[states[0].uid].keys() <= expected(life).keys()
             )
 
         send_some()
-        assert len(seen) > 20
-        for uid, facts in seen.items():
+        assert len(sent) > 20
+        for uid, facts in sent.items():
             assert arrived(flow, uid, facts)
 
-    async def test_sent_at_once_they_are_the_same_facts_and_differ_only_where_they_may(self, flow: View) -> None:
-        """Which observation is first is then a matter of chance; both collections have the same one."""
-        seen: list[tuple[list[Sent], list[Sent]]] = []
+    async def test_concurrent_states_give_the_same_facts_with_allowed_differences(self, flow: View) -> None:
+        """Any observation can be the first. Both collections have the same observation."""
+        sent: list[tuple[list[SourceRequest], list[SourceRequest]]] = []
         async with callers(16) as sending:
             for name in names():
                 life = new_life(name)
                 states = random.choices(life, k=5) + [life[-1]] * 2
                 answers = await sending.post_all(flow.stack.pod_events_url, [state.request() for state in states])
                 assert {answer.status for answer in answers} == {200}
-                seen.append((life, states))
-        for life, states in seen:
+                sent.append((life, states))
+        for life, states in sent:
             uid, full = life[0].uid, first_observed(life)
             stored = {document["_id"]: Event.from_document(document) for document in documents(flow, "events", uid)}
             assert stored.keys() == first_observed(states).keys()
@@ -85,7 +85,7 @@ def api() -> Iterator[ApiServer]:
 
 @pytest.fixture
 def function(spawn: Spawner, api: ApiServer) -> FunctionProcess:
-    """A process that may be killed, watching over a cluster of its own."""
+    """Start a process with a cluster of its own, for a test that kills it."""
     return spawn("pod_events", KUBERNETES_API_SERVER=api.url, PODS_CLUSTER=f"test-{uuid4()}")
 
 
@@ -97,8 +97,8 @@ def listed(flow: View, function: FunctionProcess) -> dict[str, Any]:
     return run
 
 
-def time_passes(flow: View, function: FunctionProcess) -> None:
-    """Let the hold of a listing that died end: it is over before the next ping, a minute after the last."""
+def end_lock(flow: View, function: FunctionProcess) -> None:
+    """End the lock of a killed listing. Without this, the lock ends before the next ping."""
     name = f"pods of {function.environment['PODS_CLUSTER']}"
     now = flow.database.command("hello")["localTime"].replace(tzinfo=UTC)
     assert flow.database.locks.find_one({"_id": name})["expires_at"] - now < timedelta(minutes=1)
@@ -109,36 +109,36 @@ def _ping() -> tuple[dict[str, str], bytes]:
     return ping_headers("pod-events", datetime.now(UTC)), b"{}"
 
 
-def _asked(api: ApiServer, times: int) -> Callable[[], Awaitable[bool]]:
-    async def asked() -> bool:
+def _requested(api: ApiServer, times: int) -> Callable[[], Awaitable[bool]]:
+    async def requested() -> bool:
         return len(api.asked) == times
 
-    return asked
+    return requested
 
 
-def _told(flow: View, sent: Sent) -> Callable[[], Awaitable[bool]]:
-    """Whether the pod's deletion is among its events."""
+def _deletion_published(flow: View, sent: SourceRequest) -> Callable[[], Awaitable[bool]]:
+    """Return a check for `pod.deleted` of this pod."""
 
-    async def told() -> bool:
+    async def published() -> bool:
         return "pod.deleted" in [document["event_type"] for document in documents(flow, "events", sent.uid)]
 
-    return told
+    return published
 
 
 @pytest.mark.slow
 @pytest.mark.guarantee("R20")
 class TestKilled:
     @pytest.mark.parametrize("command", ["find", "insert", "update"])
-    async def test_at_each_step_of_a_delivery(
+    async def test_a_process_killed_during_a_delivery_loses_no_fact(
         self, flow: View, function: FunctionProcess, api: ApiServer, command: str
     ) -> None:
-        """While it looks up, while it publishes, and before it has noted that: reconciled, all is there once."""
+        """It is killed while it reads, while it publishes, or before it saves the state. The listing then finds all."""
         sent = new_life("exit_1")[-1]
         api.put(sent.pod)
         async with callers(4) as sending, open_database(settings_of(flow.stack), "tests") as database:
-            await sending.post(function.url, new_life("no_status")[0].request())  # it opens its connections
-            how: dict[str, Any] = {"failCommands": [command], "blockConnection": True, "blockTimeMS": 3000}
-            async with failing(database, "pod_events", **how):
+            await sending.post(function.url, new_life("no_status")[0].request())  # opens the connections
+            failure: dict[str, Any] = {"failCommands": [command], "blockConnection": True, "blockTimeMS": 3000}
+            async with failing(database, "pod_events", **failure):
                 waiting = asyncio.create_task(sending.post(function.url, sent.request()))
                 await asyncio.sleep(0.7)
                 function.kill()
@@ -149,8 +149,10 @@ class TestKilled:
         assert sorted(types) == sorted(event.event_type for event in sent.events())
         assert listed(flow, function)["published"] == 0
 
-    async def test_while_it_lists(self, flow: View, function: FunctionProcess, api: ApiServer) -> None:
-        """While it waits for a page. What it held is free before the next ping, and what is missing is found."""
+    async def test_a_process_killed_during_a_listing_delays_it_to_the_next_ping(
+        self, flow: View, function: FunctionProcess, api: ApiServer
+    ) -> None:
+        """It is killed while it waits for a page. Its lock ends before the next ping."""
         sent = new_life("exit_1")[-1]
         api.put(sent.pod)
         async with callers(1) as sending:
@@ -158,56 +160,56 @@ class TestKilled:
             api.put(new_life("no_status")[0].pod)
             api.delay_s = 30.0
             waiting = asyncio.create_task(sending.post(function.url, _ping()))
-            await eventually(_asked(api, 2))
+            await eventually(_requested(api, 2))
             function.kill()
             assert (await waiting).status == 0
         api.delay_s = 0.0
         function.start()
-        time_passes(flow, function)
+        end_lock(flow, function)
         assert listed(flow, function)["published"] == 1
         assert listed(flow, function)["published"] == 0
 
-    async def test_between_a_deletion_and_the_memory_of_it(
+    async def test_a_process_killed_after_a_deletion_publishes_it_once(
         self, flow: View, function: FunctionProcess, api: ApiServer
     ) -> None:
-        """`pod.deleted` is durable, and not noted: the next listing asks again, and tells it once."""
+        """`pod.deleted` is durable and the state is not saved. The next listing requests the pod again."""
         sent = new_life("exit_1")[-1]
         api.put(sent.pod)
         listed(flow, function)
         api.remove(sent.pod)
-        seen = f"{flow.stack.database}.pod_state"
-        how: dict[str, Any] = {
+        namespace = f"{flow.stack.database}.pod_state"
+        failure: dict[str, Any] = {
             "failCommands": ["update"],
-            "namespace": seen,
+            "namespace": namespace,
             "blockConnection": True,
             "blockTimeMS": 3000,
         }
         async with (
             callers(1) as sending,
             open_database(settings_of(flow.stack), "tests") as database,
-            failing(database, "pod_events", **how),
+            failing(database, "pod_events", **failure),
         ):
             waiting = asyncio.create_task(sending.post(function.url, _ping()))
-            await eventually(_told(flow, sent))
+            await eventually(_deletion_published(flow, sent))
             assert "gone_at" not in flow.database.pod_state.find_one({"_id": sent.uid})
             function.kill()
             assert (await waiting).status == 0
         function.start()
-        time_passes(flow, function)
-        (before,) = [one for one in documents(flow, "events", sent.uid) if one["event_type"] == "pod.deleted"]
+        end_lock(flow, function)
+        (before,) = _deletions(flow, sent)
         run = listed(flow, function)
         assert run["published"] == 0
-        (after,) = [one for one in documents(flow, "events", sent.uid) if one["event_type"] == "pod.deleted"]
+        (after,) = _deletions(flow, sent)
         assert after["seq"] == before["seq"]
         assert listed(flow, function)["gone"] == 0
 
-    async def test_at_any_moments_nothing_is_lost_and_nothing_is_added(
+    async def test_a_process_killed_five_times_loses_and_adds_no_fact(
         self, flow: View, function: FunctionProcess, api: ApiServer
     ) -> None:
-        """Pods live on while it dies five times; what the source gives up on, the listing finds."""
-        lives = [_renamed(new_life(name), f"{name}-{turn}") for turn in range(4) for name in names()]
+        """The pods go on meanwhile. The listing finds the facts of deliveries that failed six times."""
+        lives = [_renamed(new_life(name), f"{name}-{number}") for number in range(4) for name in names()]
         async with callers(8) as sending:
-            living = [asyncio.create_task(_live(sending, function.url, api, part)) for part in _parts(lives, 8)]
+            living = [asyncio.create_task(_live(sending, function.url, api, part)) for part in _shares(lives, 8)]
             for _ in range(5):
                 await asyncio.sleep(random.uniform(0.1, 0.8))
                 function.kill()
@@ -223,18 +225,22 @@ class TestKilled:
         assert flow.held("event_store", stored) == {event.event_id for event in stored}
 
 
-def _renamed(life: list[Sent], name: str) -> list[Sent]:
+def _deletions(flow: View, sent: SourceRequest) -> list[Document]:
+    return [found for found in documents(flow, "events", sent.uid) if found["event_type"] == "pod.deleted"]
+
+
+def _renamed(life: list[SourceRequest], name: str) -> list[SourceRequest]:
     for state in life:
         state.pod["metadata"]["name"] = name
     return life
 
 
-def _parts(lives: list[list[Sent]], number: int) -> list[list[list[Sent]]]:
+def _shares(lives: list[list[SourceRequest]], number: int) -> list[list[list[SourceRequest]]]:
     return [lives[start::number] for start in range(number)]
 
 
-async def _live(sending: Callers, url: str, api: ApiServer, lives: list[list[Sent]]) -> None:
-    """Let the pods live, one after the other, and send their states as an ApiServerSource does."""
+async def _live(sending: Callers, url: str, api: ApiServer, lives: list[list[SourceRequest]]) -> None:
+    """Play the lives one after the other, and send their states as an ApiServerSource does."""
     for life in lives:
         for state in life:
             if state.deleted:
@@ -244,25 +250,25 @@ async def _live(sending: Callers, url: str, api: ApiServer, lives: list[list[Sen
             for attempt in range(6):
                 await asyncio.sleep(0.05 * 2 ** (attempt - 1) if attempt else 0)
                 if (await sending.post(url, state.request())).status == 200:
-                    state.headers["taken"] = "yes"
+                    state.headers["accepted"] = "yes"
                     break
 
 
-def _stored(flow: View, life: list[Sent]) -> list[Event]:
+def _stored(flow: View, life: list[SourceRequest]) -> list[Event]:
     return [Event.from_document(document) for document in documents(flow, "events", life[0].uid)]
 
 
-def _check_life(flow: View, life: list[Sent]) -> None:
-    """All that the pod's last state shows is there, and nothing that none of its states shows."""
+def _check_life(flow: View, life: list[SourceRequest]) -> None:
+    """Check that the facts of the last state are stored, and only facts of this life."""
     full, stored = first_observed(life), {event.event_id: event for event in _stored(flow, life)}
     assert len(stored) == len(documents(flow, "events", life[0].uid))
     assert stored.keys() <= full.keys()
     for event_id, event in stored.items():
         assert differing(event, full[event_id]) <= MAY_DIFFER[event.event_type] | ALWAYS_MAY_DIFFER | {"cluster"}
-    taken = [state for state in life if "taken" in state.headers]
+    accepted = [state for state in life if "accepted" in state.headers]
     if not life[-1].deleted:
         assert {event.event_id for event in life[-1].events()} <= stored.keys()
-    elif taken:
+    elif accepted:
         assert "pod.deleted" in {event.event_type for event in stored.values()}
-    for state in taken:
+    for state in accepted:
         assert {event.event_id for event in state.events()} <= stored.keys()

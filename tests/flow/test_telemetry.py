@@ -1,4 +1,4 @@
-"""What functions say about themselves: to a collector that the test serves, and in their logs."""
+"""The telemetry of running functions: at a collector of the test, and in their logs."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from twofold.observability.metrics import CONSUMER_LAG, LOG_REGRESSED, METRICS, 
 
 WITHIN_S = 30.0
 MAY_BE_ZERO = {metric.name for metric in (PENDING, OLDEST_PENDING, UNRESOLVED, LOG_REGRESSED, CONSUMER_LAG)}
-"""Where all is well; tests/contract/test_telemetry.py has the other case."""
+"""Metrics that are 0 in normal operation. tests/contract/test_telemetry.py has other values."""
 PRODUCER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -27,26 +27,26 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def told() -> Iterator[Collector]:
-    """What all functions of this module's stack tell."""
+    """Serve the collector of this module's stack."""
     with collector() as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def seen(told: Collector, broker_name: str) -> Iterator[View]:
-    """A stack whose functions tell the collector."""
+    """Start a stack whose functions send to the collector."""
     settings = {"RELAY_FIRST_LOOK_S": "0.1", **told.environment()}
     with Stack(Options(broker=broker_name, settings=settings)) as stack, view(stack) as of_stack:
         yield of_stack
 
 
 def spans_of(told: Collector, event: Event) -> dict[str, Seen]:
-    """The spans of an event, by the function that made them."""
+    """Return the spans of an event, by function."""
     return {span.service: span for span in told.spans if span.attributes["cloudevents.event_id"] == event.given_id}
 
 
 def whole_trace(told: Collector, event: Event) -> tuple[Seen, Seen]:
-    """The spans of `publish` and of `store`, once both are there."""
+    """Wait for the spans of `publish` and of `store`, and return both."""
     assert wait_until(lambda: len(spans_of(told, event)) == 2, within=WITHIN_S)
     spans = spans_of(told, event)
     return spans["twofold-publish"], spans["twofold-store"]
@@ -64,7 +64,7 @@ def test_one_trace_covers_publish_kafka_and_store(seen: View, told: Collector) -
 
 
 @pytest.mark.guarantee("G1", "R5")
-def test_a_producers_own_trace_covers_them_and_stays_as_it_was(seen: View, told: Collector) -> None:
+def test_a_producers_own_trace_covers_both_and_stays_unchanged(seen: View, told: Collector) -> None:
     event = an_event(metadata={"service_name": "/shop", "traceparent": PRODUCER})
     assert seen.publish(event).status_code == 202
     for span in whole_trace(told, event):
@@ -76,7 +76,7 @@ def test_a_producers_own_trace_covers_them_and_stays_as_it_was(seen: View, told:
 
 
 @pytest.mark.guarantee("G1", "R5")
-def test_an_event_without_a_trace_joins_that_of_its_request(seen: View, told: Collector) -> None:
+def test_an_event_without_a_trace_joins_the_trace_of_its_request(seen: View, told: Collector) -> None:
     event = an_event()
     assert seen.publish(event, traceparent=PRODUCER).status_code == 202
     published, stored = whole_trace(told, event)
@@ -85,11 +85,11 @@ def test_an_event_without_a_trace_joins_that_of_its_request(seen: View, told: Co
 
 
 @pytest.mark.guarantee("G10")
-def test_each_metric_reaches_the_collector(seen: View, told: Collector) -> None:
-    """One event each that is new, sent twice, in conflict and no event; then a run of the relay."""
+def test_every_metric_reaches_the_collector(seen: View, told: Collector) -> None:
+    """Send a new event, a duplicate, a conflict and an invalid record, then run the relay."""
     event = an_event()
-    for one in (event, event, altered(event)):
-        seen.publish(one)
+    for sent in (event, event, altered(event)):
+        seen.publish(sent)
     assert seen.arrive([event])
     seen.store(plain_record(b"no event"))
     seen.relay(due=[event])
@@ -100,14 +100,14 @@ def test_each_metric_reaches_the_collector(seen: View, told: Collector) -> None:
 
 
 def quiet(told: Collector) -> dict[str, str]:
-    """For a function that tells nothing until it ends."""
+    """Return the variables of a function that sends nothing before its shutdown."""
     hour = "3600000"
     return told.environment() | {"OTEL_METRIC_EXPORT_INTERVAL": hour, "OTEL_BSP_SCHEDULE_DELAY": hour}
 
 
 @pytest.mark.guarantee("G1")
-async def test_a_function_that_ends_tells_what_it_has_not_told_yet(flow: View, spawn: Spawner) -> None:
-    """To the last request: what was answered behind SIGTERM included."""
+async def test_a_function_sends_its_last_telemetry_at_shutdown(flow: View, spawn: Spawner) -> None:
+    """This includes the requests that are answered after SIGTERM."""
     with collector() as own:
         function = spawn(
             "publish", **quiet(own), OTEL_BSP_MAX_EXPORT_BATCH_SIZE="100000", OTEL_BSP_MAX_QUEUE_SIZE="100000"
@@ -121,7 +121,7 @@ async def test_a_function_that_ends_tells_what_it_has_not_told_yet(flow: View, s
 
 
 @pytest.mark.guarantee("G1", "G7")
-async def test_a_collector_that_is_away_keeps_no_function_from_its_work(flow: View, spawn: Spawner) -> None:
+async def test_an_unavailable_collector_stops_no_function(flow: View, spawn: Spawner) -> None:
     nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "10"}
     function, events = spawn("publish", **nowhere), some_events(20)
     assert flow.publish_all(events, function.url).status_code == 202
@@ -130,31 +130,35 @@ async def test_a_collector_that_is_away_keeps_no_function_from_its_work(flow: Vi
 
 
 def lines(function: FunctionProcess) -> list[dict[str, Any]]:
-    """What the function logged; each line must be JSON."""
+    """Return the function's log. Every line must be JSON."""
     return [json.loads(line) for line in function.log.read_text().splitlines()]
 
 
 @pytest.mark.guarantee("R10")
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_all_that_a_function_and_its_server_log_is_json(flow: View, spawn: Spawner, name: str) -> None:
-    """At debug, a request is one line."""
+def test_every_log_line_of_a_function_and_its_server_is_json(flow: View, spawn: Spawner, name: str) -> None:
+    """At debug, a request is a line."""
     function = spawn(name, LOG_LEVEL="DEBUG", GUNICORN_LOG_LEVEL="debug")
     flow.http.post(function.url, content=b"no event", headers={"ce-id": "order-7"})
     function.terminate()
     logged = lines(function)
     assert {line["function"] for line in logged} == {name}
-    assert {"gunicorn.error", "uvicorn.error", "twofold.http"} <= {line["logger"] for line in logged}
+    assert {"gunicorn.error", "uvicorn.error", "twofold.web.function"} <= {line["logger"] for line in logged}
     (request,) = [line for line in logged if line["message"] == "request"]
     assert (request["event_id"], request["http.request.method"]) == ("order-7", "POST")
 
 
 @pytest.mark.guarantee("R10")
-def test_at_info_an_event_is_no_line_and_a_dead_letter_is_one(flow: View, spawn: Spawner) -> None:
+def test_at_info_a_dead_letter_is_a_line_and_an_event_is_not(flow: View, spawn: Spawner) -> None:
     function = spawn("store", LOG_LEVEL="INFO")
     for event in some_events(3):
         flow.store(delivered(event), function.url)
     flow.store(plain_record(b"no event", offset=12), function.url)
     function.terminate()
-    (letter,) = lines(function)
-    assert (letter["level"], letter["message"], letter["reason"]) == ("warning", "dead letter", "malformed")
-    assert (letter["event_id"], letter["offset"]) == ("partition:0/offset:12", 12)
+    (dead_letter,) = lines(function)
+    assert (dead_letter["level"], dead_letter["message"], dead_letter["reason"]) == (
+        "warning",
+        "dead letter",
+        "malformed",
+    )
+    assert (dead_letter["event_id"], dead_letter["offset"]) == ("partition:0/offset:12", 12)

@@ -1,4 +1,4 @@
-"""Who may publish, over HTTP: with which token, and in whose name."""
+"""Tokens over HTTP: the permission to publish, and the user of an event."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ ANNS = {"service_name": "/shop", "user_id": "ann"}
 BOBS = {"service_name": "/shop", "user_id": "bob"}
 
 
-def test_without_a_token_nothing_is_taken(flow: View) -> None:
+def test_an_event_without_a_token_is_refused(flow: View) -> None:
     event = an_event()
     answer = flow.publish(event, authorization="")
     assert answer.status_code == 401
@@ -38,20 +38,20 @@ def test_a_bad_token_is_refused(flow: View, claims: dict[str, Any]) -> None:
 
 
 def test_a_token_of_an_unknown_key_is_refused(flow: View, spawn: Spawner) -> None:
-    """The issuer was asked for it, and for no other a moment before: else it would be a 503."""
+    """A new process fetches the keys for this token. After another fetch just before, the answer would be 503."""
     event = an_event()
     answer = flow.publish(event, spawn("publish").url, **bearer(key=("?", signing_key()[1])))
     assert answer.status_code == 401
     assert flow.document("events", event) is None
 
 
-def test_a_token_without_the_right_is_refused(flow: View) -> None:
+def test_a_token_without_the_permission_is_refused(flow: View) -> None:
     answer = flow.publish(an_event(), **bearer("ann", "events:read:all", "audit:read", "admin"))
     assert answer.status_code == 403
     assert "events:publish" in answer.json()["detail"]
 
 
-def test_a_user_publishes_in_their_own_name_or_in_none(flow: View) -> None:
+def test_a_user_publishes_with_their_own_name_or_without_a_user(flow: View) -> None:
     for event in (an_event(), an_event(metadata=ANNS)):
         assert flow.publish(event, **bearer("ann", "events:publish")).status_code == 202
 
@@ -64,7 +64,7 @@ def test_a_user_can_not_publish_in_another_users_name(flow: View) -> None:
     assert flow.document("events", event) is None
 
 
-def test_in_a_batch_each_event_has_its_own_answer(flow: View) -> None:
+def test_every_event_of_a_batch_has_its_own_answer(flow: View) -> None:
     anns, bobs, pods = an_event(metadata=ANNS), an_event(metadata=BOBS), an_event(event_type="pod.created")
     headers = {"content-type": "application/cloudevents-batch+json"} | bearer("ann", "events:publish")
     answer = flow.http.post(
@@ -75,27 +75,29 @@ def test_in_a_batch_each_event_has_its_own_answer(flow: View) -> None:
     assert [flow.document("events", event) is not None for event in (anns, bobs, pods)] == [True, False, False]
 
 
-def test_without_the_issuers_keys_it_is_trouble(flow: View, spawn: Spawner) -> None:
-    """503, so that whoever sends, tries again: a 401 would be final."""
+def test_without_the_issuers_keys_the_answer_is_503(flow: View, spawn: Spawner) -> None:
+    """Senders try again after 503, and never after 401."""
     lost = spawn("publish", AUTH_JWKS_URL=f"http://127.0.0.1:{free_port()}/")
     answer = flow.publish(an_event(), lost.url)
     assert answer.status_code == 503
     assert answer.headers["retry-after"]
 
 
-def test_off_lets_everybody_in_and_says_so(flow: View, spawn: Spawner) -> None:
-    """As each line of the log is: one JSON object, even where only errors are written."""
+def test_auth_off_accepts_every_caller_and_is_logged(flow: View, spawn: Spawner) -> None:
+    """The line is JSON, and LOG_LEVEL=ERROR shows it."""
     opened = spawn("publish", AUTH="off", LOG_LEVEL="ERROR")
     assert flow.publish(an_event(metadata=BOBS), opened.url, authorization="").status_code == 202
     (line,) = [line for line in opened.log.read_text().splitlines() if "AUTH=off" in line]
-    said = json.loads(line)
-    assert (said["level"], said["logger"], said["function"]) == ("error", "twofold.auth", "publish")
+    fields = json.loads(line)
+    assert (fields["level"], fields["logger"], fields["function"]) == ("error", "twofold.web.auth", "publish")
 
 
 @pytest.mark.guarantee("G6")
 @pytest.mark.parametrize("changes", [{"event_type": "pod.created"}, {"metadata": {"service_name": "/pod_events"}}])
-def test_the_clusters_name_is_open_to_nobody(flow: View, spawn: Spawner, changes: dict[str, Any]) -> None:
-    """Its right is shown by a token alone, so that nobody takes a pod's fact its id, or tells one that never was."""
+def test_an_event_of_the_cluster_needs_a_token_with_its_permission(
+    flow: View, spawn: Spawner, changes: dict[str, Any]
+) -> None:
+    """Otherwise a caller could take the id of a pod event, or invent a pod event. AUTH=off is not enough."""
     event = an_event(**changes)
     for url, headers in ((spawn("publish", AUTH="off").url, {}), ("", bearer("ann", "events:publish:any"))):
         answer = flow.publish(event, url, **headers)
@@ -105,8 +107,8 @@ def test_the_clusters_name_is_open_to_nobody(flow: View, spawn: Spawner, changes
 
 
 @pytest.mark.parametrize("function", ["publish", "query", "audit", "admin"])
-def test_a_function_that_people_reach_does_not_start_without_an_issuer(stack: Stack, function: str) -> None:
-    """Forgetting to configure tokens must not open the door."""
+def test_a_public_function_does_not_start_without_an_issuer(stack: Stack, function: str) -> None:
+    """A missing configuration of tokens must not open the function."""
     own = {name: value for name, value in stack.function_environment(function).items() if not name.startswith("AUTH")}
     run = subprocess.run(
         [sys.executable, "-c", f"import functions.{function}.main"],
@@ -121,8 +123,8 @@ def test_a_function_that_people_reach_does_not_start_without_an_issuer(stack: St
     assert "AUTH_ISSUER, AUTH_AUDIENCE, AUTH_JWKS_URL must be set" in run.stderr
 
 
-def test_no_token_is_written_into_a_log(flow: View) -> None:
-    mark = token("carol", ("events:publish",))
-    flow.publish(an_event(), authorization=f"Bearer {mark}")
-    flow.publish(an_event(), authorization=f"Bearer {mark[:-5]}")
-    assert mark[:-20] not in "".join(log.read_text(errors="replace") for log in flow.stack.logs.glob("*.log"))
+def test_logs_hold_no_token(flow: View) -> None:
+    secret = token("carol", ("events:publish",))
+    flow.publish(an_event(), authorization=f"Bearer {secret}")
+    flow.publish(an_event(), authorization=f"Bearer {secret[:-5]}")
+    assert secret[:-20] not in "".join(log.read_text(errors="replace") for log in flow.stack.logs.glob("*.log"))

@@ -1,4 +1,4 @@
-"""Tokens, against a real issuer's address: the good one is taken, and every kind of bad one is refused."""
+"""Tokens of an issuer on this machine: valid tokens are accepted, and every kind of invalid token is refused."""
 
 import asyncio
 import base64
@@ -23,7 +23,7 @@ from twofold.errors import Forbidden, Unauthorized, Unavailable
 from twofold.settings import Settings
 from twofold.web.auth import authenticator
 from twofold.web.permissions import ANYBODY, Permission, Principal
-from twofold.web.tokens import ASK_AGAIN_S, KEPT_S, KNOWN_TOKENS, IssuerKeys, TokenAuthentication
+from twofold.web.tokens import KEPT_S, KNOWN_TOKENS, RETRY_S, IssuerKeys, TokenAuthentication
 
 pytestmark = pytest.mark.guarantee("G9")
 
@@ -45,7 +45,7 @@ def settings_for(issuer: Issuer, **changes: Any) -> Settings:
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test moves."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
@@ -71,12 +71,12 @@ async def refusal(tokens: TokenAuthentication, given: str) -> str:
     return refused.value.detail
 
 
-async def test_a_good_token_says_who_calls_and_what_they_may(tokens: TokenAuthentication) -> None:
-    who = await caller(tokens, token("ann", ("events:publish", "no such right")))
+async def test_a_valid_token_gives_the_subject_and_the_permissions(tokens: TokenAuthentication) -> None:
+    who = await caller(tokens, token("ann", ("events:publish", "no such permission")))
     assert who == Principal("ann", frozenset({Permission.PUBLISH}))
 
 
-async def test_a_good_rsa_token_is_taken(tokens: TokenAuthentication, issuer: Issuer) -> None:
+async def test_a_valid_rsa_token_is_accepted(tokens: TokenAuthentication, issuer: Issuer) -> None:
     issuer.keys.append(public(*RSA_KEY, "RS256"))
     assert (await caller(tokens, token("ann", (), key=RSA_KEY, algorithm="RS256"))).subject == "ann"
 
@@ -87,7 +87,7 @@ async def test_a_good_rsa_token_is_taken(tokens: TokenAuthentication, issuer: Is
         ({"exp": -60}, "expired"),
         ({"nbf": 3600}, "not valid yet"),
         ({"iat": 3600}, "not valid yet"),
-        ({"iss": "https://issuer.example"}, "another issuer's"),
+        ({"iss": "https://issuer.example"}, "another issuer"),
         ({"aud": "other"}, "another audience"),
         ({"aud": ["other", "another"]}, "another audience"),
         ({"exp": None}, "not valid"),
@@ -102,17 +102,17 @@ async def test_a_good_rsa_token_is_taken(tokens: TokenAuthentication, issuer: Is
 async def test_a_token_with_a_wrong_claim_is_refused(
     tokens: TokenAuthentication, claims: dict[str, Any], reason: str
 ) -> None:
-    """Times are seconds from now."""
+    """Numbers are seconds from now."""
     now = time.time()
-    said: dict[str, Any] = {name: now + value if isinstance(value, int) else value for name, value in claims.items()}
-    assert reason in await refusal(tokens, token("ann", **said))
+    changed: dict[str, Any] = {name: now + value if isinstance(value, int) else value for name, value in claims.items()}
+    assert reason in await refusal(tokens, token("ann", **changed))
 
 
 async def test_one_audience_of_several_is_enough(tokens: TokenAuthentication) -> None:
     assert (await caller(tokens, token("ann", aud=["other", "twofold"]))).subject == "ann"
 
 
-async def test_the_issuers_clock_may_be_off_a_little(tokens: TokenAuthentication) -> None:
+async def test_the_issuers_clock_may_differ_by_the_leeway(tokens: TokenAuthentication) -> None:
     assert (await caller(tokens, token("ann", exp=time.time() - 5, nbf=time.time() + 5))).subject == "ann"
 
 
@@ -140,7 +140,7 @@ async def test_an_unsigned_token_is_refused(tokens: TokenAuthentication, algorit
 async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(
     tokens: TokenAuthentication, issuer: Issuer, encoding: Encoding
 ) -> None:
-    """HS256 with what everybody knows, as though it were a secret."""
+    """The signature is HS256 with the public key as the secret."""
     issuer.keys.append(public(*RSA_KEY, "RS256"))
     secret = RSA_KEY[1].public_key().public_bytes(encoding, PublicFormat.SubjectPublicKeyInfo)
     message = unsigned({"alg": "HS256", "typ": "JWT", "kid": RSA_KEY[0]}, CLAIMS)
@@ -149,26 +149,26 @@ async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(
     assert "algorithm" in await refusal(tokens, given)
 
 
-async def test_a_key_is_used_with_its_own_algorithm_alone(tokens: TokenAuthentication, issuer: Issuer) -> None:
-    """RS256 is taken, and so is this key's id, but not the two together."""
+async def test_a_key_is_used_with_its_own_algorithm_only(tokens: TokenAuthentication, issuer: Issuer) -> None:
+    """RS256 is allowed, and the key id is known, but the key has another algorithm."""
     issuer.keys.append(public(*RSA_KEY, "RS256"))
     assert "algorithm" in await refusal(tokens, token(key=(signing_key()[0], RSA_KEY[1]), algorithm="RS256"))
 
 
-async def test_a_secret_among_the_issuers_keys_is_no_key(tokens: TokenAuthentication, issuer: Issuer) -> None:
+async def test_a_symmetric_key_of_the_issuer_is_ignored(tokens: TokenAuthentication, issuer: Issuer) -> None:
     secret = base64.urlsafe_b64encode(b"s" * 32).decode().rstrip("=")
     issuer.keys.append({"kty": "oct", "k": secret, "kid": "oct", "alg": "HS256"})
     assert await refusal(tokens, token(key=("oct", "s" * 32), algorithm="HS256"))
 
 
-async def test_an_algorithm_that_is_not_listed_is_refused(issuer: Issuer) -> None:
+async def test_an_algorithm_outside_the_settings_is_refused(issuer: Issuer) -> None:
     settings = settings_for(issuer, auth_algorithms=("RS256",))
     tokens = TokenAuthentication(settings, IssuerKeys(settings.auth_jwks_url, 300))
     assert "algorithm" in await refusal(tokens, token())
 
 
 async def test_a_token_of_an_unknown_key_is_refused(tokens: TokenAuthentication) -> None:
-    assert "none of the issuer's" in await refusal(tokens, token(key=OTHER_KEY))
+    assert "the issuer has no key" in await refusal(tokens, token(key=OTHER_KEY))
 
 
 async def test_another_key_under_a_known_id_is_refused(tokens: TokenAuthentication) -> None:
@@ -177,10 +177,10 @@ async def test_another_key_under_a_known_id_is_refused(tokens: TokenAuthenticati
 
 async def test_a_token_without_a_key_id_is_refused(tokens: TokenAuthentication) -> None:
     given = jwt.encode(CLAIMS, signing_key()[1], algorithm="ES256")
-    assert "none of the issuer's" in await refusal(tokens, given)
+    assert "the issuer has no key" in await refusal(tokens, given)
 
 
-async def test_a_key_that_the_token_brings_along_is_not_looked_at(tokens: TokenAuthentication) -> None:
+async def test_a_key_inside_the_token_is_ignored(tokens: TokenAuthentication) -> None:
     brought = {"jwk": public(*OTHER_KEY), "jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/"}
     assert await refusal(tokens, token(key=OTHER_KEY, headers=brought))
 
@@ -207,7 +207,7 @@ async def test_an_altered_token_is_refused(tokens: TokenAuthentication, part: in
     ],
     ids=range(9),
 )
-async def test_without_one_bearer_token_nobody_is_known(
+async def test_a_request_needs_exactly_one_bearer_token(
     tokens: TokenAuthentication, headers: list[tuple[bytes, bytes]]
 ) -> None:
     with pytest.raises(Unauthorized):
@@ -223,7 +223,9 @@ class TestRoles:
             ("realm_access.roles", {"realm_access": {"roles": ["admin"]}}),
         ],
     )
-    async def test_they_are_where_the_settings_say(self, issuer: Issuer, claim: str, claims: dict[str, Any]) -> None:
+    async def test_the_settings_name_the_claim_of_the_roles(
+        self, issuer: Issuer, claim: str, claims: dict[str, Any]
+    ) -> None:
         settings = settings_for(issuer, auth_roles_claim=claim)
         who = await caller(
             TokenAuthentication(settings, IssuerKeys(settings.auth_jwks_url, 300)), token("ann", (), **claims)
@@ -231,15 +233,15 @@ class TestRoles:
         assert who.permissions == {Permission.ADMIN, Permission.READ_ALL, Permission.AUDIT}
 
     @pytest.mark.parametrize("roles", [None, 5, {"admin": True}, [["admin"]], "Admin ADMIN", ["admin "]], ids=str)
-    async def test_what_is_no_right_is_none(self, tokens: TokenAuthentication, roles: Any) -> None:
+    async def test_an_unknown_role_gives_no_permission(self, tokens: TokenAuthentication, roles: Any) -> None:
         assert (await caller(tokens, token("ann", roles=roles))).permissions == frozenset()
 
-    def test_what_implies_what(self) -> None:
+    def test_a_permission_implies_other_permissions(self) -> None:
         assert Principal.of("s", ["events:publish:any"]).permissions == {Permission.PUBLISH, Permission.PUBLISH_ANY}
         assert Principal.of("s", ["events:read:all"]).permissions == {Permission.READ_ALL}
         assert not Principal.of("s", ["admin"]).may(Permission.PUBLISH)
 
-    def test_a_right_that_is_not_there_is_forbidden(self) -> None:
+    def test_a_missing_permission_is_forbidden(self) -> None:
         with pytest.raises(Forbidden) as refused:
             Principal.of("ann", ["events:publish"]).require(Permission.AUDIT)
         assert refused.value.status == 403
@@ -247,7 +249,7 @@ class TestRoles:
 
 class TestPublishing:
     @pytest.mark.parametrize(
-        ("rights", "user", "allowed"),
+        ("permissions", "user", "allowed"),
         [
             (("events:publish",), None, True),
             (("events:publish",), "ann", True),
@@ -257,21 +259,21 @@ class TestPublishing:
             (("events:publish:reserved",), "bob", False),
         ],
     )
-    def test_nobody_publishes_in_another_users_name(
-        self, rights: tuple[str, ...], user: str | None, allowed: bool
+    def test_an_event_of_another_user_needs_a_permission(
+        self, permissions: tuple[str, ...], user: str | None, allowed: bool
     ) -> None:
         metadata = {"service_name": "/shop"} | ({"user_id": user} if user else {})
-        refused = Principal.of("ann", rights).refusal(attributes_of(an_event(metadata=metadata)))
+        refused = Principal.of("ann", permissions).refusal(attributes_of(an_event(metadata=metadata)))
         assert (refused is None) == allowed
 
-    def test_nobody_publishes_in_the_clusters_name(self) -> None:
+    def test_an_event_of_the_cluster_needs_a_permission(self) -> None:
         event = an_event(event_type="pod.created")
         assert Principal.of("ann", ["events:publish:any"]).refusal(attributes_of(event)) is not None
         assert Principal.of("ann", ["events:publish:reserved"]).refusal(attributes_of(event)) is None
 
 
 class TestKeys:
-    async def test_they_are_fetched_once(self, tokens: TokenAuthentication, issuer: Issuer) -> None:
+    async def test_concurrent_tokens_fetch_the_keys_once(self, tokens: TokenAuthentication, issuer: Issuer) -> None:
         await asyncio.gather(*(caller(tokens, token(f"user-{n}")) for n in range(50)))
         assert issuer.asked == 1
 
@@ -280,31 +282,31 @@ class TestKeys:
         keys = IssuerKeys(issuer.url, 300, clock)
         assert await keys.get("other") is None
         issuer.keys = [public(*OTHER_KEY)]
-        clock.now = ASK_AGAIN_S + 1
+        clock.now = RETRY_S + 1
         assert await keys.get("other") is not None
         assert await keys.get(signing_key()[0]) is None
 
-    async def test_a_key_that_was_just_rotated_in_is_trouble_and_never_a_refusal(self, issuer: Issuer) -> None:
-        """Somebody's made-up id was asked for a moment ago: the issuer isn't asked again so soon, and 401 is final."""
+    async def test_a_key_that_was_just_added_gives_503_and_never_401(self, issuer: Issuer) -> None:
+        """An invented id caused a fetch a moment ago, so there is no second fetch so soon. A 401 would be final."""
         clock = Clock()
         keys = IssuerKeys(issuer.url, 300, clock)
-        assert await keys.get("made-up") is None
+        assert await keys.get("invented") is None
         issuer.keys.append(public(*OTHER_KEY))
         clock.now = 1.0
         with pytest.raises(Unavailable):
             await keys.get("other")
         assert issuer.asked == 1
-        clock.now = ASK_AGAIN_S + 1
+        clock.now = RETRY_S + 1
         assert await keys.get("other") is not None
 
-    async def test_made_up_ids_do_not_burden_the_issuer(self, issuer: Issuer) -> None:
+    async def test_invented_key_ids_put_no_load_on_the_issuer(self, issuer: Issuer) -> None:
         keys = IssuerKeys(issuer.url, 300, Clock())
         for number in range(100):
-            assert await keys.get(f"made-up-{number}") is None
+            assert await keys.get(f"invented-{number}") is None
         assert issuer.asked == 1
 
-    async def test_a_key_that_was_withdrawn_is_good_no_longer(self, issuer: Issuer) -> None:
-        """Nor is a token that was checked with it, though it has not expired."""
+    async def test_a_withdrawn_key_becomes_invalid(self, issuer: Issuer) -> None:
+        """A token that was checked with the key becomes invalid too, before it expires."""
         settings, clock = settings_for(issuer), Clock(time.time())
         tokens = TokenAuthentication(settings, IssuerKeys(issuer.url, settings.auth_keys_fresh_s, clock), clock)
         given = token("ann")
@@ -314,14 +316,14 @@ class TestKeys:
         clock.now += settings.auth_keys_fresh_s + 1
         await refusal(tokens, given)
 
-    async def test_without_them_it_is_trouble_and_not_the_callers_fault(self) -> None:
-        """503: the same request can succeed later."""
+    async def test_without_keys_the_answer_is_503(self) -> None:
+        """The same request can succeed later."""
         keys = IssuerKeys(f"http://127.0.0.1:{free_port()}/", 300)
         with pytest.raises(Unavailable):
             await keys.get("any")
 
     @pytest.mark.parametrize("keys", ["none", [5], [{"kty": "EC", "kid": "x"}]], ids=str)
-    async def test_what_is_no_key_is_none(self, issuer: Issuer, keys: Any) -> None:
+    async def test_an_unusable_key_is_left_out(self, issuer: Issuer, keys: Any) -> None:
         issuer.keys = keys
         if keys == "none":
             with pytest.raises(Unavailable):
@@ -329,7 +331,7 @@ class TestKeys:
         else:
             assert await IssuerKeys(issuer.url, 300).get("x") is None
 
-    async def test_known_ones_outlive_a_short_absence_of_the_issuer(self) -> None:
+    async def test_known_keys_stay_valid_while_the_issuer_is_unavailable(self) -> None:
         clock, issuer = Clock(), Issuer()
         issuer.start()
         keys, known = IssuerKeys(issuer.url, 300, clock), signing_key()[0]
@@ -337,7 +339,7 @@ class TestKeys:
         issuer.stop()
         clock.now = 301
         assert await keys.get(known) is not None
-        clock.now += ASK_AGAIN_S + 1
+        clock.now += RETRY_S + 1
         with pytest.raises(Unavailable):
             await keys.get("other")
         clock.now = KEPT_S + 301
@@ -354,18 +356,20 @@ class TestRemembered:
         clock.now += 11
         assert tokens._known[f"Bearer {given}".encode()][1] < clock.now
 
-    async def test_only_so_many_are_kept(self, tokens: TokenAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_the_number_of_remembered_tokens_is_bounded(
+        self, tokens: TokenAuthentication, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for number in range(KNOWN_TOKENS + 5):
             tokens._remember(f"{number}".encode(), ANYBODY)
         assert len(tokens._known) == KNOWN_TOKENS
 
 
 class TestSettings:
-    def test_a_function_without_an_issuer_does_not_start_and_says_what_is_missing(self) -> None:
+    def test_a_function_without_an_issuer_does_not_start_and_names_the_settings(self) -> None:
         with pytest.raises(ValueError, match="AUTH_ISSUER, AUTH_AUDIENCE, AUTH_JWKS_URL must be set, or AUTH=off"):
             authenticator(Settings.model_validate({"mongodb_uri": "mongodb://x/"}))
 
-    async def test_off_is_said_in_the_log_at_each_start(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_auth_off_is_logged_at_every_start(self, caplog: pytest.LogCaptureFixture) -> None:
         off = Settings.model_validate({"mongodb_uri": "mongodb://x/", "auth": "off", "log_level": "ERROR"})
         for _ in range(2):
             with caplog.at_level(off.log_level):
@@ -374,7 +378,7 @@ class TestSettings:
         assert caplog.text.count("AUTH=off") == 2
 
     @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/", "jwks.json"])
-    def test_keys_come_from_the_web_alone(self, url: str) -> None:
+    def test_keys_come_from_http_addresses_only(self, url: str) -> None:
         given = {"auth_issuer": "x", "auth_audience": "x", "auth_jwks_url": url}
         with pytest.raises(ValueError, match="AUTH_JWKS_URL"):
             authenticator(Settings.model_validate({"mongodb_uri": "mongodb://x/"} | given))

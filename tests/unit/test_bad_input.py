@@ -1,4 +1,4 @@
-"""What a producer can get wrong, at the boundary: each fault has its own answer, and odd is not bad."""
+"""Bad input and odd input: every mistake of a producer has its own answer, and odd input is accepted."""
 
 import contextlib
 import json
@@ -21,17 +21,17 @@ from twofold.web.problems import problem_details
 
 pytestmark = pytest.mark.guarantee("G4", "R3")
 
-MOST_BYTES_OF_AN_ANSWER = 4096
+MAX_ANSWER_BYTES = 4096
 
 
 def answer_to(error: Rejected) -> bytes:
-    """The body of the answer, as Starlette writes it."""
+    """Return the body of the answer in Starlette's form."""
     return json.dumps(problem_details(error), ensure_ascii=False, allow_nan=False).encode()
 
 
 @pytest.mark.parametrize("bad", [pytest.param(bad, id=bad.name) for bad in BAD])
-def test_is_refused(bad: Bad) -> None:
-    """The error has the status, says what is wrong and names where, in an answer of bounded size."""
+def test_is_rejected(bad: Bad) -> None:
+    """The error has the status, the reason and the place, in an answer of bounded size."""
     with pytest.raises(Rejected) as caught:
         decode_http(bad.request.served, bad.request.body, NOW, MAX_EVENTS)
 
@@ -39,12 +39,12 @@ def test_is_refused(bad: Bad) -> None:
     assert type(error) is bad.error
     assert bad.says in " ".join([error.detail, *(problem.what for problem in error.problems)])
     assert ({bad.where} if bad.where is not None else set()) <= {problem.where for problem in error.problems}
-    assert len(answer_to(error)) < MOST_BYTES_OF_AN_ANSWER
+    assert len(answer_to(error)) < MAX_ANSWER_BYTES
 
 
 @pytest.mark.parametrize("odd", [pytest.param(odd, id=odd.name) for odd in ODD])
-def test_is_taken(odd: Odd) -> None:
-    """The payload is equal, signs of zeros and kinds of numbers included, and so are the attributes."""
+def test_is_accepted(odd: Odd) -> None:
+    """Payload and attributes are equal, with the signs of zeros and the types of numbers."""
     event = read((odd.request.served, odd.request.body))
 
     assert repr(event.payload) == repr(odd.payload)
@@ -53,7 +53,7 @@ def test_is_taken(odd: Odd) -> None:
     assert not set(odd.absent) & attributes.keys()
 
 
-def test_a_bad_event_of_a_batch_spoils_no_other() -> None:
+def test_a_bad_event_does_not_affect_its_batch() -> None:
     outcomes = decode_http(ODD_BATCH.served, ODD_BATCH.body, NOW, MAX_EVENTS)
 
     assert not isinstance(outcomes, IncomingEvent)
@@ -68,8 +68,8 @@ def test_a_bad_event_of_a_batch_spoils_no_other() -> None:
     ]
 
 
-def test_names_that_are_long_and_many_cost_no_more_than_their_bytes() -> None:
-    """A path is written only for an error; else 2 MB of name around 100,000 members would be copied 100,000 times."""
+def test_many_names_under_a_long_name_are_checked_in_linear_time() -> None:
+    """Only an error needs the path as text. Otherwise 100,000 members would copy a name of 2 MB 100,000 times."""
     inner = ",".join(f'"{number}":1' for number in range(100_000))
     body = f'{{"{"x" * 2_000_000}":{{{inner},"bad":1e999}}}}'
 
@@ -79,23 +79,23 @@ def test_names_that_are_long_and_many_cost_no_more_than_their_bytes() -> None:
     assert caught.value.problems[0].where == f"data.{'x' * 64}.bad"
 
 
-def test_finding_the_name_that_is_there_twice_takes_no_longer_than_reading() -> None:
+def test_a_repeated_name_is_found_in_linear_time() -> None:
     body = "{" + ",".join(f'"{number % 299_999}":1' for number in range(300_000)) + "}"
 
     with pytest.raises(Rejected, match="'0' stands twice"):
         read(([(b"ce-specversion", b"1.0"), *_CONTEXT], body.encode()))
 
 
-# --- fuzz: whatever comes, there is an answer ------------------------------------------------------------------------
+# --- fuzzing: every request has an answer ----------------------------------------------------------------------------
 
 _CONTEXT = [(b"ce-id", b"1"), (b"ce-source", b"/s"), (b"ce-type", b"t")]
 
 _ATTRIBUTES = ["specversion", "id", "source", "type", "time", "subject", "correlationid", "eventversion", "dataschema"]
 _ATTRIBUTES += ["datacontenttype", "digest", "replayid", "timeassigned", "data", "x", "X", ""]
-_OF_KAFKA = ["knativekafkaoffset", "knativekafkapartition"]
+_KAFKA_ATTRIBUTES = ["knativekafkaoffset", "knativekafkapartition"]
 
 _names = st.one_of(
-    st.sampled_from([f"ce-{name}".encode() for name in _ATTRIBUTES + _OF_KAFKA]),
+    st.sampled_from([f"ce-{name}".encode() for name in _ATTRIBUTES + _KAFKA_ATTRIBUTES]),
     st.sampled_from([b"content-type", b"CE-ID"]),
     st.binary(max_size=6).map(b"ce-".__add__),
     st.binary(max_size=6),
@@ -148,35 +148,35 @@ _bodies = st.one_of(
 
 
 def answers_to(headers: Raw, body: bytes) -> list[IncomingEvent | bytes]:
-    """What comes of a producer's request: events, and answers to what is refused."""
+    """Return the events of a request, and the answers to its errors."""
     try:
         outcomes = decode_http(headers, body, NOW, 2)
-    except Rejected as refusal:
-        return [answer_to(refusal)]
+    except Rejected as error:
+        return [answer_to(error)]
     listed = [outcomes] if isinstance(outcomes, IncomingEvent) else outcomes
     return [outcome if isinstance(outcome, IncomingEvent) else answer_to(outcome) for outcome in listed]
 
 
 @settings(max_examples=500, deadline=None)
 @given(_requests, _bodies)
-def test_any_request_is_taken_or_refused(headers: Raw, body: bytes) -> None:
-    """`from_http` raises nothing but `Rejected`, and each refusal can be written as an answer."""
+def test_any_request_is_accepted_or_rejected(headers: Raw, body: bytes) -> None:
+    """`decode_http` raises only `Rejected`, and every error becomes an answer."""
     assert answers_to(headers, body)
 
 
 @settings(max_examples=500, deadline=None)
 @given(_ANY_EVENT)
-def test_any_structured_event_is_taken_or_refused(event: dict[str, Any]) -> None:
-    """The same, nearer to an event."""
+def test_any_structured_event_is_accepted_or_rejected(event: dict[str, Any]) -> None:
+    """The generated objects have most members of an event."""
     assert answers_to([(b"content-type", b"application/cloudevents+json")], json.dumps(event).encode())
 
 
 def parsed(parse: Callable[[bytes], object], body: bytes) -> str:
-    """What a parser makes of it, to the kinds of numbers, or its refusal."""
+    """Return the value with the types of its numbers, or the error."""
     try:
         return repr(parse(body))
-    except Rejected as refusal:
-        return repr((type(refusal), refusal.detail))
+    except Rejected as error:
+        return repr((type(error), error.detail))
 
 
 @settings(max_examples=500, deadline=None)
@@ -188,7 +188,7 @@ def parsed(parse: Callable[[bytes], object], body: bytes) -> str:
 @example(b"[1e400,-0,-0.0,1E5,0.1e-400,123456789012345678901234567890.5]", 0, 91)
 @example(b"[%b]" % (b"9" * 4301), 0, 91)
 def test_the_fast_parser_and_the_exact_one_agree(body: bytes, position: int, byte: int) -> None:
-    """On JSON, and on JSON with one byte changed: the same value, or the same refusal."""
+    """For JSON, and for JSON with one changed byte, both give the same value or the same error."""
     if position < len(body):
         body = body[:position] + bytes([byte]) + body[position + 1 :]
 
@@ -199,8 +199,8 @@ def test_the_fast_parser_and_the_exact_one_agree(body: bytes, position: int, byt
 @given(_requests, _bodies)
 @example([(b"ce-knativekafkapartition", b"9" * 5000)], b"{}")
 @example([(b"ce-knativekafkaoffset", b"9" * 19)], b"{}")
-def test_any_delivery_is_taken_or_refused(headers: Raw, body: bytes) -> None:
-    """`from_kafka_source` raises nothing but `Rejected`: poison has to end among the dead letters."""
+def test_any_delivery_is_accepted_or_rejected(headers: Raw, body: bytes) -> None:
+    """`decode_kafka` raises only `Rejected`, so every bad record becomes a dead letter."""
     with contextlib.suppress(Rejected):
         decode_kafka(headers, body)
     partition, offset = kafka_coordinates(headers)

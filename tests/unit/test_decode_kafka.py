@@ -1,4 +1,4 @@
-"""What is altered on the way to `store` is noticed; what can't be read back is not taken, whoever vouches for it."""
+"""`store` notices every alteration, and accepts no event that it could not read back, even with a correct digest."""
 
 import json
 
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.guarantee("R5", "R26")
 # --- altered on the way ----------------------------------------------------------------------------------------------
 
 _UNSIGNED = {b"ce-traceparent", b"ce-knativekafkapartition", b"ce-knativekafkaoffset"}
-"""Says nothing about the event, or changes with each attempt."""
+"""Attributes outside the digest: of a hop, or different in every attempt."""
 
 
 def meaning(event: Event) -> str:
-    """All that the digest vouches for, in words of its own."""
+    """Return the fields that the digest covers, as text."""
     fields = event.model_dump(mode="json")
     fields["metadata"].pop("traceparent")
     if event.metadata.time_assigned:
@@ -38,21 +38,21 @@ def meaning(event: Event) -> str:
 @settings(max_examples=400, deadline=None)
 @given(events, st.data())
 def test_a_changed_byte_is_refused_or_changes_nothing(event: Event, data: st.DataObject) -> None:
-    """Any byte of any name, value or body, but for what the digest is documented to leave out."""
+    """The byte is any byte of a name, a value or the body. The digest leaves some fields out, so they may change."""
     headers, body = through_kafka_source(encode_kafka(event))
     parts = [part for header in headers for part in header] + [body]
-    which = data.draw(st.integers(0, len(parts) - 1))
-    assume(parts[which])
-    where = data.draw(st.integers(0, min(len(parts[which]), 2000) - 1))
+    part = data.draw(st.integers(0, len(parts) - 1))
+    assume(parts[part])
+    index = data.draw(st.integers(0, min(len(parts[part]), 2000) - 1))
     byte = data.draw(st.integers(0, 255))
-    parts[which] = parts[which][:where] + bytes([byte]) + parts[which][where + 1 :]
+    parts[part] = parts[part][:index] + bytes([byte]) + parts[part][index + 1 :]
 
     try:
-        received = decode_kafka(list(zip(parts[:-1:2], parts[1:-1:2], strict=True)), parts[-1])
+        delivered_event = decode_kafka(list(zip(parts[:-1:2], parts[1:-1:2], strict=True)), parts[-1])
     except Rejected:
         return
-    assert received.event.digest == event.digest
-    assert meaning(received.event) == meaning(event)
+    assert delivered_event.event.digest == event.digest
+    assert meaning(delivered_event.event) == meaning(event)
 
 
 def _headers_of(event: Event) -> list[bytes]:
@@ -107,24 +107,24 @@ def test_another_payload_is_noticed(body: bytes) -> None:
         decode_kafka(headers, body)
 
 
-def test_white_space_in_the_body_is_no_change() -> None:
-    """Java's SDK writes JSON anew for a structured record; the digest is of the values."""
+def test_white_space_in_the_body_does_not_change_the_digest() -> None:
+    """Java's SDK writes JSON anew for a structured record. The digest covers values, not bytes."""
     headers, _ = delivered(_FULL)
 
     assert same(decode_kafka(headers, b' {\n"total" : 3 } ').event, _FULL)
 
 
-def test_another_traceparent_is_the_same_event() -> None:
+def test_another_traceparent_does_not_change_the_digest() -> None:
     headers, body = delivered(_FULL)
     traced = [(name, b"00-3-4-00" if name == b"ce-traceparent" else value) for name, value in headers]
 
-    received = decode_kafka(traced, body)
+    delivered_event = decode_kafka(traced, body)
 
-    assert received.event.digest == _FULL.digest
-    assert received.event.metadata.traceparent == "00-3-4-00"
+    assert delivered_event.event.digest == _FULL.digest
+    assert delivered_event.event.metadata.traceparent == "00-3-4-00"
 
 
-def test_an_assigned_time_may_differ_since_the_digest_leaves_it_out() -> None:
+def test_another_assigned_time_does_not_change_the_digest() -> None:
     event = an_event(metadata={"service_name": "/shop", "time_assigned": True})
     headers, body = delivered(event)
     later = [(name, b"2030-01-01T00:00:00Z" if name == b"ce-time" else value) for name, value in headers]
@@ -133,7 +133,7 @@ def test_an_assigned_time_may_differ_since_the_digest_leaves_it_out() -> None:
 
 
 @pytest.mark.parametrize("value", [b"false", b"True", b"1", b""])
-def test_the_mark_of_an_assigned_time_is_true_or_absent(value: bytes) -> None:
+def test_timeassigned_must_be_true_or_absent(value: bytes) -> None:
     event = an_event(metadata={"service_name": "/shop", "time_assigned": True})
     headers, body = delivered(event)
 
@@ -141,8 +141,8 @@ def test_the_mark_of_an_assigned_time_is_true_or_absent(value: bytes) -> None:
         decode_kafka([(n, value if n == b"ce-timeassigned" else v) for n, v in headers], body)
 
 
-def test_a_record_that_is_not_ours_is_refused() -> None:
-    """A plain record, which KafkaSource made into an event, has no digest."""
+def test_a_record_that_twofold_did_not_write_is_rejected() -> None:
+    """KafkaSource makes an event of a plain record, and this event has no digest."""
     record = FakeRecord(b"key", b"{}", [])
     request = Request(SINK.request(to_event(record, SourceName("local", "store"))))
 
@@ -150,8 +150,8 @@ def test_a_record_that_is_not_ours_is_refused() -> None:
         decode_kafka(request.headers, request.body)
 
 
-def test_store_takes_percent_signs_as_they_are() -> None:
-    """KafkaSource writes attributes raw; `publish` decodes them, since producers encode them."""
+def test_store_does_not_decode_percent_signs() -> None:
+    """KafkaSource writes attributes unchanged. Producers percent-encode them, so `publish` decodes them."""
     event = an_event(aggregate_id='"50%25"')
 
     assert decode_kafka(*delivered(event)).event.aggregate_id == '"50%25"'
@@ -161,34 +161,34 @@ def test_store_takes_percent_signs_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("value", "coordinate"), [(b"0", 0), (b"12", 12), (b"", None), (b"-1", None), (b"x", None), (b"9" * 30, None)]
 )
-def test_coordinates_are_numbers_that_mongodb_can_hold_or_absent(value: bytes, coordinate: int | None) -> None:
+def test_invalid_coordinates_are_absent(value: bytes, coordinate: int | None) -> None:
     headers = [(b"ce-knativekafkapartition", value), (b"ce-knativekafkaoffset", value)]
 
     assert kafka_coordinates(headers) == (coordinate, coordinate)
 
 
-# --- made by somebody else, with a digest that fits -------------------------------------------------------------------
+# --- made by another program, with a correct digest -----------------------------------------------------------------
 
 _PLAIN_EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "time": "2026-07-01T00:00:00.000Z"}
 
 
-def vouched(attributes: Attributes, body: bytes) -> tuple[Raw, bytes]:
-    """The request with the digest that `publish` would make of these, had it taken them."""
-    _, id_text, said = content_fields(attributes, assigned=False)
-    digest = compute_digest(id_text, said, body, attributes["time"]).hex()
+def with_digest(attributes: Attributes, body: bytes) -> tuple[Raw, bytes]:
+    """Return the request with a correct digest."""
+    _, id_text, content = content_fields(attributes, assigned=False)
+    digest = compute_digest(id_text, content, body, attributes["time"]).hex()
     headers = attributes | {"digest": digest}
     return [(f"ce-{name}".encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()], body
 
 
-def test_what_publish_sends_is_not_checked_twice() -> None:
-    """But for numbers that pydantic writes otherwise than Python."""
+def test_a_usual_record_passes_the_fast_check() -> None:
+    """Two spaces in a value and a number with an exponent need the full check."""
     for event in (_FULL, an_event(payload={"a": [1, -2.5, {"b": "\u2028é😀\n"}], "c": None}, aggregate_id="a  b")):
         headers, body = delivered(event)
         attributes, content_type = read_headers(headers, decode=_raw_value)
-        own = pop_internal_attributes(attributes | {"datacontenttype": content_type})
+        internal = pop_internal_attributes(attributes | {"datacontenttype": content_type})
         del attributes["digest"]
         attributes["datacontenttype"] = content_type
-        document = _verified_document(attributes, own, body)
+        document = _verified_document(attributes, internal, body)
         assert (document is None) == (event.aggregate_id == "a  b")
     exponent = an_event(payload={"a": 1e-05})
     assert same(decode_kafka(*delivered(exponent)).event, exponent)
@@ -198,10 +198,10 @@ def test_what_publish_sends_is_not_checked_twice() -> None:
 @pytest.mark.parametrize(
     "body", [b"[1]", b"1", b"null", b'{"a":1e999}', b'{"a":-1e999}', b'{"a":1,"a":2}', b'{"a":NaN}']
 )
-def test_a_payload_that_the_schema_forbids_is_refused_whoever_vouches(body: bytes) -> None:
-    """In the log, it would be there for ever and could not be read."""
+def test_an_invalid_payload_is_rejected_in_spite_of_its_digest(body: bytes) -> None:
+    """In the log, it would stay unreadable for ever."""
     with pytest.raises(Rejected):
-        decode_kafka(*vouched(_PLAIN_EVENT, body))
+        decode_kafka(*with_digest(_PLAIN_EVENT, body))
 
 
 @pytest.mark.guarantee("G4")
@@ -227,9 +227,9 @@ def test_a_payload_that_the_schema_forbids_is_refused_whoever_vouches(body: byte
     ],
     ids=lambda wrong: ascii(wrong)[:30],
 )
-def test_attributes_that_the_schema_forbids_are_refused_whoever_vouches(wrong: Attributes) -> None:
+def test_invalid_attributes_are_rejected_in_spite_of_their_digest(wrong: Attributes) -> None:
     with pytest.raises(Rejected):
-        decode_kafka(*vouched(_PLAIN_EVENT | wrong, b"{}"))
+        decode_kafka(*with_digest(_PLAIN_EVENT | wrong, b"{}"))
 
 
 _ANY_VALUE = st.one_of(texts, st.text(st.characters(max_codepoint=255), max_size=5))
@@ -241,13 +241,13 @@ _ANY_VALUE = st.one_of(texts, st.text(st.characters(max_codepoint=255), max_size
     st.dictionaries(st.sampled_from([*_PLAIN_EVENT, "subject", "userid", "x", "X", "dataschema"]), _ANY_VALUE),
     st.one_of(payloads.map(lambda payload: json.dumps(payload).encode()), st.binary(max_size=9)),
 )
-def test_whatever_store_takes_can_be_read_back(given_: Attributes, odd: Attributes, body: bytes) -> None:
+def test_every_accepted_event_can_be_read_back(given_: Attributes, odd: Attributes, body: bytes) -> None:
     usual = {name: value for name, value in given_.items() if name != "datacontenttype"} | {
         "time": _PLAIN_EVENT["time"]
     }
     try:
-        received = decode_kafka(*vouched(usual | odd, body))
-        document = encode_document(received.document)
+        delivered_event = decode_kafka(*with_digest(usual | odd, body))
+        document = encode_document(delivered_event.document)
     except Rejected:
         return
-    assert event_of(document) == received.event
+    assert event_of(document) == delivered_event.event

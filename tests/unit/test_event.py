@@ -1,4 +1,4 @@
-"""The schema: who an event is, what its digest covers, and what it may hold."""
+"""The schema of an event: its identity, its digest and its allowed values."""
 
 import json
 from collections import OrderedDict
@@ -29,8 +29,8 @@ V4 = "7b0e9f5c-4f3a-4d27-9c56-6f5f8f0a1b2c"
 V7 = "01920000-0000-7000-8000-000000000000"
 
 
-def refusal(**fields: Any) -> Rejected:
-    """Why there is no such event."""
+def rejection(**fields: Any) -> Rejected:
+    """Return the error for an event with these fields."""
     with pytest.raises(Rejected) as caught:
         an_event(**fields)
     return caught.value
@@ -44,7 +44,7 @@ def with_metadata(**metadata: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("given_id", [V4, V7])
-def test_a_canonical_uuid_is_the_identity_itself(given_id: str) -> None:
+def test_a_canonical_uuid_is_the_identity(given_id: str) -> None:
     assert canonical_id(given_id) == UUID(given_id)
     assert an_event(event_id=UUID(given_id)).given_id == given_id
 
@@ -64,33 +64,33 @@ def test_a_canonical_uuid_is_the_identity_itself(given_id: str) -> None:
         "order-7",
     ],
 )
-def test_anything_else_is_not(given_id: str) -> None:
-    """Two spellings of one UUID are two ids for CloudEvents, so each has its own derived identity."""
+def test_another_spelling_is_not_the_identity(given_id: str) -> None:
+    """CloudEvents compares ids as text, so two spellings of a UUID have two derived identities."""
     assert canonical_id(given_id) is None
 
 
-def test_a_derived_identity_is_that_of_source_and_id_for_ever() -> None:
-    """The log is permanent, so these values may never change."""
+def test_a_derived_identity_never_changes() -> None:
+    """The log is permanent."""
     assert derived_id("/shop", "order-7") == uuid5(NAMESPACE, '["/shop","order-7"]')
     assert str(derived_id("/shop", "order-7")) == "08cb099b-6941-5223-b752-82cafd444f7f"
 
 
-def test_source_and_id_do_not_run_into_each_other() -> None:
+def test_source_and_id_are_not_mixed_up() -> None:
     pairs = [("a", "b"), ("a,b", ""), ("a", "b,c"), ("a,b", "c"), ('a","b', "c"), ("a", 'b","c')]
 
     assert len({derived_id(source, given_id) for source, given_id in pairs}) == len(pairs)
 
 
-def test_a_derived_identity_comes_with_what_it_was_derived_from() -> None:
+def test_a_derived_identity_needs_the_producers_id() -> None:
     derived = derived_id("/shop", "order-7")
 
     assert an_event(event_id=derived, **with_metadata(source_event_id="order-7")).given_id == "order-7"
-    assert refusal(event_id=derived).problems[0].where == "id"
+    assert rejection(event_id=derived).problems[0].where == "id"
 
 
-def test_an_identity_that_was_derived_from_something_else_is_refused() -> None:
-    assert refusal(event_id=uuid4(), **with_metadata(source_event_id="order-7")).problems[0].where == "id"
-    assert refusal(event_id=UUID(V4), **with_metadata(source_event_id=V4)).problems[0].where == "id"
+def test_an_identity_derived_from_another_id_is_rejected() -> None:
+    assert rejection(event_id=uuid4(), **with_metadata(source_event_id="order-7")).problems[0].where == "id"
+    assert rejection(event_id=UUID(V4), **with_metadata(source_event_id=V4)).problems[0].where == "id"
 
 
 # --- digest -----------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ KNOWN = Event.of(
 
 
 def test_the_digest_of_an_event_never_changes() -> None:
-    """Of the log it must be checked in ten years by what was written today: the canonical form is a promise."""
+    """The digests in the log must be correct in ten years too, so the canonical form is a promise."""
     assert KNOWN.payload_json.decode() == (
         '{"":{"$ref":"x"},"a":[1.0,-0.0,1e+22,5e-324,9223372036854775807,null,true,"é\\u0000\U0001f600"],"z":1}'
     )
@@ -114,7 +114,7 @@ def test_the_digest_of_an_event_never_changes() -> None:
 
 
 class OwnFloat(float):
-    """As numpy's, which applications may give."""
+    """A subclass of float, as numpy has."""
 
 
 @settings(max_examples=300, deadline=None)
@@ -126,8 +126,8 @@ class OwnFloat(float):
 @example({"a": [0.0001, 9999999999999998.0, 10.00001]})
 @example({"e1": 1, "é": "2e+5", "\ufffd": 0, "\U0001f600": Int64(5)})
 @example({"a": OwnFloat(3.5)})
-def test_canonical_json_is_that_of_the_standard_library(payload: dict[str, Any]) -> None:
-    """Whichever encoder made it, and whatever a later release of it makes of numbers."""
+def test_canonical_json_equals_the_standard_librarys(payload: dict[str, Any]) -> None:
+    """This holds for both encoders, and for the numbers of their later releases."""
     exact = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert canonical_json(payload) == exact.encode()
 
@@ -145,7 +145,7 @@ CHANGES: Mapping[str, dict[str, Any]] = {
     "the name of an extension": {"metadata": KNOWN.metadata.model_copy(update={"extensions": {"tenants": "t"}})},
     "the source": {"metadata": KNOWN.metadata.model_copy(update={"service_name": "/shop2"})},
     "a field moved to another": {"metadata": KNOWN.metadata.model_copy(update={"user_id": None, "environment": "u"})},
-    "who gave the time": {"metadata": KNOWN.metadata.model_copy(update={"time_assigned": True})},
+    "the assigned time": {"metadata": KNOWN.metadata.model_copy(update={"time_assigned": True})},
 }
 
 
@@ -154,8 +154,8 @@ def test_the_digest_covers(change: str) -> None:
     assert KNOWN.model_copy(update=CHANGES[change]).digest != KNOWN.digest
 
 
-def test_a_changed_copy_has_its_own_digest_and_payload_even_if_those_of_the_first_were_asked_for() -> None:
-    """Pydantic copies cached values along; then the two collections would hold two different payloads."""
+def test_a_changed_copy_has_its_own_digest_and_payload() -> None:
+    """Pydantic copies cached values too. With them, the two collections would have different payloads."""
     first = an_event(payload={"a": 1})
     assert first.payload_json == b'{"a":1}'
 
@@ -176,7 +176,7 @@ def _fields(event: Event) -> dict[str, Any]:
 
 
 def test_the_digest_leaves_out_traceparent() -> None:
-    """It differs from one attempt to the next."""
+    """`traceparent` differs from one attempt to the next."""
     traced = KNOWN.metadata.model_copy(update={"traceparent": "00-1-2-01"})
 
     assert KNOWN.model_copy(update={"metadata": traced}).digest == KNOWN.digest
@@ -189,15 +189,15 @@ def test_the_digest_leaves_out_an_assigned_time() -> None:
     assert later.digest == first.digest
 
 
-def test_the_order_of_names_is_no_part_of_the_digest() -> None:
-    turned = OrderedDict(reversed(KNOWN.payload.items()))
+def test_the_digest_leaves_out_the_order_of_names() -> None:
+    reordered = OrderedDict(reversed(KNOWN.payload.items()))
 
-    assert KNOWN.model_copy(update={"payload": dict(turned)}).digest == KNOWN.digest
+    assert KNOWN.model_copy(update={"payload": dict(reordered)}).digest == KNOWN.digest
 
 
 @settings(max_examples=100, deadline=None)
 @given(events)
-def test_a_document_is_read_back_as_the_event_that_it_was_made_of(event: Event) -> None:
+def test_a_document_gives_an_equal_event(event: Event) -> None:
     document = event.to_document()
 
     again = Event.from_document(document | {"seq": 1, "stored_at": 2, "outbox": {}})
@@ -207,19 +207,19 @@ def test_a_document_is_read_back_as_the_event_that_it_was_made_of(event: Event) 
 
 
 def test_absent_metadata_is_not_stored_as_null() -> None:
-    """So that a field that is added one day changes no digest of before."""
+    """A new field of a later release does not change the digests of earlier events."""
     assert an_event().to_document()["metadata"] == {"service_name": "/shop"}
 
 
-def test_a_document_that_is_no_event_says_so() -> None:
+def test_a_document_without_an_event_is_rejected() -> None:
     with pytest.raises(Invalid) as caught:
         Event.from_document({"_id": uuid4(), "metadata": {}})
 
     assert {problem.where for problem in caught.value.problems} >= {"type", "time", "source", "data"}
 
 
-def test_a_document_too_large_for_mongodb_is_refused_before_it_joins_a_group() -> None:
-    """In BSON each element of a list also has its position: 2 bytes of JSON become up to 12."""
+def test_a_document_too_large_for_mongodb_is_rejected() -> None:
+    """In BSON an element of a list has its position too, so 2 bytes of JSON become up to 12."""
     event = an_event(payload={"a": [1] * 1_500_000})
 
     assert len(event.payload_json) < 4 * 1024 * 1024
@@ -231,7 +231,7 @@ def test_a_document_too_large_for_mongodb_is_refused_before_it_joins_a_group() -
 
 
 def test_time_is_utc_in_milliseconds() -> None:
-    """What is finer is cut off, before the digest: MongoDB's dates have no more."""
+    """Finer digits are cut off before the digest, because MongoDB's dates have milliseconds."""
     east = datetime(2026, 7, 1, 1, 2, 3, 999999, tzinfo=timezone(timedelta(hours=2)))
     event = an_event(timestamp=east)
 
@@ -241,13 +241,13 @@ def test_time_is_utc_in_milliseconds() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(events)
-def test_time_is_written_as_java_and_we_read_it(event: Event) -> None:
+def test_java_and_twofold_read_the_written_time(event: Event) -> None:
     assert java_time(event.time) is not None
     assert event.model_copy(update={"timestamp": event.time}).timestamp == event.timestamp
 
 
-def test_a_time_without_a_zone_is_refused() -> None:
-    assert refusal(timestamp=datetime(2026, 7, 1)).problems[0].where == "time"  # noqa: DTZ001 - what the test is about
+def test_a_time_without_a_zone_is_rejected() -> None:
+    assert rejection(timestamp=datetime(2026, 7, 1)).problems[0].where == "time"  # noqa: DTZ001 - what the test is about
 
 
 @pytest.mark.parametrize(
@@ -258,14 +258,14 @@ def test_a_time_without_a_zone_is_refused() -> None:
         datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))),
     ],
 )
-def test_a_time_that_not_all_parts_can_hold_is_refused(time: datetime) -> None:
-    (problem,) = refusal(timestamp=time).problems
+def test_a_time_out_of_range_is_rejected(time: datetime) -> None:
+    (problem,) = rejection(timestamp=time).problems
 
     assert problem.where == "time"
     assert "from 1970 to 9999" in problem.what
 
 
-# --- attributes of events that application code builds ----------------------------------------------------------------
+# --- attributes of events from application code ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -276,18 +276,18 @@ def test_a_time_that_not_all_parts_can_hold_is_refused(time: datetime) -> None:
         *("redriveof", "knativeerrordest", "knativeerrorcode", "knativeerrordata"),
     ],
 )
-def test_an_extension_can_not_take_the_name_of_an_attribute(name: str) -> None:
-    """On the way to the log it would replace that, and the event would never arrive."""
-    assert refusal(**with_metadata(extensions={name: "x"})).problems[0].where == name
+def test_an_extension_must_not_have_the_name_of_an_attribute(name: str) -> None:
+    """On the way to the log it would replace the attribute, and the event would never arrive."""
+    assert rejection(**with_metadata(extensions={name: "x"})).problems[0].where == name
 
 
 @pytest.mark.parametrize(
     "content_type",
     ["text/plain", "application/cloudevents+json", "Application/CloudEvents-batch+json", "application/jsonl"],
 )
-def test_a_content_type_is_that_of_json_and_of_no_event(content_type: str) -> None:
-    """KafkaSource takes the payload of a record with `application/cloudevents+json` for the event itself."""
-    assert isinstance(refusal(**with_metadata(extensions={"datacontenttype": content_type})), UnsupportedType)
+def test_a_content_type_must_be_json_and_not_an_events(content_type: str) -> None:
+    """KafkaSource would take the payload of a record with `application/cloudevents+json` for the event itself."""
+    assert isinstance(rejection(**with_metadata(extensions={"datacontenttype": content_type})), UnsupportedType)
 
 
 @pytest.mark.parametrize(
@@ -314,8 +314,8 @@ def test_a_content_type_is_that_of_json_and_of_no_event(content_type: str) -> No
         ("unknown", 1, "unknown"),
     ],
 )
-def test_what_is_wrong_is_named_as_cloudevents_names_it(field: str, value: object, where: str) -> None:
-    assert where in {problem.where for problem in refusal(**{field: value}).problems}
+def test_the_error_names_the_attribute_of_cloudevents(field: str, value: object, where: str) -> None:
+    assert where in {problem.where for problem in rejection(**{field: value}).problems}
 
 
 def test_an_event_does_not_change() -> None:
@@ -323,10 +323,20 @@ def test_an_event_does_not_change() -> None:
         an_event().event_type = "x"  # type: ignore[misc]  # what the test is about
 
 
-# --- source: a URI reference, for us and for Java ---------------------------------------------------------------------
+# --- source: a URI reference in RFC 3986 and in Java-------------------------------------------------------------------
 
-PIECES = [*"abz09-._~!$&'()*+,;=:@/?#%[] \"<>\\^`{|}", "%41", "%2", "//", "http:", "urn:", "1a:", "[::1]", "[1::2%e0]"]
-PIECES += [":80", ":99999", "é", "\x7f", "[::ffff:1.2.3.4]", "a.b", "..", "-", "_", "[v1.a]", "user@"]
+URI_PARTS = [
+    *"abz09-._~!$&'()*+,;=:@/?#%[] \"<>\\^`{|}",
+    "%41",
+    "%2",
+    "//",
+    "http:",
+    "urn:",
+    "1a:",
+    "[::1]",
+    "[1::2%e0]",
+]
+URI_PARTS += [":80", ":99999", "é", "\x7f", "[::ffff:1.2.3.4]", "a.b", "..", "-", "_", "[v1.a]", "user@"]
 
 
 def is_source(value: str) -> bool:
@@ -339,22 +349,22 @@ def is_source(value: str) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(sources())
-def test_what_our_tests_take_for_a_source_is_one(source: str) -> None:
+def test_the_generated_sources_are_valid(source: str) -> None:
     assert is_source(source)
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.one_of(sources(), st.lists(st.sampled_from(PIECES), max_size=6).map("".join)))
-def test_each_source_is_a_uri_for_kafka_source(source: str) -> None:
-    """With one that is none, KafkaSource makes the record a plain one with a new id."""
+@given(st.one_of(sources(), st.lists(st.sampled_from(URI_PARTS), max_size=6).map("".join)))
+def test_every_valid_source_is_a_uri_for_kafka_source(source: str) -> None:
+    """KafkaSource replaces a record with an invalid URI by a plain record with a new id."""
     assert not is_source(source) or java_accepts_uri(source)
 
 
 @pytest.mark.java
-def test_each_source_is_a_uri_for_java_itself(tmp_path: Path) -> None:
-    accepted = [value for value in generated(PIECES, 8) if is_source(value)]
+def test_every_valid_source_is_a_uri_for_java(tmp_path: Path) -> None:
+    accepted = [value for value in generated(URI_PARTS, 8) if is_source(value)]
 
     assert len(accepted) > 1000
     assert [
-        value for value, said in zip(accepted, java_says("uri", accepted, tmp_path), strict=True) if said != "True"
+        value for value, answer in zip(accepted, java_says("uri", accepted, tmp_path), strict=True) if answer != "True"
     ] == []

@@ -1,4 +1,4 @@
-"""Exports: whole, in each format, and harmless in a spreadsheet."""
+"""Exports: complete in every format, and harmless in a spreadsheet."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.helpers import an_event, some_events
 from tests.strategies import events
 from twofold.event.model import Event
-from twofold.read.export import COLUMNS, FORMULA, PIECE_BYTES, ExportItem, Format, encode_export, escape_formulas
+from twofold.read.export import CHUNK_BYTES, COLUMNS, FORMULA, ExportItem, Format, encode_export, escape_formulas
 from twofold.read.models import EventOut, UnreadableEvent
 
 pytestmark = pytest.mark.guarantee("R35")
@@ -23,7 +23,7 @@ NOW = datetime(2026, 7, 1, tzinfo=UTC)
 
 
 def shown(event: Event) -> EventOut:
-    return EventOut.of_plain(event.to_document() | {"stored_at": NOW})
+    return EventOut.of_decoded(event.to_document() | {"stored_at": NOW})
 
 
 async def exported(items: Sequence[ExportItem], form: Format) -> str:
@@ -31,7 +31,7 @@ async def exported(items: Sequence[ExportItem], form: Format) -> str:
         for item in items:
             yield item
 
-    return b"".join([piece async for piece in encode_export(source(), form)]).decode()
+    return b"".join([chunk async for chunk in encode_export(source(), form)]).decode()
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -40,7 +40,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 @given(listed=st.lists(events, max_size=4))
-async def test_json_and_ndjson_hold_every_event_as_it_is_shown(listed: list[Event]) -> None:
+async def test_json_and_ndjson_hold_every_event_in_the_readers_form(listed: list[Event]) -> None:
     expected = [json.loads(shown(event).model_dump_json()) for event in listed]
     items = [shown(event) for event in listed]
     assert json.loads(await exported(items, "json")) == expected
@@ -51,8 +51,8 @@ async def test_json_and_ndjson_hold_every_event_as_it_is_shown(listed: list[Even
 
 @pytest.mark.slow
 @given(listed=st.lists(events, max_size=4))
-async def test_csv_gives_every_value_back(listed: list[Event]) -> None:
-    """Or what was made harmless of it."""
+async def test_csv_holds_every_value(listed: list[Event]) -> None:
+    """A formula has its escaped form."""
     found = rows(await exported([shown(event) for event in listed], "csv"))
     assert len(found) == len(listed)
     for cells, event in zip(found, listed, strict=True):
@@ -79,16 +79,16 @@ tricky = st.text(st.sampled_from("""=+-@;|,"' a"""), min_size=1, max_size=12).fi
 
 
 @given(values=st.lists(tricky, min_size=1, max_size=4), delimiter=st.sampled_from(",;|\t"))
-async def test_nor_does_any_where_something_else_divides_the_cells(values: list[str], delimiter: str) -> None:
-    """`;` in much of Europe. What is quoted for commas is taken apart there."""
+async def test_no_cell_begins_a_formula_with_another_separator(values: list[str], delimiter: str) -> None:
+    """In much of Europe the separator is `;`, and quotes for commas do not help there."""
     listed = [shown(an_event(aggregate_id=value, payload={value: value})) for value in values]
     for row in csv.reader(io.StringIO(await exported(listed, "csv"), newline=""), delimiter=delimiter):
         assert not any(cell.lstrip().startswith(FORMULA) for cell in row)
 
 
 @pytest.mark.parametrize("value", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
-def test_what_a_spreadsheet_would_run_is_text(value: str) -> None:
-    """OWASP's list of first characters."""
+def test_a_formula_becomes_text(value: str) -> None:
+    """The first characters are OWASP's list."""
     assert escape_formulas(value) == f"'{value}"
 
 
@@ -96,17 +96,17 @@ def test_what_a_spreadsheet_would_run_is_text(value: str) -> None:
     ("value", "harmless"),
     [("\t=1", "'\t'=1"), ("\r=1", "'\r'=1"), ("a;=1", "a;'=1"), ('a; "-1', "a;' \"-1"), ("a;1=1", "a;1=1")],
 )
-def test_what_would_begin_a_cell_inside_a_value_is_text(value: str, harmless: str) -> None:
+def test_a_formula_inside_a_value_becomes_text(value: str, harmless: str) -> None:
     assert escape_formulas(value) == harmless
 
 
 @pytest.mark.parametrize("value", ["", "a=1", "1-1", "'=1", " x", "{}", "2026-07-01T00:00:00Z"])
-def test_what_is_harmless_stays_as_it_is(value: str) -> None:
+def test_a_harmless_value_stays_unchanged(value: str) -> None:
     assert escape_formulas(value) == value
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "ndjson"])
-async def test_without_events_it_is_well_formed(form: Format) -> None:
+async def test_an_export_without_events_is_well_formed(form: Format) -> None:
     text = await exported([], form)
     expected: dict[str, Any] = {"csv": [list(COLUMNS)], "json": [], "ndjson": ""}
     parsed: dict[str, Callable[[], Any]] = {
@@ -118,8 +118,8 @@ async def test_without_events_it_is_well_formed(form: Format) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "ndjson"])
-async def test_an_unreadable_event_has_its_place(form: Format) -> None:
-    """It is not left out silently."""
+async def test_an_unreadable_event_keeps_its_place(form: Format) -> None:
+    """No export leaves the event out."""
     text = await exported([UnreadableEvent(event_id="x", unreadable=True), *map(shown, some_events(1))], form)
     read: dict[str, Callable[[], Any]] = {
         "csv": lambda: rows(text)[0],
@@ -131,20 +131,20 @@ async def test_an_unreadable_event_has_its_place(form: Format) -> None:
     assert str(first["unreadable"]).lower() == "true"
 
 
-async def test_it_comes_in_pieces() -> None:
-    """Not as a whole: the size of an export is no size in memory."""
+async def test_an_export_comes_in_chunks() -> None:
+    """The size of an export does not matter for memory."""
 
     async def source() -> AsyncIterator[ExportItem]:
         for event in some_events(500):
             yield shown(event)
 
-    pieces = [len(piece) async for piece in encode_export(source(), "ndjson")]
-    assert len(pieces) > 2
-    assert max(pieces) < 2 * PIECE_BYTES
+    sizes = [len(chunk) async for chunk in encode_export(source(), "ndjson")]
+    assert len(sizes) > 2
+    assert max(sizes) < 2 * CHUNK_BYTES
 
 
-async def test_what_goes_wrong_on_the_way_ends_it_visibly() -> None:
-    """An export that stops half-way must not look whole: JSON stays open, and the error comes through."""
+async def test_an_export_that_breaks_off_is_visibly_incomplete() -> None:
+    """The JSON stays open, and the caller gets the error."""
 
     async def source() -> AsyncIterator[ExportItem]:
         for event in some_events(500):
@@ -154,8 +154,8 @@ async def test_what_goes_wrong_on_the_way_ends_it_visibly() -> None:
     got = bytearray()
 
     async def receive() -> None:
-        async for piece in encode_export(source(), "json"):
-            got.extend(piece)
+        async for chunk in encode_export(source(), "json"):
+            got.extend(chunk)
 
     with pytest.raises(ConnectionError):
         await receive()

@@ -1,4 +1,4 @@
-"""What a line of the logs looks like."""
+"""The form of a log line."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def line(message: str = "hello", error: BaseException | None = None, **extra: Any) -> Any:
-    """The line that a record becomes."""
+    """Return the line of a log record."""
     exc_info = (type(error), error, error.__traceback__) if error else None
     record = logging.getLogger("twofold.test").makeRecord(
         "twofold.test", logging.WARNING, __file__, 1, message, (), exc_info, extra=extra
@@ -29,7 +29,7 @@ def line(message: str = "hello", error: BaseException | None = None, **extra: An
 
 
 def line_about(headers: Mapping[str, str], event_id: str | None = None, trace_id: str | None = None) -> Any:
-    """A line that is written while a request with these headers is worked on."""
+    """Return a line that is written during a request with these headers."""
 
     def write() -> Any:
         REQUEST.set({"headers": [(name.encode(), value.encode()) for name, value in headers.items()]})
@@ -40,10 +40,10 @@ def line_about(headers: Mapping[str, str], event_id: str | None = None, trace_id
     return Context().run(write)
 
 
-def test_a_line_is_one_json_object_that_says_when_who_and_what() -> None:
-    said = line("two\nlines", reason="malformed")
-    assert said.pop("timestamp").endswith("Z")
-    assert said == {
+def test_a_line_is_a_json_object_with_the_standard_fields() -> None:
+    fields = line("two\nlines", reason="malformed")
+    assert fields.pop("timestamp").endswith("Z")
+    assert fields == {
         "level": "warning",
         "logger": "twofold.test",
         "function": "store",
@@ -52,34 +52,34 @@ def test_a_line_is_one_json_object_that_says_when_who_and_what() -> None:
     }
 
 
-def test_an_exception_is_a_part_of_its_line() -> None:
-    said = line(error=ValueError("broken"))
-    assert said["exception"] == "ValueError: broken"
+def test_a_line_holds_its_exception() -> None:
+    fields = line(error=ValueError("broken"))
+    assert fields["exception"] == "ValueError: broken"
 
 
 def test_a_line_names_the_event_and_the_trace_of_the_request() -> None:
-    said = line_about({"ce-id": "order-7", "ce-traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"})
-    assert (said["event_id"], said["trace_id"]) == ("order-7", TRACE)
+    fields = line_about({"ce-id": "order-7", "ce-traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"})
+    assert (fields["event_id"], fields["trace_id"]) == ("order-7", TRACE)
 
 
-def test_the_events_own_trace_goes_before_the_requests() -> None:
+def test_the_events_own_trace_wins_over_the_requests_trace() -> None:
     other, own = (f"00-{trace}-00f067aa0ba902b7-01" for trace in ("1" * 32, TRACE))
     assert line_about({"traceparent": other, "ce-traceparent": own})["trace_id"] == TRACE
     assert line_about({"traceparent": other})["trace_id"] == "1" * 32
 
 
-def test_a_trace_that_is_none_is_left_out() -> None:
-    assert "trace_id" not in line_about({"traceparent": "what a nice day it is today, is it not?"})
+def test_an_invalid_trace_is_left_out() -> None:
+    assert "trace_id" not in line_about({"traceparent": "not a traceparent, but a sentence of some length"})
 
 
-def test_what_a_function_found_out_goes_before_the_headers() -> None:
-    """A structured event has its id in its body; a span may be of another trace."""
-    said = line_about({"content-type": "application/cloudevents+json"}, "order-8", TRACE)
-    assert (said["event_id"], said["trace_id"]) == ("order-8", TRACE)
+def test_context_variables_win_over_the_headers() -> None:
+    """A structured event has its id in the body, and a span may belong to another trace."""
+    fields = line_about({"content-type": "application/cloudevents+json"}, "order-8", TRACE)
+    assert (fields["event_id"], fields["trace_id"]) == ("order-8", TRACE)
 
 
-def test_what_a_server_logs_is_written_once_and_in_our_form(capsys: pytest.CaptureFixture[str]) -> None:
-    """Afterwards, gunicorn gives its logger a handler of its own."""
+def test_a_line_of_the_server_is_written_once_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """The server gunicorn gives its logger another handler later."""
     ours = logging.StreamHandler(sys.stderr)
     ours.setFormatter(_Lines("store", console=False))
     server = logging.Logger("gunicorn.error")
@@ -91,7 +91,7 @@ def test_what_a_server_logs_is_written_once_and_in_our_form(capsys: pytest.Captu
     assert json.loads(written)["logger"] == "gunicorn.error"
 
 
-def test_the_console_form_is_for_people() -> None:
+def test_the_console_format_is_plain_text() -> None:
     record = logging.makeLogRecord({"name": "twofold.test", "msg": "hello", "levelname": "INFO"})
     text = _Lines("store", console=True).format(record)
     assert "hello" in text

@@ -1,4 +1,4 @@
-"""`lifecycle`: from each state of a pod to the facts that it shows."""
+"""`lifecycle`: from one state of a pod to the events of its facts."""
 
 import copy
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from functions.pod_events.facts import ALWAYS_MAY_DIFFER, MAY_DIFFER
 from functions.pod_events.identity import Identity
-from functions.pod_events.lifecycle import gone, lifecycle
+from functions.pod_events.lifecycle import lifecycle, reconciled_deletion
 from functions.pod_events.pod import Pod
-from tests.pods import IDENTITY, Sent, differing, first_observed, life, names
+from tests.pods import IDENTITY, SourceRequest, differing, first_observed, life, names
 from twofold.errors import Invalid
 from twofold.event.model import Event
 from twofold.event.reserved import is_reserved
@@ -216,8 +216,8 @@ TIMELINES = {
         08:11:30 running
     """,
 }
-"""Each life, all of its states seen in order, on 1 July 2026 in UTC: the time and the fact, then of a container its
-name, kind and restart, then the cause, exit code and signal, the grace period, or how a deletion was observed."""
+"""The facts of each life, from all its states in order. A line has the time (UTC) on 1 July 2026, the fact, and the
+values of `SHOWN` in the payload."""
 
 ONLY_EARLIER = {
     "config_error": """
@@ -242,7 +242,7 @@ ONLY_EARLIER = {
         08:07:00 unschedulable
     """,
 }
-"""What a life's last state does not show any more: of the other lives it shows everything."""
+"""The facts of each life that its last state no longer shows."""
 
 SHOWN = ("container", "container_kind", "restart", "cause", "exit_code", "signal", "grace_period_seconds", "observed")
 
@@ -252,14 +252,14 @@ def timeline(events: Iterable[Event]) -> list[str]:
 
 
 def _line(event: Event) -> str:
-    told = [str(event.payload[name]) for name in SHOWN if name in event.payload]
+    values = [str(event.payload[name]) for name in SHOWN if name in event.payload]
     if event.event_type == "pod.container_waiting":
-        told.append(event.payload["reason"])
+        values.append(event.payload["reason"])
     assert event.time.startswith("2026-07-01T")
-    return " ".join([event.time[11:19], event.event_type.removeprefix("pod."), *told])
+    return " ".join([event.time[11:19], event.event_type.removeprefix("pod."), *values])
 
 
-def as_written(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
     return [line.strip() for line in text.strip().splitlines()]
 
 
@@ -275,34 +275,34 @@ class TestTimelines:
     @pytest.mark.guarantee("G6", "R13", "R14", "R15", "R16", "R17")
     @pytest.mark.parametrize("name", sorted(TIMELINES))
     def test_a_life_gives_its_timeline(self, name: str) -> None:
-        assert timeline(first_observed(life(name)).values()) == as_written(TIMELINES[name])
+        assert timeline(first_observed(life(name)).values()) == lines_of(TIMELINES[name])
 
     @pytest.mark.guarantee("R13")
     @pytest.mark.parametrize("name", sorted(TIMELINES))
-    def test_the_last_state_shows_all_that_kubernetes_still_knows(self, name: str) -> None:
+    def test_the_last_state_shows_all_facts_except_the_listed_ones(self, name: str) -> None:
         states = life(name)
         shown = {event.event_id for event in states[-1].events()}
         hidden = [event for event_id, event in first_observed(states).items() if event_id not in shown]
-        assert timeline(hidden) == as_written(ONLY_EARLIER.get(name, ""))
+        assert timeline(hidden) == lines_of(ONLY_EARLIER.get(name, ""))
 
     @pytest.mark.guarantee("R13")
-    def test_a_pod_seen_only_at_its_end_has_all_of_its_life(self) -> None:
-        """One state in place of eight: scheduled, running and the container's end are read from it."""
+    def test_one_state_at_the_end_gives_all_facts_of_a_life(self) -> None:
+        """A single state gives `pod.scheduled`, `pod.running` and the container's end."""
         last = [sent for sent in life("completed_job") if not sent.deleted][-1]
-        assert timeline(last.events()) == as_written(TIMELINES["completed_job"])[:-1]
+        assert timeline(last.events()) == lines_of(TIMELINES["completed_job"])[:-1]
 
     @pytest.mark.guarantee("R14")
-    def test_an_image_that_cannot_be_pulled_is_told_while_the_pod_is_pending(self) -> None:
+    def test_a_failing_image_pull_is_a_fact_of_a_pending_pod(self) -> None:
         last = life("image_pull_failure")[-1]
         assert last.pod["status"]["phase"] == "Pending"
         waiting = event_of(last.events(), "pod.container_waiting")
         assert waiting.payload["message"] == 'Back-off pulling image "registry.example/work/runner:no-such"'
 
     @pytest.mark.guarantee("R15")
-    def test_out_of_memory_is_no_error_exit_and_exit_code_137_is_not_out_of_memory(self) -> None:
-        told = {name: event_of(life(name)[-1].events(), "pod.failed") for name in ("oom_killed", "killed_by_signal")}
-        assert [told[name].payload["cause"] for name in told] == ["oom_killed", "signal"]
-        assert {event.payload["exit_code"] for event in told.values()} == {137}
+    def test_out_of_memory_and_a_signal_differ_by_cause_with_exit_code_137(self) -> None:
+        failed = {name: event_of(life(name)[-1].events(), "pod.failed") for name in ("oom_killed", "killed_by_signal")}
+        assert [failed[name].payload["cause"] for name in failed] == ["oom_killed", "signal"]
+        assert {event.payload["exit_code"] for event in failed.values()} == {137}
 
     @pytest.mark.guarantee("R16")
     def test_an_evicted_pod_needs_no_container_statuses(self) -> None:
@@ -313,14 +313,14 @@ class TestTimelines:
         assert failed.payload["message"].startswith("The node was low on resource: memory.")
 
     @pytest.mark.guarantee("R17")
-    def test_a_deadline_is_told_though_the_container_died_by_a_signal(self) -> None:
+    def test_an_exceeded_deadline_is_the_cause_although_a_signal_ended_the_container(self) -> None:
         failed = event_of(life("deadline_exceeded")[-1].events(), "pod.failed")
         assert failed.payload["cause"] == "deadline_exceeded"
 
 
 class TestIds:
     def test_the_same_fact_has_the_same_id_from_every_state(self) -> None:
-        """The end of a run moves from `state` to `lastState`; it stays one fact."""
+        """Kubernetes moves the end of a run from `state` to `lastState`. It stays one fact."""
         ends = [
             event
             for sent in life("crash_loop")
@@ -335,26 +335,26 @@ class TestIds:
         second = copy.deepcopy(first.pod)
         second["metadata"]["uid"] = "5f2c6a3e-58a0-4a44-8b52-7a3c2f7f9a10"
         ids = {event.event_id for event in first.events()}
-        assert not ids & {event.event_id for event in Sent(first.headers, second).events()}
+        assert not ids & {event.event_id for event in SourceRequest(first.headers, second).events()}
 
-    def test_ids_are_for_ever(self) -> None:
-        """Changed, every pod that is known would be announced again."""
+    def test_ids_never_change(self) -> None:
+        """With another id, every known fact would be published again."""
         created = event_of(life("completed_job")[0].events(), "pod.created")
         assert created.given_id == "68c7caff-dcce-47b8-abaf-cd5a701a6d7c/created"
         assert created.event_id == UUID("8b40077b-2af3-5204-904d-d357f956dd68")
 
-    def test_no_other_producer_may_use_their_names(self) -> None:
+    def test_types_and_source_are_reserved(self) -> None:
         events = [event for name in names() for sent in life(name) for event in sent.events()]
         assert all(is_reserved(event.metadata.service_name, event.event_type) for event in events)
 
-    def test_an_end_without_a_container_id_is_known_by_its_restart(self) -> None:
+    def test_an_end_without_a_container_id_is_identified_by_its_restart(self) -> None:
         lost, back = life("lost_container")[-2:]
-        one, other = (event_of(sent.events(), "pod.container_terminated") for sent in (lost, back))
-        assert one.event_id == other.event_id
-        assert one.given_id.endswith("/container_terminated/main/0")
+        first, second = (event_of(sent.events(), "pod.container_terminated") for sent in (lost, back))
+        assert first.event_id == second.event_id
+        assert first.given_id.endswith("/container_terminated/main/0")
 
-    def test_a_container_that_was_lost_once_ended_once(self) -> None:
-        """The kubelet says it of a running container that it can't find, and again when the pod fails by that."""
+    def test_a_lost_container_ends_once(self) -> None:
+        """The kubelet reports the end when it cannot find the container, and again when the pod fails."""
         ends = [
             event
             for sent in life("lost_then_failed")[-2:]
@@ -364,14 +364,14 @@ class TestIds:
         assert [event.payload["restart"] for event in ends] == [0, 0]
         assert len({event.event_id for event in ends}) == 1
 
-    def test_behind_a_container_that_was_lost_the_next_run_is_counted_at_once(self) -> None:
-        """Also if that can't be started: the image is gone as well."""
+    def test_after_a_lost_container_the_next_run_counts_before_its_start(self) -> None:
+        """The next run waits for its image."""
         pod = copy.deepcopy(life("lost_container")[-2].pod)
         pod["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "ErrImagePull"}}
         end = event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.container_terminated")
         assert end.payload["restart"] == 0
 
-    def test_no_state_tells_a_fact_twice(self) -> None:
+    def test_no_state_gives_a_fact_twice(self) -> None:
         for sent in (sent for name in names() for sent in life(name)):
             ids = [event.event_id for event in sent.events()]
             assert len(ids) == len(set(ids))
@@ -381,12 +381,12 @@ class TestObservations:
     @pytest.mark.parametrize("name", names())
     @given(data=st.data())
     def test_any_states_in_any_order_give_the_same_facts(self, name: str, data: st.DataObject) -> None:
-        """Of the full life they lack only what the last state does not show; what differs is named."""
+        """The last state is among them. Fields may differ only as `MAY_DIFFER` says."""
         states = life(name)
         some = data.draw(st.lists(st.sampled_from(states), max_size=8).map(lambda some: [*some, states[-1]]))
-        seen, full = first_observed(data.draw(st.permutations(some))), first_observed(states)
-        assert {event.event_id for event in states[-1].events()} <= seen.keys() <= full.keys()
-        for event_id, event in seen.items():
+        observed, full = first_observed(data.draw(st.permutations(some))), first_observed(states)
+        assert {event.event_id for event in states[-1].events()} <= observed.keys() <= full.keys()
+        for event_id, event in observed.items():
             assert differing(event, full[event_id]) <= MAY_DIFFER[event.event_type] | ALWAYS_MAY_DIFFER
 
     def test_the_same_state_gives_the_same_events(self) -> None:
@@ -394,20 +394,26 @@ class TestObservations:
             again = lifecycle(Pod.of(sent.pod), IDENTITY, deleted=sent.deleted)
             assert [event.digest for event in again] == [event.digest for event in sent.events()]
 
-    def test_created_says_only_what_cannot_change(self) -> None:
-        told = [event_of(sent.events(), "pod.created") for sent in life("labels_changed")]
-        assert all(event.payload == told[0].payload for event in told)
+    def test_created_is_equal_in_every_state(self) -> None:
+        created = [event_of(sent.events(), "pod.created") for sent in life("labels_changed")]
+        assert all(event.payload == created[0].payload for event in created)
 
-    def test_the_time_of_a_deletion_is_that_of_its_first_observation(self) -> None:
-        """The API server lets none lie in the past, and writes over it when the pod is removed."""
-        asked = [
+    def test_only_the_first_observation_has_the_time_of_the_deletion_request(self) -> None:
+        """The API server never sets `deletionTimestamp` into the past, and overwrites it at the removal."""
+        requested = [
             event
             for sent in life("grace_period_shortened")
             for event in sent.events()
             if event.event_type == "pod.terminating"
         ]
-        assert [event.payload["grace_period_seconds"] for event in asked] == [600, 5, 5, 0, 0]
-        assert [event.time[11:19] for event in asked] == ["08:51:00", "08:52:25", "08:52:25", "08:52:32", "08:52:32"]
+        assert [event.payload["grace_period_seconds"] for event in requested] == [600, 5, 5, 0, 0]
+        assert [event.time[11:19] for event in requested] == [
+            "08:51:00",
+            "08:52:25",
+            "08:52:25",
+            "08:52:32",
+            "08:52:32",
+        ]
 
 
 class TestPayloads:
@@ -447,18 +453,18 @@ class TestPayloads:
             "finished_at": "2026-07-01T08:02:41Z",
         }
 
-    def test_what_kubernetes_does_not_say_is_left_out(self) -> None:
-        """It is no empty text either: of a pod that failed, and is deleted, without a word."""
+    def test_absent_values_are_absent_in_payloads(self) -> None:
+        """An empty text counts as absent: here in a pod that failed and was deleted without reasons."""
         waits = one_container({"waiting": {"reason": "ErrImagePull"}}, {"terminated": {"exitCode": 1}})
         pods = [pod_with(), pod_with(phase="", containerStatuses=waits)]
-        told = [event for pod in pods for event in lifecycle(Pod.of(pod), IDENTITY, deleted=True)]
-        assert {event.event_type for event in told} >= {
+        events = [event for pod in pods for event in lifecycle(Pod.of(pod), IDENTITY, deleted=True)]
+        assert {event.event_type for event in events} >= {
             *("pod.failed", "pod.deleted", "pod.container_waiting", "pod.container_terminated")
         }
-        for event in told:
+        for event in events:
             assert "" not in event.payload.values(), event.payload
 
-    def test_a_knative_revision_is_named(self) -> None:
+    def test_a_pod_of_a_knative_revision_has_its_names(self) -> None:
         running = event_of(life("knative_revision")[-1].events(), "pod.running").payload
         assert (running["knative_service"], running["knative_revision"]) == ("hello", "hello-00003")
         assert running["owner"]["kind"] == "ReplicaSet"
@@ -467,16 +473,16 @@ class TestPayloads:
             "queue-proxy": "registry.example/knative/queue:1.22",
         }
 
-    def test_a_reconciled_deletion_says_so_and_when_it_was_confirmed(self) -> None:
+    def test_a_reconciled_deletion_has_the_time_of_its_confirmation(self) -> None:
         last = event_of(life("completed_job")[-1].events(), "pod.deleted")
-        confirmed = gone(last, datetime(2026, 7, 2, tzinfo=UTC))
+        confirmed = reconciled_deletion(last, datetime(2026, 7, 2, tzinfo=UTC))
         assert confirmed.event_id == last.event_id
         assert confirmed.payload == last.payload | {"observed": "reconciled"}
         assert confirmed.time == "2026-07-02T00:00:00.000Z"
 
 
 def pod_with(**status: Any) -> dict[str, Any]:
-    """The pod of `exit_1`, failed, with another status."""
+    """Return the pod of `exit_1` in the phase Failed, with this status."""
     pod = copy.deepcopy(life("exit_1")[-1].pod)
     pod["status"] = {"phase": "Failed", "startTime": "2026-07-01T08:01:00Z"} | status
     return pod
@@ -535,14 +541,17 @@ FAILURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "preempted, by the kubelet": ("preempted", {"reason": "Preempting"}),
     "admission": ("admission", {"reason": "NodeAffinity"}),
-    "admission, out of something": ("admission", {"reason": "OutOfnvidia.com/gpu"}),
-    "admission, of a new kind": ("admission", {"reason": "SomethingNew", "message": "Pod was rejected: because"}),
-    "unknown, nothing said": ("unknown", {}),
+    "admission, out of a resource": ("admission", {"reason": "OutOfnvidia.com/gpu"}),
+    "admission, an unknown reason": (
+        "admission",
+        {"reason": "SomethingNew", "message": "Pod was rejected: because"},
+    ),
+    "unknown, no reason": ("unknown", {}),
     "unknown, the container was lost": (
         "unknown",
         {"containerStatuses": one_container(ended("ContainerStatusUnknown", 137))},
     ),
-    "unknown, a disruption that did not come": (
+    "unknown, a disruption with status False": (
         "unknown",
         {"conditions": [disrupted("PreemptionByScheduler")[0] | {"status": "False"}]},
     ),
@@ -552,30 +561,30 @@ FAILURES: dict[str, tuple[str, dict[str, Any]]] = {
 class TestFailures:
     @pytest.mark.guarantee("R15", "R16", "R17")
     @pytest.mark.parametrize("name", sorted(FAILURES))
-    def test_the_cause_is_found_where_kubernetes_puts_it(self, name: str) -> None:
+    def test_the_cause_is_read_from_the_status(self, name: str) -> None:
         cause, status = FAILURES[name]
         events = lifecycle(Pod.of(pod_with(**status)), IDENTITY)
         assert event_of(events, "pod.failed").payload["cause"] == cause
 
-    def test_the_container_that_ran_out_of_memory_decides_though_another_ended_first(self) -> None:
+    def test_out_of_memory_is_the_cause_although_another_container_ended_first(self) -> None:
         first, second = one_container(ended("Error", 1, "2026-07-01T08:01:05Z")), one_container(ended("OOMKilled", 137))
         second[0]["name"] = "cache"
         failed = event_of(lifecycle(Pod.of(pod_with(containerStatuses=first + second)), IDENTITY), "pod.failed")
         assert (failed.payload["container"], failed.payload["cause"]) == ("cache", "oom_killed")
 
-    def test_a_container_that_never_started_has_not_run(self) -> None:
+    def test_a_container_with_a_start_error_was_not_running(self) -> None:
         status = one_container(ended("StartError", 128, startedAt="1970-01-01T00:00:00Z"))
         types = {event.event_type for event in lifecycle(Pod.of(pod_with(containerStatuses=status)), IDENTITY)}
         assert "pod.running" not in types
         assert "pod.container_terminated" in types
 
-    def test_without_any_end_a_deadline_is_when_it_passed(self) -> None:
+    def test_without_an_end_the_time_is_the_passed_deadline(self) -> None:
         pod = pod_with(reason="DeadlineExceeded")
         pod["spec"]["activeDeadlineSeconds"] = 60
         assert event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.failed").time == "2026-07-01T08:02:00.000Z"
 
-    def test_it_failed_when_the_last_container_ended_and_not_while_one_shows_running(self) -> None:
-        """A node that is lost leaves its pods as they were: what ended on it before says nothing of their end."""
+    def test_the_time_is_the_last_end_unless_a_container_is_shown_as_running(self) -> None:
+        """The pods of a lost node keep their last status, so an earlier end is not the end of the pod."""
         running = {"running": {"startedAt": "2026-07-01T08:01:03Z"}}
         for state, at in ((running, "08:01:07"), (ended(), "08:01:09")):
             pod = pod_with(
@@ -586,10 +595,8 @@ class TestFailures:
             assert event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.failed").time[11:19] == at
 
     @pytest.mark.parametrize("waiting", [{}, {"reason": "ContainerCreating"}])
-    def test_while_the_next_run_is_prepared_the_last_end_is_that_of_the_one_before(
-        self, waiting: dict[str, str]
-    ) -> None:
-        """Its container is made, and counted, and does not run yet; or the kubelet can't find it any more."""
+    def test_while_the_next_run_is_created_the_last_end_has_the_previous_restart(self, waiting: dict[str, str]) -> None:
+        """The next container is made and counted, and does not run yet; or the kubelet cannot find it."""
         pod = pod_with(
             phase="Running", containerStatuses=one_container({"waiting": waiting}, ended(containerID="containerd://1"))
         )
@@ -597,25 +604,25 @@ class TestFailures:
         end = event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.container_terminated")
         assert end.payload["restart"] == 0
 
-    def test_a_disruption_has_its_own_time(self) -> None:
+    def test_a_disruption_has_the_time_of_its_condition(self) -> None:
         pod = pod_with(conditions=disrupted("DeletionByPodGC"))
         assert event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.failed").time == "2026-07-01T08:01:07.000Z"
 
 
 class TestIdentity:
     @pytest.mark.guarantee("R21")
-    def test_the_ids_of_the_work_are_each_in_their_own_place(self) -> None:
+    def test_aggregate_correlation_and_user_come_from_their_labels(self) -> None:
         for event in life("completed_job")[-1].events():
             assert event.aggregate_id == "execution-17"
             assert event.metadata.correlation_id == "request-17"
             assert event.metadata.user_id == "user-3"
 
     @pytest.mark.guarantee("R21")
-    def test_an_annotation_serves_as_well_as_a_label(self) -> None:
+    def test_an_annotation_can_replace_a_label(self) -> None:
         assert {event.aggregate_id for event in life("deleted_while_running")[-1].events()} == {"web-rollout-4"}
 
     @pytest.mark.guarantee("R21", "R22")
-    def test_without_an_id_of_the_work_a_pods_events_stay_together(self) -> None:
+    def test_without_an_id_of_the_work_the_aggregate_is_the_pod(self) -> None:
         last = life("crash_loop")[-1]
         for event in last.events():
             assert event.aggregate_id == last.pod["metadata"]["uid"]
@@ -623,12 +630,12 @@ class TestIdentity:
             assert event.metadata.user_id is None
 
     @pytest.mark.guarantee("R21")
-    def test_the_first_name_that_is_there_counts(self) -> None:
+    def test_the_first_present_label_counts(self) -> None:
         identity = Identity("local", ("missing", "job-name"), ("job-name",), ())
         event = life("exit_1")[-1].events(identity)[0]
         assert (event.aggregate_id, event.metadata.correlation_id) == ("report-18", "report-18")
 
-    def test_what_no_attribute_can_carry_is_passed_over(self) -> None:
+    def test_an_invalid_value_is_skipped(self) -> None:
         pod = copy.deepcopy(life("exit_1")[-1].pod)
         pod["metadata"]["annotations"] = {"one": "line\nbreak", "two": "x" * 2000, "three": "usable"}
         identity = Identity("local", ("one", "two", "three"), (), ())
@@ -647,12 +654,12 @@ class TestNoPod:
             ({"status": {"startTime": "yesterday"}}, "data.status.startTime"),
         ],
     )
-    def test_what_is_wrong_is_named(self, change: dict[str, Any], where: str) -> None:
+    def test_the_error_names_the_wrong_field(self, change: dict[str, Any], where: str) -> None:
         with pytest.raises(Invalid) as caught:
             Pod.of(life("exit_1")[-1].pod | change)
         assert where in [problem.where for problem in caught.value.problems]
 
-    def test_null_is_as_good_as_absent(self) -> None:
+    def test_null_counts_as_absent(self) -> None:
         pod = copy.deepcopy(life("no_status")[0].pod)
         pod["status"] = {"conditions": None, "containerStatuses": None, "startTime": None}
         pod["metadata"] |= {"labels": None, "annotations": None, "ownerReferences": None, "managedFields": None}

@@ -1,4 +1,4 @@
-"""Spans, and what an event carries of them. Nothing is sent: the exporter is in memory."""
+"""Spans, and the traces that events carry. The exporter keeps the spans in memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -40,7 +40,7 @@ def an_event_of(traceparent: str | None) -> Event:
 async def published(
     tracing: Tracing, received: Sequence[IncomingEvent | TwofoldError], outcomes: Sequence[object] = ("taken",)
 ) -> list[IncomingEvent]:
-    """What came to be published, whose outcomes were these."""
+    """Publish `received` with these outcomes. Return the events that reached the publisher."""
     taken: list[IncomingEvent] = []
 
     async def publish(items: Iterable[IncomingEvent | TwofoldError]) -> list[object]:
@@ -52,7 +52,7 @@ async def published(
 
 
 def identity(span: ReadableSpan) -> str:
-    """The span as a traceparent names it."""
+    """Return the span's `traceparent`."""
     context = span.get_span_context()
     assert context is not None
     flags = f"{context.trace_flags:02x}"
@@ -60,7 +60,7 @@ def identity(span: ReadableSpan) -> str:
 
 
 def parent(span: ReadableSpan) -> str:
-    """Its parent, likewise; the root has none."""
+    """Return the `traceparent` of the span's parent, or an empty string for a root."""
     if span.parent is None or not span.parent.is_valid:
         return ""
     return f"00-{format_trace_id(span.parent.trace_id)}-{format_span_id(span.parent.span_id)}-01"
@@ -70,7 +70,7 @@ def links(span: ReadableSpan) -> list[str]:
     return [format_span_id(link.context.span_id) for link in span.links]
 
 
-async def test_an_event_without_a_trace_is_given_the_span_of_publish(told: Told, tracing: Tracing) -> None:
+async def test_an_event_without_a_trace_gets_the_span_of_publish(told: Told, tracing: Tracing) -> None:
     event = an_event_of(None)
     (taken,) = await published(tracing, [IncomingEvent.of(event)])
     (span,) = told.spans
@@ -79,7 +79,7 @@ async def test_an_event_without_a_trace_is_given_the_span_of_publish(told: Told,
 
 
 async def test_a_producers_own_trace_is_continued_and_never_replaced(told: Told, tracing: Tracing) -> None:
-    """Both collections and Kafka have what the producer said; the span travels in the record's own header."""
+    """Both collections and Kafka hold the producer's value. A header of the record carries the span."""
     (taken,) = await published(tracing, [IncomingEvent.of(an_event_of(OWN))])
     (span,) = told.spans
     assert parent(span) == OWN
@@ -88,23 +88,21 @@ async def test_a_producers_own_trace_is_continued_and_never_replaced(told: Told,
     assert headers["traceparent"].decode() == identity(span)
 
 
-async def test_an_event_without_a_trace_joins_its_requests(told: Told, tracing: Tracing) -> None:
+async def test_an_event_without_a_trace_joins_the_trace_of_its_request(told: Told, tracing: Tracing) -> None:
     (taken,) = await published(tracing, [IncomingEvent.of(an_event_of(None))._replace(traceparent=HOP)])
     (span,) = told.spans
     assert parent(span) == HOP
     assert taken.event.metadata.traceparent == identity(span)
 
 
-async def test_where_event_and_request_differ_the_event_wins_and_the_request_is_linked(
-    told: Told, tracing: Tracing
-) -> None:
+async def test_the_events_trace_wins_and_the_requests_span_is_a_link(told: Told, tracing: Tracing) -> None:
     await published(tracing, [IncomingEvent.of(an_event_of(OWN))._replace(traceparent=HOP)])
     (span,) = told.spans
     assert parent(span) == OWN
     assert links(span) == [HOP[36:52]]
 
 
-async def test_a_trace_that_is_none_is_kept_as_it_is_and_starts_a_new_one(told: Told, tracing: Tracing) -> None:
+async def test_an_invalid_traceparent_is_kept_and_starts_a_new_trace(told: Told, tracing: Tracing) -> None:
     (taken,) = await published(tracing, [IncomingEvent.of(an_event_of("garbage"))])
     (span,) = told.spans
     assert parent(span) == ""
@@ -112,7 +110,7 @@ async def test_a_trace_that_is_none_is_kept_as_it_is_and_starts_a_new_one(told: 
     assert taken.traceparent == identity(span)
 
 
-async def test_the_span_of_publish_changes_nothing_that_the_digest_covers(tracing: Tracing) -> None:
+async def test_the_span_of_publish_does_not_change_the_digest(tracing: Tracing) -> None:
     event = an_event_of(None)
     digest = event.digest
     (taken,) = await published(tracing, [IncomingEvent.of(event)])
@@ -122,7 +120,7 @@ async def test_the_span_of_publish_changes_nothing_that_the_digest_covers(tracin
     assert (again.digest, again.metadata_fields) == (digest, taken.event.metadata_fields)
 
 
-async def test_each_event_of_a_batch_has_a_span_of_its_own_and_what_was_refused_before_has_none(
+async def test_an_event_of_a_batch_has_its_own_span_and_a_refused_event_has_no_span(
     told: Told, tracing: Tracing
 ) -> None:
     refusal = Malformed("no JSON")
@@ -139,24 +137,24 @@ async def test_each_event_of_a_batch_has_a_span_of_its_own_and_what_was_refused_
     assert (second.attributes or {})["error.type"] == "identity-conflict"
 
 
-async def test_a_write_that_fails_ends_every_span_with_its_reason(told: Told, tracing: Tracing) -> None:
+async def test_a_failed_write_ends_every_span_with_its_error(told: Told, tracing: Tracing) -> None:
     async def publish(_: Iterable[IncomingEvent | TwofoldError]) -> list[object]:
-        raise Unavailable("MongoDB is away")
+        raise Unavailable("MongoDB is unavailable")
 
     with pytest.raises(Unavailable):
         await tracing.publishing([IncomingEvent.of(an_event_of(None)), IncomingEvent.of(an_event_of(None))], publish)
     assert [(span.attributes or {})["error.type"] for span in told.spans] == ["unavailable", "unavailable"]
 
 
-async def stored(tracing: Tracing, headers: Sequence[tuple[bytes, bytes]], became: str = "stored") -> None:
-    async def take(_: Sequence[tuple[bytes, bytes]], __: bytes) -> str:
-        return became
+async def stored(tracing: Tracing, headers: Sequence[tuple[bytes, bytes]], outcome: str = "stored") -> None:
+    async def store(_: Sequence[tuple[bytes, bytes]], __: bytes) -> str:
+        return outcome
 
-    assert await tracing.storing(headers, b"{}", take) == became
+    assert await tracing.storing(headers, b"{}", store) == outcome
 
 
 async def test_store_continues_the_trace_that_the_record_carries(told: Told, tracing: Tracing) -> None:
-    """What KafkaSource's own request says is a link: its span may never be exported."""
+    """The span of KafkaSource's request is a link, because it may never be exported."""
     headers, _ = delivered(an_event_of(OWN), partition=2, offset=7)
     await stored(tracing, [*headers, (b"traceparent", HOP.encode())])
     (span,) = told.spans
@@ -178,6 +176,6 @@ async def test_a_dead_letter_ends_its_span_with_the_reason(told: Told, tracing: 
     assert (told.spans[0].attributes or {})["error.type"] == "malformed"
 
 
-async def test_the_logs_hear_of_the_trace(told: Told, tracing: Tracing) -> None:
+async def test_a_log_line_names_the_trace(told: Told, tracing: Tracing) -> None:
     await published(tracing, [IncomingEvent.of(an_event_of(None))])
     assert TRACE_ID.get() == identity(told.spans[0])[3:35]

@@ -35,7 +35,7 @@ from twofold.observability.metrics import COMMIT_SIZE, COMMIT_TIME, METRICS, Met
 from twofold.observability.telemetry import Outcome, Telemetry, Tracing
 
 CLOSE_S = 5.0
-"""Seconds that `close` waits for the collector."""
+"""The longest wait of `close` for the collector, in seconds."""
 
 _W3C = TraceContextTextMapPropagator()
 

@@ -11,9 +11,9 @@ Protocol = Literal["http/protobuf"]
 
 
 class OtelSettings(BaseSettings):
-    """The variables that decide about sending. OpenTelemetry's SDK reads its other variables itself.
+    """The variables for sending or not sending. OpenTelemetry's SDK reads its further variables itself.
 
-    A value that Twofold does not support ends the start with `pydantic.ValidationError`, which names the variable.
+    An unsupported value ends the start with `pydantic.ValidationError`, which names the variable.
     """
 
     model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True)

@@ -36,7 +36,7 @@ _NOTHING = nullcontext()
 
 
 class Telemetry:
-    """The null form, which records nothing, and the base class of other forms."""
+    """The null form, which records nothing, and the base class of `OpenTelemetry`."""
 
     tracing: Tracing | None = None
     """None if no spans are wanted. Callers then do no work for tracing."""

@@ -10,7 +10,7 @@ Pages neither repeat nor skip an event that was stored before the first page, fo
 3. The query of the next page selects the events behind the cursor, and no other events: `timestamp` is at the cursor's
    or beyond it, except events with the same `timestamp` and an `_id` up to the cursor's.
 
-The bound in 3 is one range of the index and an exception. An `$or` of two ranges would make MongoDB merge or sort.
+The query in 3 is one range of an index, less an exception. An `$or` of two ranges would need two scans.
 """
 
 import json

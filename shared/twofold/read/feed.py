@@ -58,7 +58,7 @@ class FeedCursor:
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Return the cursor that `encode` made `text` of. Raise `Malformed` for any other text."""
+        """Return the cursor of a text from `encode`. Raise `Malformed` for an invalid text."""
         try:
             return cls(*_CURSOR.unpack(decode_cursor(text, _CURSOR_KEY)))
         except struct.error:

@@ -66,7 +66,7 @@ class LogSummary:
         last = first
         with driver_errors():
             while len(page.types) < limit and (event_type := await self._next_type(last)) is not None:
-                if time.monotonic() > until and last != first:  # every page advances by one type at least
+                if time.monotonic() > until and last != first:  # a page advances by at least a type
                     page.next = last
                     return page
                 last = event_type

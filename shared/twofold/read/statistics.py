@@ -92,7 +92,7 @@ class EventStatistics:
         return since, until
 
     async def types(self, wanted: Conditions, visible_user: str | None = None) -> TypeNames:
-        """Return the types of `wanted`. Without conditions, the index by type has the answer. See `count` for parameters."""
+        """Return the types of `wanted`, without conditions from the index by type alone."""
         query = wanted.query()
         name = index_for(self._collection.name, wanted, visible_user) if query else "types"
         rows = await self._rows(_all_types(query), f"by_{name}")

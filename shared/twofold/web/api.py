@@ -89,7 +89,7 @@ class OperationDescription:
     """The bodies by their media types, if JSON is not the only media type."""
     status: int = 200
     answer: type[BaseModel] | None = None
-    """The JSON answer. None: the answer has one of `media_types`."""
+    """The model of a JSON answer. Without a model, the answer has a type of `media_types`."""
     media_types: tuple[str, ...] = ("application/json",)
     answers: Mapping[int, type[BaseModel]] = field(default_factory=dict)
     """More answers, by status."""

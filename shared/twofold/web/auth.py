@@ -1,10 +1,13 @@
 """Authentication of callers, as the settings choose it: bearer tokens, or `AUTH=off`."""
 
+import logging
 from typing import Protocol
 
 from twofold.settings import AuthSettings
 from twofold.web.permissions import ANYBODY, Principal
-from twofold.web.tokens import Headers, IssuerKeys, TokenAuthentication, logger
+from twofold.web.tokens import Headers, IssuerKeys, TokenAuthentication
+
+logger = logging.getLogger(__name__)
 
 
 class Authenticator(Protocol):

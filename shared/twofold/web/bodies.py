@@ -17,7 +17,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         if message["type"] == "http.disconnect":
             raise Malformed("the connection ended before the end of the body: send the request again")
         more = message.get("more_body", False)
-        if not more and not body and len(message["body"]) <= max_bytes:  # most bodies come in one message
+        if not more and not body and len(message["body"]) <= max_bytes:  # most bodies come in a single message
             return bytes(message["body"])
         body += message.get("body", b"")
         if len(body) > max_bytes:

@@ -1,6 +1,7 @@
 """Answers without a known end, which send every item when it comes."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Generic, Self, TypeVar
@@ -8,7 +9,7 @@ from typing import Generic, Self, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from twofold.web.function import logger
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
