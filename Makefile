@@ -51,8 +51,9 @@ else
 	@$(CLUSTER); $(PYTEST) -n 2 tests -m "not java and not apache$${cluster:+ and $$cluster}"
 	@echo 'Left out, since java or mvn is not here: the tests on Apache Kafka (apt-get install openjdk-17-jdk-headless maven).'
 endif
+	@$(RUN) dev mutants --in-turn
 
-mutants: .venv/made ## break each promise in a copy, and show which test notices (NAMES="'...' '...'" for some)
+mutants: .venv/made ## break each guarantee in a copy, and show the test that notices (NAMES="'...' '...'" for some)
 	@$(RUN) dev mutants $(NAMES)
 
 check: .venv/made ## lint, format, types, import direction, manifests, and a test for every guarantee

@@ -21,7 +21,7 @@ from rich.table import Table
 from dev import api_docs, demo_pods
 from dev import demo as the_demo
 from dev.faults import run as the_faults
-from dev.mutants import mutants
+from dev.mutants.run import mutants
 from dev.preflight import Unfit
 from dev.processes import StartFailed
 from dev.running import Running, Steps, command_line_options, here, hold, kept, new_logs
