@@ -51,6 +51,7 @@ else
 	@$(CLUSTER); $(PYTEST) -n 2 tests -m "not java and not apache$${cluster:+ and $$cluster}"
 	@echo 'The tests on Apache Kafka are left out, because java or mvn is missing: apt-get install openjdk-17-jdk-headless maven'
 endif
+	@$(RUN) dev mutants --in-turn
 
 mutants: .venv/made ## break each guarantee in a copy, and show the test that notices (NAMES="'...' '...'" for some)
 	@$(RUN) dev mutants $(NAMES)

@@ -23,7 +23,7 @@ from dev.demo import pods as demo_pods
 from dev.demo import run as the_demo
 from dev.faults import plan as fault_plan
 from dev.faults import run as the_faults
-from dev.mutants import mutants
+from dev.mutants.run import mutants
 from dev.preflight import Unfit
 from dev.process.child import StartFailed
 from dev.process.signals import wait_for_a_signal

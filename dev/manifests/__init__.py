@@ -1,5 +1,5 @@
-"""What is deployed: rendered without a cluster, and held to rules. No test of ours may say what these say twice.
+"""Rules for the deployed manifests. No cluster is asked.
 
-`rendering` runs kustomize; `project` says what the manifests are compared with; `rules_*` are pure functions over both
-that return complaints; `check` runs all rules, for `make check`.
+`rendering` runs kustomize. `project` reads the facts of the code. `rules_*` are pure functions that compare both and
+return complaints. `check` runs every rule for `make check`.
 """

@@ -1,4 +1,4 @@
-"""`python -m dev.manifests render|check`: both overlays as one stream of YAML; and whether they keep the rules."""
+"""Render both overlays as YAML, or check both overlays: `python -m dev.manifests render|check`."""
 
 import sys
 from typing import Annotated
@@ -14,12 +14,12 @@ from dev.manifests.rendering import render as rendered
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 complain = Console(stderr=True, style="red", soft_wrap=True)
 
-Overlays = Annotated[list[str] | None, typer.Argument(help="local, production; else both")]
+Overlays = Annotated[list[str] | None, typer.Argument(help="local or production; both by default")]
 
 
 @app.command()
 def render(overlays: Overlays = None) -> None:
-    """Print what the overlays make, as one stream; no cluster is asked."""
+    """Print the objects of the overlays as one YAML stream, without a cluster."""
     try:
         for overlay in overlays or OVERLAYS:
             print(f"---\n# knative/overlays/{overlay}\n{stream(overlay)}", end="")
@@ -30,7 +30,7 @@ def render(overlays: Overlays = None) -> None:
 
 @app.command()
 def check() -> None:
-    """Hold both overlays to every rule; exit with 1 if one is broken."""
+    """Check both overlays by every rule; exit with status 1 after a complaint."""
     try:
         found = complaints([rendered(overlay) for overlay in OVERLAYS], Project.here())
     except RenderFailed as error:

@@ -1,4 +1,4 @@
-"""What the manifests are compared with: the functions, what they import, artifacts, roles, settings."""
+"""The facts of the code that manifests must match: functions, imports, images, roles, settings."""
 
 import re
 import tomllib
@@ -16,26 +16,26 @@ from twofold.setup.roles import ROLES
 
 @dataclass(frozen=True)
 class Project:
-    """The tree, as far as it is deployed."""
+    """The facts of a tree."""
 
     functions: frozenset[str]
     senders: frozenset[str]
-    """The functions that import a Kafka client, however indirectly."""
+    """The functions that import a Kafka client, directly or through another module."""
     gatherers: frozenset[str]
-    """Those that write what several requests bring at once."""
+    """The functions with a group commit: several requests share one write."""
     artifacts: Mapping[str, str]
-    """The function that each of skaffold.yaml's images holds."""
+    """The function of each image in skaffold.yaml."""
     calls: Mapping[str, frozenset[tuple[str, str, str]]]
-    """What each function asks of Kubernetes' API, as (API group, resource, verb), by the methods that it calls."""
+    """The calls of each function to the Kubernetes API, as (API group, resource, verb)."""
     roles: frozenset[str]
-    """Those for which setup makes a database user."""
+    """The database roles in twofold.setup: the set-up makes a user for each role."""
     base_settings: Mapping[str, str]
-    """What knative/base says of the settings, before an overlay changes it."""
+    """The settings in knative/base, before an overlay changes them."""
     version: str
 
     @classmethod
     def here(cls, root: Path = ROOT) -> Self:
-        """This tree."""
+        """Read the facts of this tree."""
         functions = frozenset(main.parent.name for main in root.glob("functions/*/main.py"))
         imports = grimp.build_graph("twofold", "functions", include_external_packages=True)
         return cls(
@@ -59,7 +59,10 @@ _VERBS = {"read": "get", "replace": "update"}
 
 
 def _calls(folder: Path) -> frozenset[tuple[str, str, str]]:
-    """The kubernetes client's methods are named after verb and kind; ours are CoreV1Api's, whose group has no name."""
+    """Find the calls by method name: kubernetes.client names its methods after verb and kind.
+
+    The functions use CoreV1Api only. The name of its API group is empty.
+    """
     texts = [text for text in map(Path.read_text, folder.glob("*.py")) if "from kubernetes.client import" in text]
     return frozenset(("", f"{kind}s", _VERBS.get(verb, verb)) for text in texts for verb, kind in _CALL.findall(text))
 

@@ -1,97 +1,79 @@
-"""Rules over what service accounts may ask of Kubernetes' API; what pods may reach is in `rules_network`."""
+"""Rules for the permissions of service accounts in the Kubernetes API. Network access is in `rules_network`."""
 
 from collections.abc import Iterator, Mapping
 
 from dev.manifests.project import Project
-from dev.manifests.rendering import Rendered, called
+from dev.manifests.rendering import Object, Rendered, called, differences
 
-NEEDS: Mapping[str, frozenset[tuple[str, str, str]]] = {
+Permission = tuple[str, str, str]
+"""API group, resource, verb."""
+
+NEEDS: Mapping[str, frozenset[Permission]] = {
     "pod-events": frozenset({("", "pods", "get"), ("", "pods", "list")}),
     "pod-source": frozenset({("", "pods", "get"), ("", "pods", "list"), ("", "pods", "watch")}),
 }
-"""What each service account asks Kubernetes' API for, as (API group, resource, verb): the calls that are made."""
+"""The permissions in use, by service account."""
+
+_TOKEN = "automountServiceAccountToken"  # noqa: S105 - the name of a member
 
 
-def service_accounts_may_what_they_ask_for(rendered: Rendered, _: Project) -> Iterator[str]:
-    """That and nothing else, in the namespaces where they ask. Who asks for nothing has no token either."""
+def require_permissions(rendered: Rendered, _: Project) -> Iterator[str]:
+    """Require exactly the permissions in `NEEDS`, and a token only for an account with needs.
+
+    Knative refuses `automountServiceAccountToken: true` in a Service: the ServiceAccount must state it.
+    """
     for account in rendered.of("ServiceAccount"):
-        name = account["metadata"]["name"]
-        may, needs = granted(rendered, name), NEEDS.get(name, frozenset())
-        for group, resource, verb in sorted(needs - may):
-            yield f"{called(account)}: may not {verb} {resource}{f'.{group}' if group else ''}, which it asks for"
-        for group, resource, verb in sorted(may - needs):
-            yield f"{called(account)}: may {verb} {resource}{f'.{group}' if group else ''}, and never asks for it"
-        if not needs and account.get("automountServiceAccountToken") is not False:
-            yield f"{called(account)}: has a token, and needs none (automountServiceAccountToken: false)"
-        if needs and account.get("automountServiceAccountToken") is not True:
-            yield f"{called(account)}: has no token to ask Kubernetes with (automountServiceAccountToken: true)"
-    for service in rendered.functions.values():
-        if service["spec"]["template"]["spec"].get("automountServiceAccountToken") is True:
-            yield f"{called(service)}: Knative refuses automountServiceAccountToken: true: say it in the ServiceAccount"
+        needs = NEEDS.get(account["metadata"]["name"], frozenset())
+        has = _granted(rendered, account["metadata"]["name"])
+        for group, resource, verb in sorted(needs ^ has):
+            problem = "lacks" if (group, resource, verb) in needs else "does not need"
+            yield f"{called(account)}: {problem} the permission {verb} {resource}{f'.{group}' if group else ''}"
+        yield from differences(account, account, {_TOKEN: bool(needs)})
     for thing, spec in rendered.pods():
-        if spec.get("serviceAccountName") not in NEEDS and spec.get("automountServiceAccountToken") is not False:
-            yield f"{called(thing)}: its pods hold a token, and need none (automountServiceAccountToken: false)"
+        yield from differences(thing, spec, {_TOKEN: None if spec.get("serviceAccountName") in NEEDS else False})
 
 
-def what_is_asked_for_is_what_is_called(rendered: Rendered, project: Project) -> Iterator[str]:
-    """`NEEDS`, by which the API server is asked too: the functions' calls, and those of the source's adapter."""
+def require_calls(rendered: Rendered, project: Project) -> Iterator[str]:
+    """Require `NEEDS` to equal the calls of the functions and of the adapter of each ApiServerSource."""
     calls = {name.replace("_", "-"): asked for name, asked in project.calls.items() if asked}
     for source in rendered.of("ApiServerSource"):
         kinds = [resource["kind"].lower() for resource in source["spec"]["resources"]]
         asked = frozenset(("", f"{kind}s", verb) for kind in kinds for verb in ("get", "list", "watch"))
         calls[source["spec"]["serviceAccountName"]] = asked
     for name in sorted(calls.keys() | NEEDS.keys()):
-        if calls.get(name, frozenset()) != NEEDS.get(name, frozenset()):
-            has, makes = sorted(NEEDS.get(name, ())), sorted(calls.get(name, ()))
-            yield f"ServiceAccount {name}: rules_access.NEEDS has {has}, and the calls made are {makes}"
+        needs, made = NEEDS.get(name, frozenset()), calls.get(name, frozenset())
+        if needs != made:
+            yield f"ServiceAccount {name}: rules_access.NEEDS has {sorted(needs)}, and its calls are {sorted(made)}"
 
 
-def nobody_reads_secrets(rendered: Rendered, _: Project) -> Iterator[str]:
-    """Pods are given the ones that they name, by the kubelet; no account may read any, least of all everywhere."""
-    for role in [*rendered.of("Role"), *rendered.of("ClusterRole")]:
-        for rule in role.get("rules", []):
-            for forbidden in ("secrets", "*"):
-                if forbidden in rule.get("resources", []):
-                    yield f"{called(role)}: gives access to {forbidden}"
-            for what in ("verbs", "apiGroups"):
-                if "*" in rule.get(what, []):
-                    yield f"{called(role)}: {what} is *"
-    for binding in [*rendered.of("RoleBinding"), *rendered.of("ClusterRoleBinding")]:
+def require_bindings(rendered: Rendered, _: Project) -> Iterator[str]:
+    """Require bindings of roles in the overlay to service accounts in the overlay."""
+    accounts = {(found["metadata"]["namespace"], found["metadata"]["name"]) for found in rendered.of("ServiceAccount")}
+    for binding in _bindings(rendered):
         ref = binding["roleRef"]
         if rendered.named(ref["kind"], ref["name"]) is None:
-            yield f"{called(binding)}: {ref['kind']} {ref['name']} is none of ours, and may allow anything"
-
-
-def rights_are_given_to_our_accounts_alone(rendered: Rendered, _: Project) -> Iterator[str]:
-    """A group, a user, or an account of another name space would have what ours need."""
-    ours = {
-        (account["metadata"]["namespace"], account["metadata"]["name"]) for account in rendered.of("ServiceAccount")
-    }
-    for binding in [*rendered.of("RoleBinding"), *rendered.of("ClusterRoleBinding")]:
+            yield f"{called(binding)}: {ref['kind']} {ref['name']} is not in the overlay, and may allow anything"
         for subject in binding.get("subjects", []):
-            if subject["kind"] != "ServiceAccount" or (subject.get("namespace"), subject["name"]) not in ours:
-                yield f"{called(binding)}: {subject['kind']} {subject['name']} is no service account of ours"
+            if subject["kind"] != "ServiceAccount" or (subject.get("namespace"), subject["name"]) not in accounts:
+                yield f"{called(binding)}: {subject['kind']} {subject['name']} is no service account of the overlay"
 
 
-def granted(rendered: Rendered, account: str) -> frozenset[tuple[str, str, str]]:
-    """What the bindings of an overlay let a service account do."""
-    found: set[tuple[str, str, str]] = set()
-    for binding in [*rendered.of("RoleBinding"), *rendered.of("ClusterRoleBinding")]:
-        if any(subject["kind"] == "ServiceAccount" and subject["name"] == account for subject in binding["subjects"]):
-            role = rendered.named(binding["roleRef"]["kind"], binding["roleRef"]["name"]) or {}
-            for rule in role.get("rules", []):
-                found |= {
-                    (group, resource, verb)
-                    for group in rule["apiGroups"]
-                    for resource in rule["resources"]
-                    for verb in rule["verbs"]
-                }
-    return frozenset(found)
+def _granted(rendered: Rendered, account: str) -> frozenset[Permission]:
+    """Return the permissions of a service account by the bindings of the overlay."""
+    roles = [
+        rendered.named(binding["roleRef"]["kind"], binding["roleRef"]["name"]) or {}
+        for binding in _bindings(rendered)
+        if any(subject["kind"] == "ServiceAccount" and subject["name"] == account for subject in binding["subjects"])
+    ]
+    return frozenset(
+        (group, resource, verb)
+        for role in roles
+        for rule in role.get("rules", [])
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    )
 
 
-RULES = (
-    service_accounts_may_what_they_ask_for,
-    what_is_asked_for_is_what_is_called,
-    nobody_reads_secrets,
-    rights_are_given_to_our_accounts_alone,
-)
+def _bindings(rendered: Rendered) -> list[Object]:
+    return [*rendered.of("RoleBinding"), *rendered.of("ClusterRoleBinding")]

@@ -1,60 +1,42 @@
-"""Rules over production alone: who calls is known, and what goes over the network is closed to others."""
+"""Rules for the production overlay: callers have tokens, connections have TLS, and the topic has replicas."""
 
-from collections.abc import Iterator
-from pathlib import PurePosixPath
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qsl, urlsplit
 
 from dev.manifests.project import Project
-from dev.manifests.rendering import Object, Rendered, called
-from dev.manifests.rules_settings import environment, secrets_of
+from dev.manifests.rendering import Object, Rendered, differences
+from dev.manifests.rules_settings import environment
 
-SASL = {"KAFKA_SASL_USERNAME": ("kafka", "user"), "KAFKA_SASL_PASSWORD": ("kafka", "password")}
-
-
-def nobody_is_let_in_without_a_token(rendered: Rendered, _: Project) -> Iterator[str]:
-    """`AUTH: "off"` is for the local overlay."""
-    for thing, spec in _pods(rendered):
-        if (said := environment(rendered, spec).get("AUTH")) != "on":
-            yield f"{called(thing)}: AUTH is {said}, and not on"
+SASL = {"KAFKA_SASL_USERNAME": "<kafka/user>", "KAFKA_SASL_PASSWORD": "<kafka/password>"}
+"""The variables of a Kafka user, with their Secret and key."""
 
 
-def mongodb_is_reached_by_tls(rendered: Rendered, _: Project) -> Iterator[str]:
-    """And believed by a certificate that is in the pod."""
-    for thing, spec in _pods(rendered):
-        options = parse_qs(urlsplit(environment(rendered, spec).get("MONGODB_URI", "")).query)
-        if options.get("tls") != ["true"]:
-            yield f"{called(thing)}: MongoDB is reached without TLS (tls=true in ConfigMap mongodb)"
-        if not _is_mounted(spec, "mongodb-ca", *options.get("tlsCAFile", [""])):
-            yield f"{called(thing)}: tlsCAFile is not in the Secret mongodb-ca, as it is mounted"
+def require_tokens(rendered: Rendered, _: Project) -> Iterator[str]:
+    """Require `AUTH=on`: `AUTH=off` is for the local overlay."""
+    for thing, env in _environments(rendered):
+        yield from differences(thing, env, {"AUTH": "on"})
 
 
-def kafka_is_reached_as_a_user(rendered: Rendered, project: Project) -> Iterator[str]:
-    """By those that send, and by set-up, which makes the topic; over TLS, by `kafka_is_reached_as_production_wants`."""
-    for thing, spec in _pods(rendered):
-        if thing["kind"] != "Job" and thing["metadata"]["name"].replace("-", "_") not in project.senders:
-            continue
-        for name, where in SASL.items():
-            if secrets_of(thing).get(name) != where:
-                yield f"{called(thing)}: {name} is not {where[1]} of Secret {where[0]}"
-        if not _is_mounted(spec, "kafka", environment(rendered, spec).get("KAFKA_SSL_CAFILE", "")):
-            yield f"{called(thing)}: KAFKA_SSL_CAFILE is not in the Secret kafka, as it is mounted"
+def require_tls(rendered: Rendered, project: Project) -> Iterator[str]:
+    """Require TLS for MongoDB, and TLS and a user for Kafka, of each process that connects."""
+    for thing, env in _environments(rendered):
+        options = dict(parse_qsl(urlsplit(env["MONGODB_URI"]).query))
+        yield from differences(thing, options, {"tls": "true", "tlsCAFile": "/etc/twofold/mongodb/ca.crt"})
+        if thing["kind"] == "Job" or thing["metadata"]["name"].replace("-", "_") in project.senders:
+            yield from differences(thing, env, {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"} | SASL)
+    for source in rendered.of("KafkaSource") if rendered.overlay == "production" else []:
+        for part in ("sasl", "tls"):
+            yield from differences(source, source["spec"]["net"].get(part, {}), {"enable": True})
 
 
-def _pods(rendered: Rendered) -> Iterator[tuple[Object, Object]]:
-    if rendered.overlay == "production":
-        yield from rendered.pods()
+def require_replicas(rendered: Rendered, _: Project) -> Iterator[str]:
+    """Require acknowledged records on two brokers, and a topic that stays writable without one broker."""
+    settings = rendered.data("settings")
+    in_sync, replicas = (int(settings[f"SETUP_TOPIC_{name}"]) for name in ("MIN_INSYNC_REPLICAS", "REPLICATION"))
+    if rendered.overlay == "production" and not 2 <= in_sync < replicas:
+        yield f"ConfigMap settings: {in_sync} of {replicas} replicas in sync: at least 2 must be, and fewer than all"
 
 
-def _is_mounted(spec: Object, secret: str, file: str) -> bool:
-    """Whether `file` is a key of that Secret, where the pod's first container has it."""
-    path = PurePosixPath(file)
-    for mount in spec["containers"][0].get("volumeMounts", []):
-        for volume in spec.get("volumes", []):
-            held = volume.get("secret", {})
-            keys = [item["path"] for item in held.get("items", [])] or ["ca.crt"]
-            if (mount["name"], mount["mountPath"]) == (volume["name"], str(path.parent)):
-                return bool(held.get("secretName") == secret and path.name in keys)
-    return False
-
-
-RULES = (nobody_is_let_in_without_a_token, mongodb_is_reached_by_tls, kafka_is_reached_as_a_user)
+def _environments(rendered: Rendered) -> Iterator[tuple[Object, Mapping[str, str]]]:
+    for thing, spec in rendered.pods() if rendered.overlay == "production" else []:
+        yield thing, environment(rendered, spec)

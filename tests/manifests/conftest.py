@@ -1,4 +1,4 @@
-"""Both overlays, rendered once, and the project that they deploy."""
+"""Fixtures: both overlays, rendered once, and the facts of the code."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from dev.manifests.rendering import OVERLAYS, Rendered, render
 
 @pytest.fixture(scope="session")
 def overlays() -> Mapping[str, Rendered]:
-    """By name; a test that changes one copies it first."""
+    """Return the overlays by name. A test that changes an overlay copies it first."""
     return {name: render(name) for name in OVERLAYS}
 
 
 @pytest.fixture(scope="session")
 def project() -> Project:
-    """This tree."""
+    """Return the facts of this tree."""
     return Project.here()

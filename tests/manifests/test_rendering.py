@@ -1,4 +1,4 @@
-"""What becomes of a changed value, from the tree to the pods."""
+"""A changed value in the tree reaches the pods."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.dev
 
 
 def templates(rendered: Rendered) -> dict[str, Any]:
-    """What Knative makes a new revision of when it changes, and of the set-up what it runs."""
+    """Return the pod templates of functions and Jobs: Knative starts new pods for a changed template."""
     made = rendered.functions | {job["metadata"]["name"]: job for job in rendered.of("Job")}
     return {name: thing["spec"]["template"] for name, thing in made.items()}
 
@@ -31,7 +31,7 @@ def templates(rendered: Rendered) -> dict[str, Any]:
 def test_a_changed_value_makes_a_new_revision_of_every_function(
     overlays: Overlays, tmp_path: Path, file: str, was: str, now: str
 ) -> None:
-    """A running pod has read its settings, and reads them no more."""
+    """A pod reads its settings at its start only."""
     shutil.copytree(ROOT / "knative", tmp_path / "knative")
     changed = tmp_path / "knative" / file
     text = changed.read_text()

@@ -322,6 +322,18 @@ class TestKeys:
         with pytest.raises(Unavailable):
             await keys.get("any")
 
+    @pytest.mark.parametrize(("size", "is_read"), [(1_048_576, True), (1_048_577, False)])
+    async def test_a_key_set_is_at_most_a_mebibyte(self, issuer: Issuer, size: int, is_read: bool) -> None:
+        """The issuer's answer is read into memory as a whole."""
+        issuer.keys.append({"kty": "oct", "k": ""})
+        issuer.keys[-1]["k"] = "x" * (size - len(json.dumps({"keys": issuer.keys})))
+        keys = IssuerKeys(issuer.url, 300)
+        if is_read:
+            assert await keys.get(signing_key()[0]) is not None
+        else:
+            with pytest.raises(Unavailable):
+                await keys.get(signing_key()[0])
+
     @pytest.mark.parametrize("keys", ["none", [5], [{"kty": "EC", "kid": "x"}]], ids=str)
     async def test_an_unusable_key_is_left_out(self, issuer: Issuer, keys: Any) -> None:
         issuer.keys = keys

@@ -13,8 +13,9 @@ from tests.helpers import structured as as_structured
 from tests.strategies import NOW, Attributes, attributes, payloads
 from twofold.cloudevents.attributes import build_event
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
-from twofold.cloudevents.encode import EncodedEvent, encode_http
+from twofold.cloudevents.encode import MAX_ATTRIBUTES_BYTES, EncodedEvent, check_attributes_size, encode_http
 from twofold.cloudevents.fast_encode import encode_fast
+from twofold.errors import Invalid, TooLarge
 
 pytestmark = pytest.mark.guarantee("R5", "R26")
 
@@ -59,6 +60,28 @@ def test_an_event_gets_the_trace_of_its_request_in_every_mode() -> None:
     assert hops("application/json", {}, *binary_headers) == [HOP]
     assert hops("application/cloudevents+json", as_structured(event)) == [HOP]
     assert hops("application/cloudevents-batch+json", [as_structured(event)] * 2) == [HOP, HOP]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_batch_has_at_most_the_given_number_of_events(most: int) -> None:
+    headers = [(b"content-type", b"application/cloudevents-batch+json")]
+    events = [as_structured(an_event()) for _ in range(most + 1)]
+    taken = decode_http(headers, json.dumps(events[:most]).encode(), NOW, most)
+    assert not isinstance(taken, IncomingEvent)
+    assert [type(each) for each in taken] == [IncomingEvent] * most
+    with pytest.raises(TooLarge):
+        decode_http(headers, json.dumps(events).encode(), NOW, most)
+
+
+def test_the_attributes_of_an_event_have_a_bound_together() -> None:
+    names = [f"a{number:03}" for number in range(200)]
+    room = MAX_ATTRIBUTES_BYTES - sum(map(len, names))
+    values = [room // 200 + (number < room % 200) for number in range(200)]
+    check_attributes_size([(name, "x" * size) for name, size in zip(names, values, strict=True)])
+    with pytest.raises(Invalid):
+        check_attributes_size(
+            [(name, "x" * (size + (name == "a000"))) for name, size in zip(names, values, strict=True)]
+        )
 
 
 @pytest.mark.parametrize("wrong", ["", "what", f"01{HOP[2:]}x", HOP.upper(), f"00-{'0' * 32}-b7ad6b7169203331-01"])

@@ -246,6 +246,12 @@ def test_java_and_twofold_read_the_written_time(event: Event) -> None:
     assert event.model_copy(update={"timestamp": event.time}).timestamp == event.timestamp
 
 
+def test_the_earliest_time_is_accepted() -> None:
+    """BSON and Kafka count milliseconds from here."""
+    earliest = datetime(1970, 1, 1, tzinfo=UTC)
+    assert an_event(timestamp=earliest).timestamp == earliest
+
+
 def test_a_time_without_a_zone_is_rejected() -> None:
     assert rejection(timestamp=datetime(2026, 7, 1)).problems[0].where == "time"  # noqa: DTZ001 - what the test is about
 

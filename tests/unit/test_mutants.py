@@ -1,11 +1,12 @@
-"""The runner of mutants: what counts as killed, and what never may."""
+"""The list of mutants, and the runner: the killed, the living and the broken mutants."""
 
 from pathlib import Path
 
 import pytest
 
-from dev.mutants import Copy, Result, try_mutant, verdict
-from dev.mutants_list import MUTANTS, Mutant
+from dev.markers import CLAIMS
+from dev.mutants.named import MUTANTS, Mutant, parse
+from dev.mutants.run import PARTS, Copy, Result, part_in_turn, part_of, try_mutant, verdict
 from dev.paths import ROOT
 
 pytestmark = pytest.mark.dev
@@ -16,7 +17,7 @@ A_TEST = "tests/test_it.py"
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Copy:
-    """A tree of one product file and one test, which looks for the file's first line."""
+    """Return a tree of one file and one test, which looks for the first line of the file."""
     first = (ROOT / FILE).read_text().splitlines()[0]
     (tmp_path / FILE).write_text((ROOT / FILE).read_text())
     (tmp_path / "tests").mkdir()
@@ -35,33 +36,28 @@ FIRST_LINE = (ROOT / FILE).read_text().splitlines()[0]
 
 
 @pytest.mark.slow
-def test_a_mutant_that_a_test_notices_is_killed_by_that_test(copy: Copy) -> None:
+def test_a_mutant_is_killed_by_the_test_that_fails(copy: Copy) -> None:
     assert try_mutant(copy, mutant(FIRST_LINE)) == Result("killed", f"{A_TEST}::test_it")
 
 
 @pytest.mark.slow
-def test_a_mutant_that_no_test_notices_lives(copy: Copy) -> None:
+def test_a_mutant_lives_when_no_test_fails(copy: Copy) -> None:
     assert try_mutant(copy, mutant("MAKEFLAGS += --no-builtin-rules")).fate == "LIVES"
 
 
 @pytest.mark.parametrize("before", ["no such text", "@$(RUN)"], ids=["absent", "more-than-once"])
-def test_a_text_that_is_not_there_once_is_not_found(copy: Copy, before: str) -> None:
+def test_a_text_must_be_in_the_file_once(copy: Copy, before: str) -> None:
     assert try_mutant(copy, mutant(before)).fate == "NOT FOUND"
 
 
 @pytest.mark.slow
-def test_a_test_that_does_not_exist_kills_nothing(copy: Copy) -> None:
+def test_a_missing_test_kills_nothing(copy: Copy) -> None:
     assert try_mutant(copy, mutant(FIRST_LINE, tests=("tests/test_gone.py",))).fate == "BROKEN"
 
 
-def test_the_original_is_back_afterwards(copy: Copy) -> None:
-    try_mutant(copy, mutant(FIRST_LINE))
-    assert (copy.root / FILE).read_text() == (ROOT / FILE).read_text()
-
-
 @pytest.mark.slow
-def test_the_copys_own_product_is_tested(copy: Copy) -> None:
-    """Not the one that is installed."""
+def test_the_tests_run_on_the_product_of_the_copy(copy: Copy) -> None:
+    """The installed product is another tree."""
     (copy.root / "shared" / "twofold").mkdir(parents=True)
     (copy.root / "shared" / "twofold" / "__init__.py").write_text("HERE = True\n")
     (copy.root / A_TEST).write_text("def test_it():\n    import twofold\n    assert twofold.HERE\n")
@@ -81,15 +77,33 @@ def test_the_copys_own_product_is_tested(copy: Copy) -> None:
         (-9, "", "BROKEN"),
     ],
 )
-def test_only_a_test_that_ran_kills(status: int, output: str, fate: str) -> None:
-    """A module that can't be imported, or a test that is gone, shows nothing."""
+def test_only_a_failed_test_kills(status: int, output: str, fate: str) -> None:
+    """A failed import or a missing test shows nothing."""
     assert verdict(status, output).fate == fate
 
 
-def test_each_mutant_has_a_name_of_its_own_and_a_place() -> None:
-    """So that the list can't rot unseen between two runs of `make mutants`."""
+@pytest.mark.parametrize("each", MUTANTS, ids=lambda each: each.name)
+def test_the_text_of_a_mutant_is_in_its_file_once(each: Mutant) -> None:
+    """A rename in the product shows here, long before `make mutants`."""
+    assert (ROOT / each.file).read_text().count(each.before) == 1
+    for test in each.tests:
+        path, *names = test.split("::")
+        assert all(name in (ROOT / path).read_text() for name in names)
+
+
+def test_mutants_have_names_of_their_own_and_break_known_guarantees() -> None:
     assert len({each.name for each in MUTANTS}) == len(MUTANTS)
-    for each in MUTANTS:
-        assert (ROOT / each.file).read_text().count(each.before) == 1, each.name
-        for test in each.tests:
-            assert (ROOT / test.partition("::")[0]).is_file(), test
+    broken = {claim for each in MUTANTS for claim in each.name.partition(":")[0].split()}
+    assert broken <= CLAIMS.keys()
+    assert broken >= {"G1", "G2", "G3", "G4", "G5", "G6", "G7", "G9", "G10"}
+
+
+def test_the_parts_are_the_whole_list() -> None:
+    parts = [part_of(number) for number in range(1, PARTS + 1)]
+    assert sorted(each.name for part in parts for each in part) == sorted(each.name for each in MUTANTS)
+    assert part_in_turn() in range(1, PARTS + 1)
+
+
+def test_an_entry_without_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="a name: lines must begin with - or \\+"):
+        list(parse("== Makefile\n# a name\ntests/test_it.py\nno mark\n"))

@@ -1,10 +1,11 @@
 """Query strings: a known parameter gets its type, and a wrong parameter is an error that names it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from twofold.errors import Malformed
+from twofold.errors import Forbidden, Malformed
 from twofold.query.filters import Filter
 from twofold.query.limits import MAX_LIMIT, MAX_TYPES
 from twofold.query.parameters import parse_query
@@ -100,6 +101,69 @@ def test_the_error_names_a_wrong_parameter(query: str, where: str) -> None:
     error, named = rejected(query)
     assert error.status == 400
     assert named == [where]
+
+
+@pytest.mark.guarantee("R23")
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-07-01%2012:00:00Z",
+        "20260701T120000Z",
+        "2026-W27-3T12:00:00Z",
+        "2026-07-01T12Z",
+        "2026-07-01T12:00Z",
+        "2026-07-01T12:00:00.Z",
+        "2026-07-01T12:00:00,5Z",
+        "2026-07-01T12:00:00.1234567Z",
+        "2026-07-01T12:00:00%2B01",
+        "2026-07-01T12:00:00%2B0100",
+        "2026-07-01T12:00:00%2B01:00:30",
+        "2026-07-01T12:00:00Z%0A",
+        "2026-07-0%D9%A1T12:00:00Z",
+    ],
+)
+def test_a_time_outside_rfc_3339_is_refused(time: str) -> None:
+    """Python reads most of these times."""
+    rejection, named = rejected(f"from={time}")
+    assert named == ["from"]
+    assert "RFC 3339" in rejection.detail
+
+
+@pytest.mark.guarantee("R23")
+@pytest.mark.parametrize(
+    ("given", "time"),
+    [
+        ("1970-01-01T00:00:00Z", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("2026-07-01t12:00:00z", datetime(2026, 7, 1, 12, tzinfo=UTC)),
+        ("2026-07-01T12:00:00.5-05:30", datetime(2026, 7, 1, 17, 30, 0, 500_000, tzinfo=UTC)),
+    ],
+)
+def test_a_time_of_rfc_3339_becomes_a_time_of_utc(given: str, time: datetime) -> None:
+    since = parse_query(f"from={given}", Filter).since
+    assert since == time
+    assert since.tzinfo is UTC
+
+
+@pytest.mark.guarantee("R23")
+def test_bytes_and_text_of_a_query_are_read_alike() -> None:
+    assert parse_query(b"user=caf%C3%A9", Filter).user == parse_query("user=caf%C3%A9", Filter).user == "café"
+
+
+@pytest.mark.guarantee("G9", "R31")
+def test_a_user_is_in_every_query_of_their_own() -> None:
+    assert parse_query("", Filter, user="ann").user == parse_query("user=ann", Filter, user="ann").user == "ann"
+    with pytest.raises(Forbidden) as refusal:
+        parse_query("user=bob", Filter, user="ann")
+    assert [problem.where for problem in refusal.value.problems] == ["user"]
+
+
+@pytest.mark.guarantee("R24")
+def test_a_filter_becomes_a_query_of_its_fields() -> None:
+    wanted = parse_query("type=b&type=a&type=b&from=2026-07-01T00:00:00Z&to=2026-07-02T00:00:00Z&user=u", Filter)
+    times = {"$gte": wanted.since, "$lt": wanted.until}
+    assert wanted.query() == {"event_type": {"$in": ["a", "b"]}, "metadata.user_id": "u", "timestamp": times}
+    assert parse_query("type=a", Filter).query() == {"event_type": "a"}
+    assert parse_query("", Filter).query() == {}
 
 
 def test_the_error_names_every_wrong_parameter() -> None:

@@ -1,0 +1,1 @@
+"""Mutants: small wrong changes of the product, each with the tests that must fail."""
