@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from dev.kubernetes.adapters import mark_ready, ping_adapter, receive_adapter
 from dev.kubernetes.api import Api, Manifest
 from dev.kubernetes.control_plane import ControlPlane
 from dev.process.child import Child, wait_until
+from tests.cluster.adapters import mark_ready, ping_adapter, receive_adapter
 from tests.cluster.conftest import Binary
 from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.objects import READS_PODS, a_ping_source, a_pod_source, a_role_for, an_account

@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from dev.kubernetes.adapters import mark_ready, ping_adapter
 from dev.kubernetes.api import Manifest
 from dev.kubernetes.control_plane import ControlPlane
 from dev.manifests.rendering import Rendered
 from dev.stack.functions import FunctionProcess
+from tests.cluster.adapters import mark_ready, ping_adapter
 from tests.cluster.conftest import Binary
 from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.timelines import come_to_be, told

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from dev.kubernetes.adapters import receive_adapter
 from dev.kubernetes.api import Manifest
 from dev.kubernetes.control_plane import ControlPlane
 from dev.manifests.rendering import Rendered
 from dev.paths import ROOT
 from dev.process.child import Child, plain_environment, wait_until
 from dev.stack import Options, Stack
+from tests.cluster.adapters import receive_adapter
 from tests.cluster.conftest import Binary
 from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.sink import Sink, SinkRequest, recording

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from dev.kubernetes.__main__ import LEFT_OUT
-from dev.kubernetes.adapters import label_selector, source_config
 from dev.kubernetes.golang import (
     BUDGET_VARIABLE,
     MODULES,
@@ -24,6 +23,7 @@ from dev.kubernetes.golang import (
     version_numbers,
 )
 from dev.paths import ROOT
+from tests.cluster.adapters import label_selector, source_config
 
 pytestmark = pytest.mark.dev
 
