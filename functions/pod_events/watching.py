@@ -13,7 +13,8 @@ from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Invalid, Malformed, Rejected
 from twofold.event.model import Event
-from twofold.storage.dead_letters import DeadLetter, DeadLetters
+from twofold.storage.dead_letter import DeadLetter
+from twofold.storage.dead_letters import DeadLetters
 from twofold.write.publisher import Publisher
 
 from .identity import Identity

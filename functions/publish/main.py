@@ -63,12 +63,12 @@ async def handle(publisher: Publisher, request: Request) -> Response:
         await publisher.yield_to_pending_write()
         received = decode_http(request.scope["headers"], body, publisher.clock(), settings.max_batch_events)
     except Rejected as unreadable:
-        raise publisher.refused(unreadable) from None
+        raise publisher.count_rejection(unreadable) from None
     if not isinstance(received, IncomingEvent):
         return _batch_answer(request, await publisher.publish(_permitted(caller, each) for each in received))
     EVENT_ID.set(received.encoded.given_id)
     if refusal := caller.refusal(received.encoded.attributes):
-        raise publisher.refused(refusal)
+        raise publisher.count_rejection(refusal)
     (outcome,) = await publisher.publish([received])
     if isinstance(outcome, TwofoldError):
         raise outcome

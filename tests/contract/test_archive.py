@@ -129,7 +129,7 @@ class TestRefused:
         event = an_event()
         await accept(database, event)
         await log(database, event)
-        await self.refuses(database, archive, event, "is not known to be in the log")
+        await self.refuses(database, archive, event, "outbox entry")
 
     async def test_one_that_the_log_lost_stays(self, database: Database, archive: Archive) -> None:
         """Its mark is off, but the log was set back since."""

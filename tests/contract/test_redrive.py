@@ -15,7 +15,8 @@ from twofold.kafka.lag import Backlog, read_backlog
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database, Document
 from twofold.settings import Settings
-from twofold.storage.dead_letters import REDRIVE_WITHIN, DeadLetter, DeadLetters
+from twofold.storage.dead_letter import DeadLetter
+from twofold.storage.dead_letters import REDRIVE_WITHIN, DeadLetters
 from twofold.storage.event_store import EventStore
 from twofold.storage.outbox import Outbox
 from twofold.write.redrive import Redrive, RedriveResult

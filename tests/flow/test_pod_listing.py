@@ -1,4 +1,4 @@
-"""`pod_events` when a PingSource wakes it: the listing finds missed facts, and makes no false deletion."""
+"""Pings to `pod_events`: the listing finds missed facts, and makes no false deletion."""
 
 import asyncio
 import copy

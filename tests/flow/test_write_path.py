@@ -30,7 +30,8 @@ from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.errors import Conflict
 from twofold.event.model import Event
 from twofold.mongo.client import open_database
-from twofold.storage.dead_letters import DeadLetter, DeadLetters
+from twofold.storage.dead_letter import DeadLetter
+from twofold.storage.dead_letters import DeadLetters
 
 OWN = {"stored_at", "seq"}
 """What each collection's insert adds."""

@@ -1,1 +1,1 @@
-"""One module for each collection, and the indexes of their filters."""
+"""The collections, one module for one collection, and the indexes of the filters."""

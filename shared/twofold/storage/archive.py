@@ -1,8 +1,8 @@
-"""`Archive`: takes an event out of `events` before its time, and keeps it with who did it, when and why.
+"""The collection `archive`: events that an admin deleted from `events`, with name, time and reason.
 
-Only what is in the log with an equal digest may go, since `events` is the one place from which an accepted event that
-the log lacks can be sent again. For the same reason the archive keeps the whole document: if the log is set back to a
-backup that was made before, `reconcile` finds the event here and brings it back (docs/operations.md).
+An event can be deleted only if the log has it with an equal digest, because `events` is the source for sending an event
+again. For the same reason the archive keeps the whole document. After the restore of an older backup the log may lack a
+deleted event. Then `reconcile` finds it here and restores it to `events` (docs/operations.md).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _CURSOR_KEY = b"deletions"
 
 
 class Deletion(BaseModel):
-    """An event that was taken out of `events`."""
+    """A deletion from `events`."""
 
     deletion_id: UUID
     event_id: UUID
@@ -38,20 +38,20 @@ class Deletion(BaseModel):
 
     @property
     def cursor(self) -> str:
-        """For what is behind this one."""
+        """The cursor of the deletions after this deletion."""
         return encode_cursor(PageCursor(self.deleted_at, self.deletion_id).to_bytes(), _CURSOR_KEY)
 
 
 class Deletions(BaseModel):
-    """Some of the deletions, the newest first."""
+    """A page of deletions, newest first."""
 
     deletions: list[Deletion]
-    next: Annotated[str | None, Field(description="the cursor of the next page; null: there is none")] = None
+    next: Annotated[str | None, Field(description="the cursor of the next page; null on the last page")] = None
 
 
 @dataclass(frozen=True, slots=True)
 class ArchivedEvent:
-    """What `reconcile` needs of an archived event."""
+    """The fields of an archived event for `reconcile`."""
 
     deletion_id: UUID
     event_id: UUID
@@ -60,7 +60,7 @@ class ArchivedEvent:
 
 
 class Archive:
-    """The collection `archive`, which is only added to. Every method raises `Unavailable` when MongoDB is away."""
+    """The append-only archive. Every method raises `Unavailable` when MongoDB is unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -70,18 +70,18 @@ class Archive:
     async def delete(self, event_id: UUID, by: str, reason: str) -> Deletion:
         """Move the event from `events` to the archive, in one transaction.
 
-        Raises `Missing` if `events` has no such event, and `NotInLog` unless the log is known to have it: the event
-        carries no mark, which the transaction sees to, and the log has it with an equal digest.
+        Raises `NotFound` for an unknown event, and `NotInLog` for an event with an outbox entry, or without an equal
+        digest in the log. The transaction checks the outbox entry once more.
         """
         at = await server_time(self._database)
         with driver_errors():
             document = await undecoded(self._events).find_one({"_id": event_id})
         if document is None:
-            raise NotFound("there is no such event in `events`")
+            raise NotFound("`events` has no event with this id")
         if "outbox" in document:
-            raise NotInLog("the event is not known to be in the log yet: it must stay until it is")
+            raise NotInLog("the log may lack the event: try again when the relay has confirmed its outbox entry")
         if (await find_digests(self._database["event_store"], [event_id])).get(event_id) != document["digest"]:
-            raise NotInLog("the log does not have this event, though it is unmarked: run `twofold reconcile`")
+            raise NotInLog("the log lacks this event although it has no outbox entry: run `twofold reconcile`")
         deletion = Deletion(
             deletion_id=uuid4(),
             event_id=event_id,
@@ -95,12 +95,12 @@ class Archive:
 
     async def _move(self, deletion: Deletion, document: RawDocument) -> None:
         kept = {"_id": deletion.deletion_id, **deletion.model_dump(exclude={"deletion_id"}), "event": document}
-        unmarked = {"_id": deletion.event_id, "digest": document["digest"], "outbox": {"$exists": False}}
+        confirmed = {"_id": deletion.event_id, "digest": document["digest"], "outbox": {"$exists": False}}
 
         async def move(session: Session) -> None:
-            removed = await self._events.delete_one(unmarked, session=session)
+            removed = await self._events.delete_one(confirmed, session=session)
             if removed.deleted_count == 0:
-                raise NotInLog("the event was removed or marked meanwhile: look at it again")
+                raise NotInLog("the event was changed or removed at the same time: try again")
             await self._archive.insert_one(kept, session=session)
 
         with driver_errors():
@@ -110,25 +110,25 @@ class Archive:
                 )
 
     async def deletions(self, limit: int, cursor: str | None = None) -> Deletions:
-        """The newest deletions, newest first, from `cursor` on. Raises `Malformed` for what is no cursor of theirs."""
-        behind: Document = {}
+        """Return the deletions after `cursor`, newest first. Raises `Malformed` for an invalid cursor."""
+        after: Document = {}
         if cursor is not None:
-            at, deletion_id = _place(cursor)
-            behind = {
+            at, deletion_id = _decode(cursor)
+            after = {
                 "deleted_at": {"$lte": at},
                 "$or": [{"deleted_at": {"$lt": at}}, {"_id": {"$lt": deletion_id}}],
             }
         with driver_errors():
-            found = self._archive.find(behind, {"event": 0}, hint="newest")
+            found = self._archive.find(after, {"event": 0}, hint="newest")
             found = found.sort([("deleted_at", DESCENDING), ("_id", DESCENDING)]).limit(limit + 1)
             listed = [Deletion(deletion_id=document.pop("_id"), **document) async for document in found]
         return Deletions(deletions=listed[:limit], next=listed[limit - 1].cursor if len(listed) > limit else None)
 
     async def after(self, deletion_id: UUID | None, limit: int) -> list[ArchivedEvent]:
-        """The next `limit` archived events by the id of their deletion. For going through all in pieces."""
-        needed = {"event_id": 1, "event.digest": 1, "deleted_at": 1}
+        """Return the next `limit` archived events in the order of their deletion ids."""
+        fields = {"event_id": 1, "event.digest": 1, "deleted_at": 1}
         with driver_errors():
-            found = self._archive.find({"_id": {"$gt": deletion_id}} if deletion_id else {}, needed).sort("_id", 1)
+            found = self._archive.find({"_id": {"$gt": deletion_id}} if deletion_id else {}, fields).sort("_id", 1)
             return [
                 ArchivedEvent(
                     document["_id"], document["event_id"], document["event"]["digest"], document["deleted_at"]
@@ -137,24 +137,25 @@ class Archive:
             ]
 
     async def bring_back(self, deletion_ids: Sequence[UUID]) -> int:
-        """Put archived events into `events` again, marked and due, as accepted when they were. Returns how many.
+        """Insert archived events into `events` again, and return their number.
 
-        One that is there again already is let alone. The archive stays as it is.
+        They keep their `seq`, and get an outbox entry that is due now. An event with a document in `events` is left
+        alone. The archive does not change.
         """
         if not deletion_ids:
             return 0
-        mark = {"state": "pending", "tries": 0, "next_try": await server_time(self._database) - timedelta(seconds=1)}
+        entry = {"state": "pending", "tries": 0, "next_try": await server_time(self._database) - timedelta(seconds=1)}
         with driver_errors():
             found = undecoded(self._archive).find({"_id": {"$in": list(deletion_ids)}}, {"event": 1})
             documents = {
-                document["event"]["_id"]: _without(document["event"], "expires_at") | {"outbox": mark}
+                document["event"]["_id"]: _without(document["event"], "expires_at") | {"outbox": entry}
                 async for document in found
             }
             try:
                 await self._events.insert_many(documents.values(), ordered=False)
             except BulkWriteError as error:
                 failed = error.details["writeErrors"]
-                if error.details["writeConcernErrors"] or any(one["code"] != DUPLICATE_KEY for one in failed):
+                if error.details["writeConcernErrors"] or any(failure["code"] != DUPLICATE_KEY for failure in failed):
                     raise
                 return len(documents) - len(failed)
         return len(documents)
@@ -164,7 +165,7 @@ def _without(document: RawDocument, name: str) -> Document:
     return {field: value for field, value in document.items() if field != name}
 
 
-def _place(cursor: str) -> PageCursor:
+def _decode(cursor: str) -> PageCursor:
     try:
         return PageCursor.from_bytes(decode_cursor(cursor, _CURSOR_KEY))
     except ValueError:

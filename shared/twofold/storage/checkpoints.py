@@ -39,7 +39,7 @@ _WITH_LOG_HEAD = {"kind": {"$in": ["checkpoint", "reconciliation"]}}
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The completeness of the log at one moment."""
+    """The completeness of the log at a moment."""
 
     at: datetime
     """The moment, by the server's clock."""
@@ -71,7 +71,7 @@ class Checkpoints:
         self._max_count = max_count
 
     async def last(self) -> Checkpoint | None:
-        """Return the newest checkpoint, or None."""
+        """Return the newest checkpoint; None before the first."""
         return next(iter(await self.list(1)), None)
 
     async def list(self, limit: int) -> list[Checkpoint]:

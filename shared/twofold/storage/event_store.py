@@ -24,15 +24,15 @@ class EventStore:
         return encode_event(delivered.document, stored_at, kafka=kafka)
 
     async def append(self, documents: Sequence[NewDocument]) -> list[InsertResult]:
-        """Append each event once: see `insert_once`."""
+        """Append events once: see `insert_once`."""
         return await insert_once(self._event_store, documents)
 
     async def known(self, ids: Sequence[UUID]) -> dict[UUID, bytes]:
-        """Return the digest of each event that the log has."""
+        """Return the digests of existing events."""
         return await find_digests(self._event_store, ids)
 
     async def get(self, event_id: UUID) -> Event | None:
-        """Return the event, or None."""
+        """Return the event; None for an unknown id."""
         with driver_errors():
             document = await undecoded(self._event_store).find_one({"_id": event_id})
         return event_of(document) if document else None

@@ -1,6 +1,6 @@
 """The collection `events`: the operational projection, for the queries of the last 30 days.
 
-A document also carries the event's outbox entry until the log is known to have the event: see `outbox.py`.
+A document also carries the event's outbox entry until the relay has found the event in the log: see `outbox.py`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from twofold.storage.outbox import NEW_ENTRY
 
 
 class EventRepository:
-    """Events of the last days. Every method raises `Unavailable` when MongoDB is unavailable."""
+    """The collection `events`. Every method raises `Unavailable` when MongoDB is unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._events = database["events"]
@@ -26,15 +26,15 @@ class EventRepository:
         return encode_event(document, stored_at, outbox=NEW_ENTRY)
 
     async def insert(self, documents: Sequence[NewDocument]) -> list[InsertResult]:
-        """Insert each event once: see `insert_once`."""
+        """Insert events once: see `insert_once`."""
         return await insert_once(self._events, documents)
 
     async def known(self, ids: Sequence[UUID]) -> dict[UUID, bytes]:
-        """Return the digest of each event that exists."""
+        """Return the digests of existing events."""
         return await find_digests(self._events, ids)
 
     async def get(self, event_id: UUID) -> Event | None:
-        """Return the event, or None."""
+        """Return the event; None for an unknown id."""
         with driver_errors():
             document = await undecoded(self._events).find_one({"_id": event_id})
         return event_of(document) if document else None

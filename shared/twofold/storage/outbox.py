@@ -1,4 +1,4 @@
-"""The outbox: the part of an `events` document that says that the event is not yet known to be in the log.
+"""The outbox: an entry in an `events` document, as long as the event is not yet known to be in the log.
 
 One atomic insert makes the event and its outbox entry, so no event can be in `events` without being sent. The relay
 removes the entry when it has read the event back from `event_store` with an equal digest: `confirm`. Only then does
@@ -6,11 +6,11 @@ the document get `expires_at`, and its retention starts. An entry has one of the
 
 | state | meaning | next |
 |---|---|---|
-| `new` | Inserted, and not looked for yet. The relay looks some seconds after the event's `seq`. | `confirm`, or `pending` |
-| `pending` | Looked for, and sent again `tries` times, last at `sent_at`. The relay looks again at `next_try`. | `confirm`, or a final state |
+| `new` | Inserted, and not looked for yet. The relay looks some seconds after its `seq`. | `confirm`, or `pending` |
+| `pending` | Sent again `tries` times, last at `sent_at`. The relay looks again at `next_try`. | `confirm`, or final |
 | `dead` | `store` keeps the event as a dead letter. | `retry` |
 | `conflicting` | The log has another event under this id. | `retry` |
-| `unreadable` | Somebody changed the document in the database. | `retry` |
+| `unreadable` | The document was changed in the database. | `retry` |
 
 The last three states are final: the relay does not try again, and an operator must look. All times are the server's,
 so no publisher's clock matters.
@@ -38,7 +38,7 @@ FinalState = Literal["dead", "conflicting", "unreadable"]
 FINAL_STATES: tuple[FinalState, ...] = ("dead", "conflicting", "unreadable")
 
 NEW_ENTRY = {"state": "new", "tries": 0}
-"""The outbox entry of an event that is inserted now."""
+"""The outbox entry of a new event."""
 
 _FIELDS = {"digest": 1, "seq": 1, "outbox": 1}
 
@@ -74,7 +74,7 @@ class Outbox:
         return entries
 
     async def sizes(self, ids: Sequence[UUID]) -> dict[UUID, int]:
-        """Return the bytes in MongoDB of each event that exists."""
+        """Return the bytes in MongoDB of existing events."""
         if not ids:
             return {}
         with driver_errors():
@@ -82,7 +82,7 @@ class Outbox:
             return {document["_id"]: document["size"] async for document in found}
 
     async def load(self, ids: Sequence[UUID]) -> dict[UUID, Event | Rejected]:
-        """Return each event that exists. An event that somebody changed in the database gives the error instead."""
+        """Return existing events. An event that was changed in the database gives the error instead."""
         with driver_errors():
             found = undecoded(self._events).find({"_id": {"$in": list(ids)}})
             return {document["_id"]: _intact_event(document) async for document in found}
@@ -93,7 +93,7 @@ class Outbox:
         return await self._update(ids, [{"$set": {"expires_at": expires_at}}, {"$unset": "outbox"}])
 
     async def postpone(self, ids: Sequence[UUID]) -> int:
-        """Count one more try. Each wait is twice the wait before, up to 60 times the first wait."""
+        """Count a try. A wait is twice the wait before, up to 60 times the first wait."""
         doubled = {"$multiply": [self._back_off_ms, {"$pow": [2, {"$min": ["$outbox.tries", 10]}]}]}
         entry = {
             "state": "pending",

@@ -1,1 +1,1 @@
-"""The write side: publish, store, relay, reconcile, redrive. It never imports the read side."""
+"""The write side: publish, store, relay, redrive and reconcile. It never imports the read side."""

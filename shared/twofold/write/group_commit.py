@@ -1,8 +1,18 @@
-"""Group commit: many waiting callers, one write. Knows no MongoDB.
+"""Group commit: one write for many waiting callers. It knows no MongoDB.
 
-While writes are under way, what arrives gathers; when one is done, all that gathered is written at once. So the group
-grows by itself with the load, and a lone caller waits for nobody but for `wait_s`. More than one write may be under
-way, so that callers are served while the database works on the group before.
+The model has three places:
+
+    submit -> queue of callers -> group of at most `max_items` -> write -> results to the callers
+
+1. A caller puts its items into the queue and waits. A full queue refuses the caller at once with `Unavailable`.
+2. If a write may start, a task begins to gather. It waits `wait_s`, unless `max_items` are there already. Then it takes
+   the group from the front of the queue. Only one task gathers at a time.
+3. At most `max_writes` writes are under way. While they run, new callers wait in the queue and form the next group. So
+   a group grows by itself with the load, and under low load a caller only waits `wait_s`.
+4. A write returns one result for every item, or raises. An error goes to the callers of the group and to the callers
+   in the queue behind the group: their own write would only wait for the same time-out again.
+
+The items of a caller stay together. A caller that is cancelled leaves its items in the group: they are written anyway.
 """
 
 import asyncio
@@ -13,8 +23,6 @@ from typing import Generic, NamedTuple, TypeVar
 from twofold.errors import Unavailable
 
 Item = TypeVar("Item")
-
-
 Result = TypeVar("Result")
 
 
@@ -25,12 +33,11 @@ class _Caller(NamedTuple, Generic[Item, Result]):
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Gathers the items of concurrent callers into writes of about `max_items`.
+    """Writes the items of concurrent callers in groups.
 
-    `write` takes a list of items and returns one result for each, in order, once they are durable; an exception that it
-    raises goes to every caller in the group and behind it, and nobody is acknowledged. At most `capacity` items wait,
-    and at most `max_writes` writes are under way. All that is held, waiting or being written, is at most
-    `capacity_bytes` by `size_of`; but who comes when nothing is held is taken, however large.
+    `write` gets the items of a group, and returns their results in order when the items are durable. At most `capacity`
+    items wait. The items in the queue and in writes have at most `capacity_bytes` together, by `size_of`. A caller is
+    accepted with more bytes if it is alone.
     """
 
     def __init__(
@@ -62,17 +69,17 @@ class GroupCommit(Generic[Item, Result]):
         self._closed = False
 
     async def submit(self, items: Sequence[Item]) -> Sequence[Result]:
-        """Return the results of `items`, which stay together, after the write that holds them.
+        """Return the results of `items`, in order, after their write.
 
-        Raises `Unavailable` when the queue is full or closed, with nothing queued, and what `write` raises.
+        Raises `Unavailable`, with nothing queued, when the queue is full or closed. Raises the error of `write`.
         """
         if self._closed:
             raise Unavailable("shutting down")
         if self._waiting + len(items) > self._capacity:
-            raise Unavailable("too many events are waiting to be written")
+            raise Unavailable("too many events wait for MongoDB: send the request again later")
         size = sum(map(self._size_of, items))
         if self._held_bytes and self._held_bytes + size > self._capacity_bytes:
-            raise Unavailable("too many bytes of events are waiting to be written")
+            raise Unavailable("too many bytes of events wait for MongoDB: send the request again later")
         future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
         self._callers.append(_Caller(items, future, size))
         self._waiting += len(items)
@@ -81,22 +88,22 @@ class GroupCommit(Generic[Item, Result]):
         return await future
 
     async def yield_to_pending_write(self) -> None:
-        """Let a write that is due begin. Await it before the work of making items.
+        """Let a due write begin. Await it before decoding a request.
 
-        The event loop takes all requests that have come in one go: without this, nothing would be written until the
-        last of them is decoded, and then nothing decoded until all are written.
+        The event loop decodes the waiting requests in one go. Without this pause, no write begins before the last
+        request is decoded, and then no request is decoded during the writes.
         """
-        while self._gathering and self._waiting >= self._yield_threshold:  # noqa: ASYNC110 - a turn of the loop, no event
+        while self._gathering and self._waiting >= self._yield_threshold:  # noqa: ASYNC110 - one turn of the loop, not a wait
             await asyncio.sleep(0)
 
     async def close(self) -> None:
-        """Take nothing more, and return when everything that was taken is written and answered."""
+        """Refuse new callers, and return when the accepted callers have their results."""
         self._closed = True
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     def _gather(self) -> None:
-        """See to it that those who wait are gathered: by one task at a time, if one may write."""
+        """Start a task that gathers a group, if callers wait, no task gathers, and a write may start."""
         if self._callers and not self._gathering and self._flushing < self._max_writes:
             self._gathering = True
             self._flushing += 1
@@ -108,7 +115,7 @@ class GroupCommit(Generic[Item, Result]):
         if self._waiting < self._max_items:
             await asyncio.sleep(self._wait_s)
         self._gathering = False
-        if self._callers:  # another write that failed may have taken them along
+        if self._callers:  # a failed write may have emptied the queue
             group = self._next_group()
             self._gather()
             await self._write_group(group)
@@ -124,8 +131,8 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting -= number
         return group
 
-    def _drained(self) -> list[_Caller[Item, Result]]:
-        """Those who wait behind a write that failed: finding out for themselves would take its time-out once more."""
+    def _drain(self) -> list[_Caller[Item, Result]]:
+        """Empty the queue, and return its callers."""
         waiting = list(self._callers)
         self._callers.clear()
         self._waiting = 0
@@ -134,19 +141,19 @@ class GroupCommit(Generic[Item, Result]):
     async def _write_group(self, group: list[_Caller[Item, Result]]) -> None:
         try:
             results = await self._write([item for caller in group for item in caller.items])
-        except Exception as error:  # noqa: BLE001 - each caller gets it; a group without an answer would wait for ever
-            group += self._drained()
-            self._let_go(group)
+        except Exception as error:  # noqa: BLE001 - the callers get it, or they would wait for ever
+            group += self._drain()
+            self._release(group)
             for caller in group:
                 if not caller.future.done():
                     caller.future.set_exception(error)
             return
-        self._let_go(group)
+        self._release(group)
         position = 0
         for items, future, _ in group:
-            if not future.done():  # a caller that gave up has cancelled its future
+            if not future.done():  # a cancelled caller has cancelled its future
                 future.set_result(results[position : position + len(items)])
             position += len(items)
 
-    def _let_go(self, callers: Iterable[_Caller[Item, Result]]) -> None:
+    def _release(self, callers: Iterable[_Caller[Item, Result]]) -> None:
         self._held_bytes -= sum(caller.size for caller in callers)

@@ -1,8 +1,9 @@
-"""The one write path: into `events` with its mark, then, behind the answer, to Kafka.
+"""The write path of new events: insert them into `events` with their outbox entries, and send them to Kafka.
 
-Application code uses the same path as the function `publish`:
+The caller gets its answer after the insert. Sending is best effort: the relay sends an event again as long as it has an
+outbox entry. Application code uses the same path as the function `publish`:
 
-    async with publishing.open_publisher(PublishSettings()) as publisher:
+    async with open_publisher(PublishSettings()) as publisher:
         await publisher.publish_event("order.created", {"total": 3}, source="/shop", aggregate_id="order-7")
 """
 
@@ -29,21 +30,21 @@ from twofold.storage.events import EventRepository
 from twofold.write.group_commit import GroupCommit
 
 CLOSE_S = 5.0
-"""How long closing waits for Kafka: what is not sent by then is left to the relay."""
+"""The seconds that closing waits for Kafka. The relay sends the rest."""
 
 
 class Published(NamedTuple):
-    """A taken event: durable in `events`, and on its way to `event_store`."""
+    """An accepted event: durable in `events`, and on its way to `event_store`."""
 
     event_id: UUID
     given_id: str
     status: Literal["accepted", "duplicate"]
 
 
-class _Entry(NamedTuple):
-    """An event, ready to be written: encoding comes before queueing, so one that can't be encoded harms nobody else.
+class _PreparedEvent(NamedTuple):
+    """An event in encoded form, waiting for the group commit.
 
-    It holds no event: of batches thousands wait, and the objects of their payloads would be many.
+    It keeps bytes and not the `Event`: thousands may wait, and the objects of their payloads would use too much memory.
     """
 
     event_id: UUID
@@ -52,11 +53,11 @@ class _Entry(NamedTuple):
     document: RawDocument
     record: KafkaRecord
     size: int
-    """Its bytes, in both forms."""
+    """The bytes of document and record."""
 
 
 class Publisher:
-    """Publishes events: once in `events`, and through Kafka in `event_store`. One per process and event loop."""
+    """Publishes events into `events`, and through Kafka into `event_store`. Use one publisher in an event loop."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Publisher:
         self._max_record_bytes = settings.max_record_bytes
         self.clock = clock
         self._telemetry = telemetry
-        self._commit: GroupCommit[_Entry, InsertResult] = GroupCommit(
+        self._commit: GroupCommit[_PreparedEvent, InsertResult] = GroupCommit(
             self._write,
             max_items=settings.group_commit_events,
             wait_s=settings.group_commit_wait_ms / 1000,
@@ -95,11 +96,11 @@ class Publisher:
         extensions: dict[str, str] | None = None,
         **metadata: str,
     ) -> Published:
-        """Publish a new event, made of its parts; `metadata` takes the other fields of `event.Metadata`.
+        """Publish a new event from its parts. `metadata` takes the other fields of `Metadata`.
 
-        Give an `event_id` (UUID version 4 or 7) where the call may be repeated: without one, each call is a new event.
-        Returns once a majority of MongoDB has it. Raises `Invalid`, `TooLarge`, `Conflict` or `Unavailable`; after
-        `Unavailable` the event may or may not be stored, and publishing it again, with the same id, is safe.
+        Give an `event_id` (UUID version 4 or 7) if the call may be repeated: a call without an id makes a new event.
+        Returns when a majority of MongoDB's members has the event. Raises `Invalid`, `TooLarge`, `Conflict` or
+        `Unavailable`. After `Unavailable` the event may or may not be stored. A repeated call with the same id is safe.
         """
         event = Event.of(
             event_id=event_id or uuid4(),
@@ -112,8 +113,8 @@ class Publisher:
         return await self._publish_one(event)
 
     async def publish_base_event(self, event: Event) -> Published:
-        """Publish an event that is already built. Returns and raises as `publish_event` does."""
-        # The application may have changed the payload since its digest was made.
+        """Publish an existing `Event`. Returns and raises as `publish_event` does."""
+        # The copy has a new digest: the application may have changed the payload.
         return await self._publish_one(event.model_copy())
 
     async def _publish_one(self, event: Event) -> Published:
@@ -123,108 +124,108 @@ class Publisher:
         return outcome
 
     async def yield_to_pending_write(self) -> None:
-        """Let a write that is due begin. Await it before decoding a request: see `GroupCommit.yield_to_pending_write`."""
+        """Await it before decoding a request: see `GroupCommit.yield_to_pending_write`."""
         await self._commit.yield_to_pending_write()
 
-    async def publish(self, received: Iterable[IncomingEvent | TwofoldError]) -> list[Published | TwofoldError]:
-        """Publish several events together; each one's outcome stands in its place.
+    async def publish(self, events: Iterable[IncomingEvent | TwofoldError]) -> list[Published | TwofoldError]:
+        """Publish events together, and return their results in the same order.
 
-        Errors among `received` are handed through in their places. An iterator's events are made ready one by one, and
-        let go (but for tracing). Raises `Unavailable` when none is known to be stored.
+        An error among `events` is its own result. The events of an iterator are encoded one by one and then released,
+        except with tracing. Raises `Unavailable` when no event is known to be stored.
         """
         if self._telemetry.tracing is not None:
-            return await self._telemetry.tracing.publishing(received, self._publish)
-        return await self._publish(received)
+            return await self._telemetry.tracing.publishing(events, self._publish)
+        return await self._publish(events)
 
-    async def _publish(self, received: Iterable[IncomingEvent | TwofoldError]) -> list[Published | TwofoldError]:
+    async def _publish(self, events: Iterable[IncomingEvent | TwofoldError]) -> list[Published | TwofoldError]:
         outcomes: list[Published | TwofoldError | None] = []
-        entries: dict[int, _Entry] = {}
-        for item in received:
-            if isinstance(item, TwofoldError):
-                outcomes.append(self.refused(item))
-            elif item.replay_id is not None:
-                outcomes.append(await self._replayed(item.encoded))
+        prepared: dict[int, _PreparedEvent] = {}
+        for event in events:
+            if isinstance(event, TwofoldError):
+                outcomes.append(self.count_rejection(event))
+            elif event.replay_id is not None:
+                outcomes.append(await self._check_replayed(event.encoded))
             else:
-                entry = self._entry(item)
-                if isinstance(entry, TwofoldError):
-                    outcomes.append(self.refused(entry))
+                new = self._prepare(event)
+                if isinstance(new, TwofoldError):
+                    outcomes.append(self.count_rejection(new))
                 else:
-                    entries[len(outcomes)] = entry
+                    prepared[len(outcomes)] = new
                     outcomes.append(None)
-        if entries:
-            results = await self._commit.submit(list(entries.values()))
-            for (position, entry), result in zip(entries.items(), results, strict=True):
-                outcomes[position] = self._outcome(entry, result)
+        if prepared:
+            results = await self._commit.submit(list(prepared.values()))
+            for (position, new), result in zip(prepared.items(), results, strict=True):
+                outcomes[position] = self._outcome(new, result)
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def publish_observed(self, events: Sequence[Event]) -> int:
-        """Publish observations of facts: of each fact the first one wins, and one that differs from it is a duplicate.
+        """Publish observations of facts. The first observation of a fact wins, and a later observation is ignored.
 
-        What is known already, in `events` or in the log, is left alone: a fact that outlived `events` is not announced
-        again. Returns how many are new, once a majority of MongoDB has them. Raises `Unavailable` if one is not known
-        to be stored, else the error of one that can't be taken, with the others taken.
+        A fact that is in `events` or in the log already is not published again. Returns the number of new facts, when a
+        majority of MongoDB's members has them. Raises `Unavailable` if a fact is not known to be stored. Raises the
+        error of an invalid fact after the valid facts are stored.
         """
         ids = [event.event_id for event in events]
         known = await self._event_store.known(ids) | await self._events.known(ids)
         new = (IncomingEvent.of(event) for event in events if event.event_id not in known)
         outcomes = await self.publish(new)
-        # A conflict is another's observation, made in between.
+        # A conflict is a different observation, stored in between.
         refused = [error for error in outcomes if isinstance(error, TwofoldError) and not isinstance(error, Conflict)]
         if refused:
             raise next((error for error in refused if error.retriable), refused[0])
         return sum(isinstance(outcome, Published) and outcome.status == "accepted" for outcome in outcomes)
 
-    def refused(self, error: TwofoldError) -> TwofoldError:
-        """Count `error` if it refuses an event, or a whole request, for good; and return it."""
+    def count_rejection(self, error: TwofoldError) -> TwofoldError:
+        """Count an error that rejects an event or a whole request, and return the error."""
         if isinstance(error, Rejected):
             self._telemetry.record(REJECTED, 1, {"error.type": error.title})
         return error
 
-    def _entry(self, item: IncomingEvent) -> _Entry | TwofoldError:
-        written = item.encoded.within(item.traceparent)
-        record = written.record(item.traceparent)
+    def _prepare(self, event: IncomingEvent) -> _PreparedEvent | TwofoldError:
+        """Encode before the group commit, so an event with an error harms no other event."""
+        encoded = event.encoded.within(event.traceparent)
+        record = encoded.record(event.traceparent)
         record_size = record.size
         if record_size > self._max_record_bytes:
-            what = f"the event takes {record_size} bytes in Kafka: at most {self._max_record_bytes} are taken"
-            return TooLarge(what)
+            return TooLarge(f"the event needs {record_size} bytes in Kafka: the limit is {self._max_record_bytes}")
         try:
             check_attributes_size(record.headers)
-            document = EventRepository.encode(written.document, self.clock())
+            document = EventRepository.encode(encoded.document, self.clock())
         except TwofoldError as error:
             return error
         size = len(document.raw) + record_size
-        return _Entry(written.event_id, written.given_id, written.digest, document, record, size)
+        return _PreparedEvent(encoded.event_id, encoded.given_id, encoded.digest, document, record, size)
 
-    async def _write(self, entries: list[_Entry]) -> Sequence[InsertResult]:
-        with self._telemetry.committing("events", len(entries)):
-            results = await self._events.insert(entries)
+    async def _write(self, events: list[_PreparedEvent]) -> Sequence[InsertResult]:
+        with self._telemetry.committing("events", len(events)):
+            results = await self._events.insert(events)
         self._telemetry.record(ACCEPTED, results.count("new"))
-        self._sender.offer([entry.record for entry, result in zip(entries, results, strict=True) if result == "new"])
+        self._sender.offer([event.record for event, result in zip(events, results, strict=True) if result == "new"])
         return results
 
-    async def _replayed(self, encoded: EncodedEvent) -> Published | TwofoldError:
-        """Answer a replayed event and write nothing: a known event is a duplicate, an unknown one is refused."""
+    async def _check_replayed(self, encoded: EncodedEvent) -> Published | TwofoldError:
+        """Compare a replayed event with the stored event, and write nothing. An unknown event is rejected."""
         ids = [encoded.event_id]
         known = await self._events.known(ids) or await self._event_store.known(ids)
         if encoded.event_id not in known:
-            return self.refused(UnknownReplay("a replayed event must be known", "replayid"))
+            return self.count_rejection(UnknownReplay("no event has the id of this replayed event", "replayid"))
         return self._outcome(encoded, compare_digests(known[encoded.event_id], encoded.digest))
 
-    def _outcome(self, event: EncodedEvent | _Entry, result: InsertResult) -> Published | TwofoldError:
+    def _outcome(self, event: EncodedEvent | _PreparedEvent, result: InsertResult) -> Published | TwofoldError:
         if isinstance(result, TwofoldError):
-            return self.refused(result)
+            return self.count_rejection(result)
         if result == "duplicate":
             self._telemetry.record(DUPLICATES, 1, {"db.collection.name": "events"})
         return Published(event.event_id, event.given_id, "accepted" if result == "new" else "duplicate")
 
     async def close(self) -> None:
-        """Finish what was taken; wait a few seconds for Kafka, and leave the rest to the relay."""
+        """Finish the accepted events, wait up to `CLOSE_S` for Kafka, and leave the rest to the relay."""
         await self._commit.close()
         await self.flush()
         await asyncio.to_thread(self._sender.close, 0)
 
     async def flush(self) -> None:
-        """Wait a few seconds until Kafka has acknowledged what was sent behind the answers."""
+        """Wait up to `CLOSE_S` until Kafka has acknowledged the records in the queue."""
         await asyncio.to_thread(self._sender.flush, CLOSE_S)
 
 
@@ -232,7 +233,7 @@ class Publisher:
 async def open_publisher(
     settings: PublishSettings, application: str = "application", telemetry: Telemetry = SILENT
 ) -> AsyncIterator[Publisher]:
-    """A publisher with its own connections, which closes with the block. Open it after a fork."""
+    """Open a publisher with its own connections. Call it after the fork."""
     sender = Sender(settings)
     async with open_database(settings, application) as database:
         publisher = Publisher(EventRepository(database), EventStore(database), sender, settings, telemetry=telemetry)

@@ -1,14 +1,26 @@
-"""The relay: reads marked events back from `event_store`, takes their marks off, and sends again what isn't there.
+"""The relay: it confirms the outbox entries of events that the log has, and sends the other events again.
 
-Relay, reconciliation and retention are this one mechanism: an event's clock of retention starts when it was read back
-from the log with an equal digest, never because Kafka acknowledged it.
+A run takes the due entries in batches, looks the events up in `event_store` with a majority read, and decides:
+
+| `event_store` | condition | decision | counted as |
+|---|---|---|---|
+| equal digest | | Confirm the entry. The retention starts. | `confirmed` |
+| another digest | | Keep the entry as `conflicting`, and stop retrying. | `conflicting` |
+| missing | rejected for a lasting reason (`dead_letters`) | Keep the entry as `dead`, and stop retrying. | `dead` |
+| missing | the consumer group may still reach the record | Look again after the back-off. | `held` |
+| missing | changed in the database | Keep the entry as `unreadable`, and stop retrying. | `unreadable` |
+| missing | Kafka refuses the record for good | Keep a dead letter, and the entry as `dead`. | `dead` |
+| missing | none of these | Set the time of the next try, then send the event again. | `resent` or `unsent` |
+
+While Kafka is unavailable, a run only decides on events in the log, and counts no try. Relay, reconciliation and
+retention are this one mechanism: retention starts because an event was read back from the log, never because Kafka
+acknowledged it. A run ends with a completeness checkpoint.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -23,48 +35,26 @@ from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database
 from twofold.mongo.lock import hold_lock
 from twofold.mongo.safe_time import server_time
-from twofold.observability.metrics import (
-    COMPLETENESS_DELAY,
-    CONSUMER_LAG,
-    LOG_REGRESSED,
-    OLDEST_PENDING,
-    PENDING,
-    RELAYED,
-    UNRESOLVED,
-)
 from twofold.observability.telemetry import SILENT, Telemetry
 from twofold.settings import RelaySettings
 from twofold.storage.checkpoints import Checkpoint, Checkpoints
-from twofold.storage.dead_letters import DeadLetter, DeadLetters
+from twofold.storage.dead_letter import DeadLetter
+from twofold.storage.dead_letters import DeadLetters
 from twofold.storage.event_store import EventStore
 from twofold.storage.outbox import Outbox, OutboxEntry
+from twofold.write.relay_run import RelayRun, record_checkpoint, record_lag, record_run
 
 logger = logging.getLogger(__name__)
 
-
 LONGEST_HOLD = timedelta(hours=1)
-"""After this, an event is sent again even if the consumer group might still come to it."""
-
-
-@dataclass(slots=True)
-class RelayRun:
-    """What one run did, in events, and the checkpoint that it ended with."""
-
-    confirmed: int = 0
-    conflicting: int = 0
-    dead: int = 0
-    unreadable: int = 0
-    held: int = 0
-    resent: int = 0
-    unsent: int = 0
-    checkpoint: Checkpoint | None = None
+"""The longest wait for the consumer group. An event is sent again after it, whatever the backlog is."""
 
 
 class Relay:
-    """Looks at due marks, in bulk, one relay at a time.
+    """Works through the due outbox entries, one relay at a time.
 
-    `seconds` is a monotonic clock; `backlog` says what the consumer group has before it, and raises `Unavailable` when
-    Kafka is away.
+    `clock` gives monotonic seconds. `backlog` reads the backlog of the consumer group, and raises `Unavailable` when
+    Kafka is unavailable.
     """
 
     def __init__(
@@ -72,7 +62,7 @@ class Relay:
         database: Database,
         sender: Sender,
         settings: RelaySettings,
-        seconds: Callable[[], float],
+        clock: Callable[[], float],
         backlog: Callable[[], Awaitable[Backlog]],
         *,
         telemetry: Telemetry = SILENT,
@@ -83,92 +73,75 @@ class Relay:
         self._dead_letters = DeadLetters(database, telemetry)
         self._checkpoints = Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
         self._sender = sender
+        self._settings = settings
         self._batch = min(settings.relay_batch, settings.send_capacity)
-        self._load_bytes = settings.relay_bytes
-        self._send_bytes = settings.send_capacity_bytes
-        self._budget_s = settings.relay_budget_s
         self._first_look = timedelta(seconds=settings.relay_first_look_s)
         self._clock_skew = timedelta(seconds=settings.relay_clock_skew_s)
         self._retention = timedelta(days=settings.retention_days)
-        self._seconds = seconds
+        self._clock = clock
         self._backlog = backlog
         self._telemetry = telemetry
-        self._of_lag: dict[str, str | int] = {
-            "messaging.system": "kafka",
-            "messaging.destination.name": settings.kafka_topic,
-            "messaging.consumer.group.name": settings.kafka_consumer_group,
-        }
 
     async def run(self) -> RelayRun | None:
-        """Work through the due marks until none is left or the budget is spent; None if another relay is at it.
+        """Work through the due entries until the end or until the budget is spent. None: another relay is running.
 
-        Ends with a checkpoint. Raises `Unavailable` when MongoDB is away; whatever was done by then is done.
+        Raises `Unavailable` when MongoDB is unavailable. The decisions until then are kept.
         """
-        async with hold_lock(self._database, "relay", timedelta(seconds=self._budget_s + 30)) as mine:
-            return await self._run() if mine else None
+        async with hold_lock(self._database, "relay", timedelta(seconds=self._settings.relay_budget_s + 30)) as lock:
+            return await self._run() if lock else None
 
     async def last_checkpoint(self) -> Checkpoint | None:
-        """What the last run stated."""
+        """Return the checkpoint of the last run."""
         return await self._checkpoints.last()
 
     async def _run(self) -> RelayRun:
         run = RelayRun()
         backlog = await self._backlog_or_none()
-        until = self._seconds() + self._budget_s
+        until = self._clock() + self._settings.relay_budget_s
         more = True
-        while more and self._seconds() < until:
+        while more and self._clock() < until:
             now = await server_time(self._database)
             due = await self._outbox.due(now, self._first_look, self._batch)
             if due:
-                to_send = await self._settle(due, now, backlog, run)
+                to_send = await self._decide(due, now, backlog, run)
                 await self._send_again(to_send, until, run)
             more = len(due) == self._batch and backlog is not None and not run.unsent
         await self._look_up_dead_letters()
         await self._dead_letters.expire_redrives()
         run.checkpoint = await self._checkpoints.record()
-        self._tell(run, run.checkpoint, backlog)
+        self._record(run, run.checkpoint, backlog)
         return run
 
-    async def _look_up_dead_letters(self) -> None:
-        """A source may give up on what is in the log already, and has no mark any more that would be looked at."""
-        letters = await self._dead_letters.to_look_up(self._batch)
-        in_log = await self._event_store.known([letter["event_id"] for letter in letters]) if letters else {}
-        await self._dead_letters.events_stored(in_log)
-        await self._dead_letters.looked_up(letters)
+    def _record(self, run: RelayRun, checkpoint: Checkpoint, backlog: Backlog | None) -> None:
+        record_run(self._telemetry, run)
+        record_checkpoint(self._telemetry, checkpoint)
+        if backlog is not None:
+            record_lag(self._telemetry, backlog, self._settings)
 
-    def _tell(self, run: RelayRun, stated: Checkpoint, backlog: Backlog | None) -> None:
-        for outcome in ("confirmed", "conflicting", "dead", "unreadable", "held", "resent", "unsent"):
-            self._telemetry.record(RELAYED, getattr(run, outcome), {"twofold.outcome": outcome})
-        for state in ("dead", "conflicting", "unreadable"):
-            self._telemetry.record(UNRESOLVED, getattr(stated, state), {"twofold.state": state})
-        self._telemetry.record(PENDING, stated.pending)
-        self._telemetry.record(OLDEST_PENDING, _seconds(stated.at, stated.oldest_pending or stated.at))
-        self._telemetry.record(LOG_REGRESSED, int(stated.log_regressed))
-        if stated.low_watermark is not None:
-            self._telemetry.record(COMPLETENESS_DELAY, _seconds(stated.at, stated.low_watermark))
-        for partition, lag in (backlog.lag if backlog else {}).items():
-            self._telemetry.record(
-                CONSUMER_LAG, lag, self._of_lag | {"messaging.destination.partition.id": str(partition)}
-            )
+    async def _look_up_dead_letters(self) -> None:
+        """End dead letters of events in the log: see `DeadLetters.to_look_up`."""
+        documents = await self._dead_letters.to_look_up(self._batch)
+        in_log = await self._event_store.known([document["event_id"] for document in documents]) if documents else {}
+        await self._dead_letters.finish_stored(in_log)
+        await self._dead_letters.looked_up(documents)
 
     async def _backlog_or_none(self) -> Backlog | None:
-        """None if Kafka is away: then marks are taken off, but nothing is sent, and no try is counted."""
         try:
             return await self._backlog()
         except Unavailable as error:
-            logger.warning("nothing is sent again in this run: %s", error)
+            logger.warning("Kafka is unavailable, so this run sends nothing again: %s", error)
             return None
 
-    async def _settle(
+    async def _decide(
         self, due: Sequence[OutboxEntry], now: datetime, backlog: Backlog | None, run: RelayRun
     ) -> list[UUID]:
-        """Do what can be done without sending; which events are to be sent again, the longest due first."""
-        in_log = await self._event_store.known([mark.event_id for mark in due])
-        found = [mark for mark in due if mark.event_id in in_log]
-        missing = [mark for mark in due if mark.event_id not in in_log]
-        confirmed = [mark.event_id for mark in found if in_log[mark.event_id] == mark.digest]
-        conflicting = [mark.event_id for mark in found if in_log[mark.event_id] != mark.digest]
-        await self._dead_letters.events_stored({event_id: in_log[event_id] for event_id in confirmed})
+        """Carry out the decisions without a record. Return the events to send again, in the order of `due`."""
+        in_log = await self._event_store.known([entry.event_id for entry in due])
+        found = [entry for entry in due if entry.event_id in in_log]
+        missing = [entry for entry in due if entry.event_id not in in_log]
+        confirmed = [entry.event_id for entry in found if in_log[entry.event_id] == entry.digest]
+        conflicting = [entry.event_id for entry in found if in_log[entry.event_id] != entry.digest]
+        await self._dead_letters.finish_stored({event_id: in_log[event_id] for event_id in confirmed})
         run.confirmed += await self._outbox.confirm(confirmed, self._retention)
         run.conflicting += await self._outbox.stop_retrying(conflicting, "conflicting")
         if missing and backlog is not None:
@@ -178,39 +151,40 @@ class Relay:
     async def _still_missing(
         self, missing: Sequence[OutboxEntry], now: datetime, backlog: Backlog, run: RelayRun
     ) -> list[UUID]:
-        """Give up the dead, and hold what the consumer group may still come to; the rest is to be sent again."""
-        dead = await self._dead_letters.dead([mark.event_id for mark in missing])
-        buried = {mark.event_id for mark in missing if (mark.event_id, mark.digest) in dead}
+        """Stop retrying dead events, and hold events that the consumer group may still reach. Return the rest."""
+        rejected = await self._dead_letters.dead([entry.event_id for entry in missing])
+        dead = {entry.event_id for entry in missing if (entry.event_id, entry.digest) in rejected}
         held = {
-            mark.event_id
-            for mark in missing
-            if now - mark.sent_at < LONGEST_HOLD and backlog.may_hold(mark.sent_at + self._clock_skew)
-        } - buried
-        run.dead += await self._outbox.stop_retrying(list(buried), "dead")
+            entry.event_id
+            for entry in missing
+            if now - entry.sent_at < LONGEST_HOLD and backlog.may_hold(entry.sent_at + self._clock_skew)
+        } - dead
+        run.dead += await self._outbox.stop_retrying(list(dead), "dead")
         run.held += await self._outbox.hold(list(held))
-        return [mark.event_id for mark in missing if mark.event_id not in buried | held]
+        return [entry.event_id for entry in missing if entry.event_id not in dead | held]
 
     async def _send_again(self, ids: Sequence[UUID], until: float, run: RelayRun) -> None:
-        """Send the events, no more of them in memory at a time than `relay_bytes`; end when Kafka goes away."""
+        """Send the events, with at most `relay_bytes` of them in memory. Stop when Kafka becomes unavailable."""
         sizes = await self._outbox.sizes(ids)
-        for some in _pieces([event_id for event_id in ids if event_id in sizes], sizes.__getitem__, self._load_bytes):
-            loaded = await self._outbox.load(some)
+        existing = [event_id for event_id in ids if event_id in sizes]
+        for chunk in _chunks(existing, sizes.__getitem__, self._settings.relay_bytes):
+            loaded = await self._outbox.load(chunk)
             unreadable = [event_id for event_id, event in loaded.items() if isinstance(event, Rejected)]
             run.unreadable += await self._outbox.stop_retrying(unreadable, "unreadable")
-            events = [event for event_id in some if isinstance(event := loaded.get(event_id), Event)]
+            events = [event for event_id in chunk if isinstance(event := loaded.get(event_id), Event)]
             await self._send([(event, encode_kafka(event)) for event in events], run)
-            if run.unsent or self._seconds() >= until:
+            if run.unsent or self._clock() >= until:
                 return
 
     async def _send(self, events: Sequence[tuple[Event, KafkaRecord]], run: RelayRun) -> None:
-        """The next try is set before sending, so that dying in between costs time and no event.
+        """Set the next try before sending: a process that dies in between delays events and loses no event.
 
-        No more is sent at once than the sender holds: what it would not take has not been tried.
+        A chunk is no larger than the sender's capacity, so the sender refuses no record for lack of room.
         """
-        for some in _pieces(events, lambda each: each[1].size, self._send_bytes):
-            await self._outbox.postpone([event.event_id for event, _ in some])
-            outcomes = await self._sender.send([record for _, record in some])
-            for (event, record), outcome in zip(some, outcomes, strict=True):
+        for chunk in _chunks(events, lambda pair: pair[1].size, self._settings.send_capacity_bytes):
+            await self._outbox.postpone([event.event_id for event, _ in chunk])
+            outcomes = await self._sender.send([record for _, record in chunk])
+            for (event, record), outcome in zip(chunk, outcomes, strict=True):
                 if isinstance(outcome, Rejected):
                     await self._dead_letter(event, record, outcome, run)
                 elif outcome is not None:
@@ -221,35 +195,30 @@ class Relay:
                 return
 
     async def _dead_letter(self, event: Event, record: KafkaRecord, reason: Rejected, run: RelayRun) -> None:
-        """Kafka refuses the record for good: a dead letter, and the run goes on."""
         headers = [(name.replace("ce_", "ce-", 1).encode(), value) for name, value in record.headers]
-        letter = DeadLetter(headers, record.value, reason, None, None, DeliveredEvent(event.to_document()))
-        await self._dead_letters.keep(letter)
+        delivered = DeliveredEvent(event.to_document())
+        await self._dead_letters.keep(DeadLetter(headers, record.value, reason, None, None, delivered))
         run.dead += await self._outbox.stop_retrying([event.event_id], "dead")
 
 
 _Item = TypeVar("_Item")
 
 
-def _pieces(items: Iterable[_Item], size: Callable[[_Item], int], most: int) -> Iterator[list[_Item]]:
-    """The items in their order, in pieces of at most `most` together; one that is larger is a piece of its own."""
-    piece: list[_Item] = []
-    together = 0
+def _chunks(items: Iterable[_Item], size: Callable[[_Item], int], most: int) -> Iterator[list[_Item]]:
+    """Yield the items in their order, in chunks of at most `most` in total. A larger item is a chunk of its own."""
+    chunk: list[_Item] = []
+    total = 0
     for item in items:
-        if piece and together + size(item) > most:
-            yield piece
-            piece, together = [], 0
-        piece.append(item)
-        together += size(item)
-    if piece:
-        yield piece
-
-
-def _seconds(now: datetime, then: datetime) -> float:
-    return max((now - then).total_seconds(), 0.0)
+        if chunk and total + size(item) > most:
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(item)
+        total += size(item)
+    if chunk:
+        yield chunk
 
 
 def open_relay(database: Database, sender: Sender, settings: RelaySettings, telemetry: Telemetry = SILENT) -> Relay:
-    """A relay with the real clock, and the consumer group's backlog from Kafka."""
+    """Return a relay with the real clock and the consumer group's real backlog."""
     backlog = partial(asyncio.to_thread, read_backlog, settings)
     return Relay(database, sender, settings, time.monotonic, backlog, telemetry=telemetry)

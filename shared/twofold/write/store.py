@@ -1,8 +1,9 @@
-"""The way into the log: what `store` does with what KafkaSource delivers."""
+"""`Store`: append the deliveries of a KafkaSource to `event_store`, and keep rejected deliveries as dead letters."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -14,32 +15,35 @@ from twofold.mongo.insert import InsertResult, compare_digests
 from twofold.observability.metrics import DUPLICATES, STORED
 from twofold.observability.telemetry import SILENT, Telemetry
 from twofold.settings import GroupCommitSettings
-from twofold.storage.dead_letters import DeadLetter, DeadLetters, undelivered_reason
+from twofold.storage.dead_letter import DeadLetter, undelivered_reason
+from twofold.storage.dead_letters import DeadLetters
 from twofold.storage.event_store import EventStore
 from twofold.write.group_commit import GroupCommit
 
 
-class _Entry(NamedTuple):
+class _LogDocument(NamedTuple):
+    """A document of the log, waiting for the group commit."""
+
     event_id: UUID
     digest: bytes
     document: RawDocument
-    body_bytes: int
-    """Of the request, which waits with it."""
+    size: int
+    """The bytes of the document and of the request body. Both are in memory until the commit."""
 
 
 async def keep_undelivered(dead_letters: DeadLetters, headers: RawHeaders, body: bytes) -> None:
-    """Keep what a source gave up on, as it was before the source said why. Raises `Unavailable`."""
+    """Keep a delivery after its source stopped retrying. Raises `Unavailable`."""
     partition, offset = kafka_coordinates(headers)
-    letter = DeadLetter(headers, body, undelivered_reason(headers), partition, offset)
+    dead_letter = DeadLetter(headers, body, undelivered_reason(headers), partition, offset)
     try:
-        received = decode_kafka(letter.kept_headers, body)
+        delivered = decode_kafka(dead_letter.kept_headers, body)
     except Rejected:
-        received = None
-    await dead_letters.keep(replace(letter, received=received))
+        delivered = None
+    await dead_letters.keep(replace(dead_letter, delivered=delivered))
 
 
 class Store:
-    """Takes deliveries into `event_store`, many at once; what can't be taken is kept in `dead_letters`."""
+    """Appends deliveries to `event_store` in group commits."""
 
     def __init__(
         self,
@@ -53,20 +57,20 @@ class Store:
         self._dead_letters = DeadLetters(database, telemetry)
         self._telemetry = telemetry
         self._clock = clock
-        self._commit: GroupCommit[_Entry, InsertResult] = GroupCommit(
+        self._commit: GroupCommit[_LogDocument, InsertResult] = GroupCommit(
             self._write,
             max_items=settings.group_commit_events,
             wait_s=settings.group_commit_wait_ms / 1000,
             capacity=settings.group_commit_capacity,
             max_writes=settings.group_commit_writes,
-            size_of=lambda entry: len(entry.document.raw) + entry.body_bytes,
+            size_of=attrgetter("size"),
             capacity_bytes=settings.group_commit_capacity_bytes,
         )
 
     async def take(self, headers: RawHeaders, body: bytes) -> None:
-        """Return once the delivery is durable: in the log, there already, or among the dead letters.
+        """Return when the delivery is durable: as a new event, as a duplicate, or as a dead letter.
 
-        Raises `Unavailable` when it is not known to be durable: deliver it again.
+        After `Unavailable` the delivery may or may not be durable. The source delivers it again.
         """
         if self._telemetry.tracing is not None:
             await self._telemetry.tracing.storing(headers, body, self._take)
@@ -74,31 +78,31 @@ class Store:
             await self._take(headers, body)
 
     async def _take(self, headers: RawHeaders, body: bytes) -> str:
-        """What became of it: `stored`, `duplicate`, or why it is a dead letter."""
+        """Return `stored`, `duplicate`, or the reason of the dead letter."""
         await self._commit.yield_to_pending_write()
-        received: DeliveredEvent | None = None
+        delivered: DeliveredEvent | None = None
         try:
-            received = decode_kafka(headers, body)
-            became = await self._append(received, len(body))
-            if received.redrive_of is not None:
-                await self._dead_letters.stored(headers, body, received)
+            delivered = decode_kafka(headers, body)
+            result = await self._append(delivered, len(body))
+            if delivered.redrive_of is not None:
+                await self._dead_letters.finish_redrive(headers, body, delivered)
         except Rejected as reason:
             partition, offset = kafka_coordinates(headers)
-            await self._dead_letters.keep(DeadLetter(headers, body, reason, partition, offset, received))
+            await self._dead_letters.keep(DeadLetter(headers, body, reason, partition, offset, delivered))
             return reason.title
-        return became
+        return result
 
     async def _append(self, delivered: DeliveredEvent, body_bytes: int) -> Literal["stored", "duplicate"]:
-        """Append the event to the log, or check a replayed event against it. Raises the event's error."""
+        """Append the event to the log, or compare a replayed event with the log. Raises the error of the event."""
         if delivered.replay_id is not None:
             stored = (await self._event_store.known([delivered.event_id])).get(delivered.event_id)
             if stored is None:
-                raise UnknownReplay("a replayed event must be known", "replayid")
+                raise UnknownReplay("the log has no event with the id of this replayed event", "replayid")
             result: InsertResult = compare_digests(stored, delivered.digest)
         else:
             document = EventStore.encode(delivered, self._clock())
-            entry = _Entry(delivered.event_id, delivered.digest, document, body_bytes)
-            (result,) = await self._commit.submit([entry])
+            size = len(document.raw) + body_bytes
+            (result,) = await self._commit.submit([_LogDocument(delivered.event_id, delivered.digest, document, size)])
         if isinstance(result, TwofoldError):
             raise result
         if result == "new":
@@ -106,8 +110,8 @@ class Store:
         self._telemetry.record(DUPLICATES, 1, {"db.collection.name": "event_store"})
         return "duplicate"
 
-    async def _write(self, entries: list[_Entry]) -> Sequence[InsertResult]:
-        with self._telemetry.committing("event_store", len(entries)):
-            results = await self._event_store.append(entries)
+    async def _write(self, documents: list[_LogDocument]) -> Sequence[InsertResult]:
+        with self._telemetry.committing("event_store", len(documents)):
+            results = await self._event_store.append(documents)
         self._telemetry.record(STORED, results.count("new"))
         return results
