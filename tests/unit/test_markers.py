@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from dev.markers import CLAIMS, MarkedTest, built_in, coverage
+from dev.markers import CLAIMS, NOT_BUILT, MarkedTest, coverage, wrong_files
 from dev.paths import ROOT
 
 pytestmark = pytest.mark.dev
@@ -72,13 +73,38 @@ def test_unmarked_tests_are_listed_and_no_problem() -> None:
     assert result.problems == ()
 
 
-def test_a_claim_has_code_if_its_file_exists(tmp_path: Path) -> None:
-    """An empty folder is no code."""
-    (tmp_path / "functions" / "relay").mkdir(parents=True)
-    assert built_in(tmp_path) == NOTHING
+def make_code(root: Path, names: Iterable[str]) -> None:
+    for name in names:
+        file = root / CLAIMS[name].code
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
 
-    (tmp_path / CLAIMS["G5"].code).touch()
-    assert built_in(tmp_path) == {"G5", "R9"}
+
+def test_every_built_claim_has_its_code() -> None:
+    assert list(wrong_files(ROOT)) == []
+
+
+def test_a_claim_without_its_file_is_a_problem(tmp_path: Path) -> None:
+    """Otherwise a moved file would silently end the check of its claim. An empty folder is no code."""
+    make_code(tmp_path, CLAIMS.keys() - NOT_BUILT)
+    assert list(wrong_files(tmp_path)) == []
+
+    (tmp_path / CLAIMS["R34"].code).unlink()
+    (tmp_path / CLAIMS["R34"].code).mkdir()
+    (problem,) = wrong_files(tmp_path)
+
+    assert problem.startswith("R34 ")
+    assert f"{CLAIMS['R34'].code} does not exist" in problem
+
+
+def test_code_of_a_claim_that_is_not_built_is_a_problem(tmp_path: Path) -> None:
+    """`NOT_BUILT` must not excuse a claim with code from its test."""
+    make_code(tmp_path, CLAIMS)
+
+    problems = list(wrong_files(tmp_path))
+
+    assert [problem.partition(" ")[0] for problem in problems] == ["G8", "R27", "R28", "R29"]
+    assert all("NOT_BUILT" in problem for problem in problems)
 
 
 def markers(*arguments: Path) -> subprocess.CompletedProcess[str]:
