@@ -1,4 +1,4 @@
-"""The servers that tests share: real ones, started as `make dev` starts them."""
+"""The servers of the tests: real servers, started as `make dev` starts them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -18,21 +18,21 @@ from twofold.setup.run import set_up
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the choice of the broker."""
+    """Add the option for the broker."""
     parser.addoption("--broker", choices=sorted(PROVIDERS), default="tansu", help="the Kafka broker of the stacks")
 
 
 @pytest.fixture(scope="session")
 def broker_name(request: pytest.FixtureRequest) -> str:
-    """The broker that was asked for."""
+    """Return the chosen broker."""
     return str(request.config.getoption("--broker"))
 
 
 @pytest.fixture(scope="session")
 def stack(broker_name: str) -> Iterator[Stack]:
-    """The stack that all tests share which break nothing; each takes its own ids.
+    """Start the stack for tests that break no server. A test uses ids of its own.
 
-    MongoDB checks users, so that each function has only its own rights.
+    MongoDB checks users, so a function has only the rights of its role.
     """
     options = Options(
         auth=True,
@@ -46,16 +46,16 @@ def stack(broker_name: str) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def flow(stack: Stack) -> Iterator[View]:
-    """A view of the shared stack."""
+    """Open a view of the shared stack."""
     with view(stack) as seen:
         yield seen
 
 
 @pytest.fixture(scope="module")
 def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Apache Kafka itself, for what Tansu can't do, whatever broker was asked for.
+    """Start Apache Kafka itself, for tests that Tansu cannot serve.
 
-    Its tests are marked `java`: where that is missing, `make` leaves them out; who asks for them is told the reason.
+    These tests have the marker `java`. Without Java, `make` leaves them out, and a direct call fails with the reason.
     """
     directory = tmp_path_factory.mktemp("apache")
     broker = create("apache", directory / "data", directory / "logs")
@@ -67,14 +67,14 @@ def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 class Spawner:
-    """Starts functions beside those of a stack, on its servers, for tests that end or break them."""
+    """Starts more functions on the servers of a stack, for tests that stop or break them."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._started: list[FunctionProcess] = []
 
     def __call__(self, name: str, **settings: str) -> FunctionProcess:
-        """One more process of that function, with more settings; it is gone after the test."""
+        """Start a process of the function with more settings. It ends with the test."""
         env = self._stack.function_environment(name) | settings
         number = len(self._started)
         function = FunctionProcess(name, free_port(), env, logs=self._stack.logs / f"{uuid4()}-{number}")
@@ -83,14 +83,14 @@ class Spawner:
         return function
 
     def stop(self) -> None:
-        """End what was started."""
+        """Kill the started processes."""
         for function in self._started:
             function.kill()
 
 
 @pytest.fixture
 def spawn(stack: Stack) -> Iterator[Spawner]:
-    """Starts more functions on the servers of the shared stack."""
+    """Return a `Spawner` for the shared stack."""
     spawner = Spawner(stack)
     yield spawner
     spawner.stop()
@@ -98,7 +98,7 @@ def spawn(stack: Stack) -> Iterator[Spawner]:
 
 @pytest.fixture
 async def settings(stack: Stack) -> AsyncIterator[Settings]:
-    """Settings of a database and a topic of the test's own, set up, on the shared servers."""
+    """Set up a database and a topic for this test on the shared servers."""
     own = settings_of(stack, mongodb_database=f"test_{uuid4().hex}", kafka_topic=f"test.{uuid4()}")
     await set_up(own, {})
     yield own
@@ -108,14 +108,14 @@ async def settings(stack: Stack) -> AsyncIterator[Settings]:
 
 @pytest.fixture
 async def database(settings: Settings) -> AsyncIterator[Database]:
-    """The test's own database."""
+    """Open the database of this test."""
     async with open_database(settings, "tests") as own:
         yield own
 
 
 @pytest.fixture
 async def sender(settings: Settings) -> AsyncIterator[Sender]:
-    """A sender to the test's own topic, closed without waiting for Kafka."""
+    """Return a sender to the topic of this test. It is closed without waiting for Kafka."""
     made = Sender(settings)
     yield made
     await asyncio.to_thread(made.close, 0.0)

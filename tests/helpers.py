@@ -1,4 +1,4 @@
-"""What many tests need: events to send, what KafkaSource makes of them, and a view of a running stack."""
+"""Helpers of many tests: events, requests of a KafkaSource, and a view of a running stack."""
 
 import asyncio
 import json
@@ -30,11 +30,11 @@ from twofold.storage.events import EventRepository
 Raw = list[tuple[bytes, bytes]]
 
 ARRIVES_WITHIN_S = 40.0
-"""How long an event may take from Kafka into `event_store` on a busy machine, a rejoined group included."""
+"""The longest way of an event from Kafka into `event_store` on a busy machine, with a rejoined group."""
 
 
 def an_event(**changes: Any) -> Event:
-    """A new event, nothing like any other, with `changes`."""
+    """Return a new, unique event with `changes`."""
     fields: dict[str, Any] = {
         "event_id": uuid4(),
         "event_type": "order.created",
@@ -47,17 +47,17 @@ def an_event(**changes: Any) -> Event:
 
 
 def some_events(number: int, **changes: Any) -> list[Event]:
-    """That many new events."""
+    """Return new events."""
     return [an_event(**changes) for _ in range(number)]
 
 
 def altered(event: Event) -> Event:
-    """Another event with the identity of `event`."""
+    """Return another event with the identity of `event`."""
     return event.model_copy(update={"payload": {"altered": True}})
 
 
 def with_headers_of(size: int) -> Event:
-    """A new event whose record has headers of that many bytes: some 32 KiB."""
+    """Return a new event whose record has headers of `size` bytes, near 32 KiB."""
 
     def of(last: str) -> Event:
         extensions = {f"x{number:02}": "x" * 1015 for number in range(31)} | {"last": last}
@@ -68,14 +68,14 @@ def with_headers_of(size: int) -> Event:
 
 
 def structured(event: Event) -> dict[str, Any]:
-    """The event in CloudEvents' JSON format, as a producer writes it."""
+    """Return the event in CloudEvents' JSON format, as a producer writes it."""
     headers, body = encode_http(event)
     attributes = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
     return attributes | {"data": json.loads(body)}
 
 
 def delivered(event: Event, partition: int = 0, offset: int = 0, **attributes: str) -> tuple[Raw, bytes]:
-    """Headers and body of the request that KafkaSource makes of the event's record."""
+    """Return headers and body of KafkaSource's request for the record of the event."""
     record = encode_kafka(event)
     carried = {name.replace("ce_", "ce-"): value.decode() for name, value in record.headers}
     carried |= {"ce-knativekafkapartition": str(partition), "ce-knativekafkaoffset": str(offset)}
@@ -84,7 +84,7 @@ def delivered(event: Event, partition: int = 0, offset: int = 0, **attributes: s
 
 
 def plain_record(body: bytes, partition: int = 0, offset: int = 0) -> tuple[Raw, bytes]:
-    """Headers and body of the request that KafkaSource makes of a record that is no CloudEvent."""
+    """Return headers and body of KafkaSource's request for a record without a CloudEvent."""
     attributes = {
         "specversion": "1.0",
         "id": f"partition:{partition}/offset:{offset}",
@@ -98,18 +98,18 @@ def plain_record(body: bytes, partition: int = 0, offset: int = 0) -> tuple[Raw,
 
 
 def without_kafka(settings: Settings, **changes: Any) -> Settings:
-    """The same where no broker is, and a record is soon given up."""
+    """Return the settings with an address without a broker and a short time for sending."""
     address = f"127.0.0.1:{free_port()}"
     return settings.model_copy(update={"kafka_bootstrap_servers": address, "send_timeout_s": 1.0} | changes)
 
 
 def settings_of(stack: Stack, **changes: Any) -> Settings:
-    """The library's settings for the servers of `stack`, with `changes`."""
+    """Return the settings of the library for the servers of `stack`, with `changes`."""
     return Settings.model_validate({name.lower(): value for name, value in stack.environment.items()} | changes)
 
 
 class EncodedDocument(NamedTuple):
-    """An event that is ready to be inserted."""
+    """An encoded event, ready for its insert."""
 
     event_id: UUID
     digest: bytes
@@ -137,14 +137,14 @@ async def log(database: Database, *events: Event) -> None:
 
 
 async def eventually(check: Callable[[], Awaitable[bool]], within: float = ARRIVES_WITHIN_S) -> None:
-    """Wait until `check` is true; raises `TimeoutError` if it does not come to be."""
+    """Wait until `check` is true. Raises `TimeoutError` after `within` seconds."""
     async with asyncio.timeout(within):
         while not await check():  # noqa: ASYNC110 - what is waited for happens in other processes
             await asyncio.sleep(0.02)
 
 
 class Commands(CommandListener):
-    """Notes the commands that a client sends."""
+    """Records the commands of a client."""
 
     def __init__(self) -> None:
         self.sent: list[CommandStartedEvent] = []
@@ -159,13 +159,13 @@ class Commands(CommandListener):
         pass
 
     def count(self, name: str) -> int:
-        """How many commands of that name were sent."""
+        """Return the number of recorded commands with this name."""
         return sum(event.command_name == name for event in self.sent)
 
 
 @asynccontextmanager
 async def listened(settings: Settings) -> AsyncIterator[tuple[Database, Commands]]:
-    """Twofold's database, and the commands that are sent to it."""
+    """Open the database, and record the commands of this client."""
     commands = Commands()
     client: AsyncMongoClient[Document] = AsyncMongoClient(
         settings.mongodb_uri.get_secret_value(), event_listeners=[commands]
@@ -176,7 +176,7 @@ async def listened(settings: Settings) -> AsyncIterator[tuple[Database, Commands
 
 @asynccontextmanager
 async def failing(database: Database, application: str, times: int = 1, **how: Any) -> AsyncIterator[None]:
-    """Let the server fail the next `insert` commands, or those named, of that application alone, as `how` says."""
+    """Let the server fail the next `insert` commands of an application, or the commands in `how`."""
     data = {"failCommands": ["insert"], "appName": f"twofold-{application}"} | how
     admin = database.client.admin
     await admin.command("configureFailPoint", "failCommand", mode={"times": times}, data=data)
@@ -188,15 +188,15 @@ async def failing(database: Database, application: str, times: int = 1, **how: A
 
 @dataclass
 class View:
-    """A running stack as its users and its operators see it: over HTTP, and in the collections."""
+    """A running stack, seen by its users over HTTP and by its operators in the collections."""
 
     stack: Stack
     http: httpx.Client
     database: Any
-    """pymongo's, with root's rights where MongoDB asks for rights."""
+    """pymongo's database, with root's rights if MongoDB checks rights."""
 
     def publish(self, event: Event, url: str = "", **headers: str) -> httpx.Response:
-        """Post one event, in binary mode."""
+        """Post an event in binary mode."""
         own, body = encode_http(event)
         return self.http.post(url or self.stack.publish_url, headers=own | headers, content=body)
 
@@ -209,7 +209,7 @@ class View:
         )
 
     def store(self, request: tuple[Raw, bytes], url: str = "") -> httpx.Response:
-        """Post what KafkaSource delivers."""
+        """Post a delivery of KafkaSource."""
         headers, body = request
         return self.http.post(url or self.stack.store_url, headers=headers, content=body)
 
@@ -218,7 +218,7 @@ class View:
         self.database.events.insert_one(EventRepository.encode(event.to_document(), datetime.now(UTC)))
 
     def relay(self, due: Iterable[Event] = ()) -> dict[str, Any]:
-        """Wake the relay after the time of the marks of `due` has come, and return what it did."""
+        """Make the outbox entries of `due` due, wake the relay, and return its result."""
         now = {"$set": {"outbox.state": "pending", "outbox.next_try": datetime.now(UTC)}}
         self.database.events.update_many({"_id": ids(due), "outbox.state": {"$in": ["new", "pending"]}}, now)
         answer = self.http.post(self.stack.relay_url)
@@ -227,53 +227,53 @@ class View:
         return run
 
     def document(self, collection: str, event: Event) -> Document | None:
-        """The event's document in `events` or `event_store`."""
+        """Return the document of the event in `events` or `event_store`."""
         found: Document | None = self.database[collection].find_one({"_id": event.event_id})
         return found
 
     def held(self, collection: str, events: Iterable[Event]) -> set[UUID]:
-        """The ids of those events that are in the collection, each with the digest that it was sent with."""
+        """Return the ids of the events in the collection with an equal digest."""
         digests = {event.event_id: event.digest for event in events}
         found = self.database[collection].find({"_id": {"$in": list(digests)}}, {"digest": 1})
         return {document["_id"] for document in found if document["digest"] == digests[document["_id"]]}
 
-    def marked(self, events: Iterable[Event]) -> int:
-        """How many of the events carry the mark."""
+    def outbox_entries(self, events: Iterable[Event]) -> int:
+        """Return the number of outbox entries of the events."""
         count: int = self.database.events.count_documents({"_id": ids(events), "outbox": {"$exists": True}})
         return count
 
     def arrive(self, events: Sequence[Event], within: float = ARRIVES_WITHIN_S) -> bool:
-        """Whether all of the events come to be in `event_store`."""
+        """Return True if every event arrives in `event_store` in time."""
         return wait_until(lambda: len(self.held("event_store", events)) == len(events), within=within, every=0.1)
 
     def relayed(self, events: Sequence[Event], within: float = ARRIVES_WITHIN_S) -> bool:
-        """Whether the relay, woken time and again, brings all of the events into the log, and takes off their marks."""
+        """Wake the relay until no event has an outbox entry. Return True if this happens in time."""
 
         def done() -> bool:
             self.relay(due=events)
-            return self.marked(events) == 0
+            return self.outbox_entries(events) == 0
 
         return wait_until(done, within=within, every=0.5)
 
-    def letters(self, event: Event) -> list[Document]:
-        """The dead letters that were a delivery of the event."""
+    def dead_letters(self, event: Event) -> list[Document]:
+        """Return the dead dead_letters from deliveries of the event."""
         return list(self.database.dead_letters.find({"headers.value": event.given_id.encode()}))
 
 
 def ids(events: Iterable[Event]) -> Document:
-    """The query for their documents."""
+    """Return the query for the documents of the events."""
     return {"$in": [event.event_id for event in events]}
 
 
 def bearer(subject: str = "service", *rights: str, **claims: Any) -> dict[str, str]:
-    """The header with a token of the stacks' issuer: that of a service that may do everything, or of a user."""
+    """Return the header with a token of the stacks' issuer, for a service with every permission or for a user."""
     given = token(subject, rights, **claims) if subject != "service" else token(**claims)
     return {"authorization": f"Bearer {given}"}
 
 
 @contextmanager
 def view(stack: Stack) -> Iterator[View]:
-    """A view of `stack`, whose connections close with the block."""
+    """Open a view of `stack` for the block."""
     with (
         httpx.Client(timeout=60.0, headers=bearer()) as http,
         MongoClient[Document](stack.mongodb_uri, uuidRepresentation="standard", tz_aware=True) as client,
@@ -286,7 +286,7 @@ Request = tuple[Mapping[str, str] | Raw, bytes]
 
 
 class Answer(NamedTuple):
-    """What came back, or a status of 0 if nothing did, and after how many seconds."""
+    """An HTTP answer and its duration. The status is 0 without an answer."""
 
     status: int
     body: bytes
@@ -298,13 +298,13 @@ class Answer(NamedTuple):
 
 
 class Callers:
-    """Sends many requests at once: httpx, which the other tests use, takes milliseconds for each."""
+    """Sends many requests at once. httpx, as in the other tests, needs milliseconds for a request."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     async def post(self, url: str, request: Request) -> Answer:
-        """Send one."""
+        """Send a request."""
         headers, body = request
         pairs = headers.items() if isinstance(headers, Mapping) else decoded(headers)
         start = time.monotonic()
@@ -315,18 +315,18 @@ class Callers:
             return Answer(0, b"", {}, time.monotonic() - start)
 
     async def post_all(self, url: str, requests: Iterable[Request]) -> list[Answer]:
-        """Send all at once, and return the answers in their order."""
+        """Send the requests at once, and return the answers in their order."""
         return await asyncio.gather(*(self.post(url, request) for request in requests))
 
 
 def decoded(headers: Raw) -> list[tuple[str, str]]:
-    """The headers as a client takes them."""
+    """Return the headers as text, for a client."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 @asynccontextmanager
 async def callers(number: int) -> AsyncIterator[Callers]:
-    """That many connections at most."""
+    """Open up to `number` connections."""
     connector = aiohttp.TCPConnector(limit=number)
     async with aiohttp.ClientSession(
         connector=connector, headers=bearer(), timeout=aiohttp.ClientTimeout(60.0)
@@ -336,7 +336,7 @@ async def callers(number: int) -> AsyncIterator[Callers]:
 
 @dataclass
 class Load:
-    """What became of events that many callers send, one after the other each, until they are told to stop."""
+    """The results of many callers. A caller sends one event after another until `stopped`."""
 
     accepted: list[Event] = field(default_factory=list)
     refused: list[Event] = field(default_factory=list)
@@ -347,7 +347,7 @@ class Load:
     stopped: bool = False
 
     async def has(self, accepted: int) -> None:
-        """Wait until that many were accepted."""
+        """Wait until this number of events was accepted."""
 
         async def enough() -> bool:
             return len(self.accepted) >= accepted
@@ -355,7 +355,7 @@ class Load:
         await eventually(enough)
 
     async def call(self, sending: Callers, url: str, request: Callable[[Event], Request]) -> None:
-        """Be one caller."""
+        """Send events as one caller."""
         while not self.stopped:
             event = an_event()
             answer = await sending.post(url, request(event))
@@ -373,7 +373,7 @@ class Load:
 
 @asynccontextmanager
 async def load(url: str, request: Callable[[Event], Request] = encode_http, number: int = 32) -> AsyncIterator[Load]:
-    """Load on `url` while the block lasts; behind it, the answers to all that was sent are there."""
+    """Send load to `url` during the block. After the block, every request has its answer."""
     made = Load()
     async with callers(number) as sending:
         calls = [asyncio.create_task(made.call(sending, url, request)) for _ in range(number)]
@@ -385,7 +385,7 @@ async def load(url: str, request: Callable[[Event], Request] = encode_http, numb
 
 
 def stages(plan: Any) -> Iterator[Document]:
-    """Every stage of an explained plan, whatever form the server gives it."""
+    """Yield every stage of an explained plan, in any form of the server."""
     if isinstance(plan, Mapping):
         if "stage" in plan:
             yield dict(plan)
@@ -398,7 +398,7 @@ def stages(plan: Any) -> Iterator[Document]:
 
 
 async def explained(database: Database, sent: CommandStartedEvent) -> Document:
-    """What the server says of a command that was sent: how it went about it, and what it looked at."""
+    """Return the server's explanation of a recorded command, with the numbers of keys and documents."""
     command = {name: value for name, value in sent.command.items() if not name.startswith(("$", "lsid", "txn"))}
     command.pop("readConcern", None)
     command.pop("maxTimeMS", None)
@@ -406,8 +406,8 @@ async def explained(database: Database, sent: CommandStartedEvent) -> Document:
 
 
 def looked_at(explanation: Document, what: str) -> int:
-    """How many index keys (`totalKeysExamined`) or documents (`totalDocsExamined`) it looked at in all."""
-    if what in explanation:  # the stages below have their share of it, once more
+    """Return the number of examined keys (`totalKeysExamined`) or documents (`totalDocsExamined`)."""
+    if what in explanation:  # it includes the stages below
         return int(explanation[what])
     inner = [value for name, value in explanation.items() if name not in ("command", "allPlansExecution")]
     dicts = [each for value in inner for each in (value if isinstance(value, list) else [value])]

@@ -1,4 +1,4 @@
-"""Taking events out of `events` on the real server: only what the log has, with a record, and never for good."""
+"""Deleting events from `events` on a real server: only with the event in the log, and with a record."""
 
 import asyncio
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def archive(database: Database) -> Archive:
 
 
 async def confirmed(database: Database, number: int = 1, **changes: object) -> list[Event]:
-    """New events, in `events` and in the log, without marks."""
+    """Insert new events into `events` and the log, and confirm them."""
     events = some_events(number, **changes)
     await accept(database, *events)
     await log(database, *events)
@@ -52,8 +52,8 @@ async def in_events(database: Database, event_id: UUID) -> Document | None:
 
 
 class TestDeleted:
-    async def test_it_moves_from_events_to_the_archive(self, database: Database, archive: Archive) -> None:
-        """Whole, with who, when by the server's clock, and why; the log keeps it."""
+    async def test_an_event_moves_from_events_to_the_archive(self, database: Database, archive: Archive) -> None:
+        """The archive has the whole event, the name, the server's time and the reason. The log keeps the event."""
         payload = {"by": {"$ref": "c", "$id": 1, "$db": None}, "list": [{"$ref": "c", "$id": 2}], "n": 3}
         (event,) = await confirmed(database, payload=payload)
         before = await in_events(database, event.event_id)
@@ -68,8 +68,8 @@ class TestDeleted:
         assert await EventStore(database).get(event.event_id) == event
         assert (await archive.deletions(10)).deletions == [deletion]
 
-    async def test_one_that_is_not_there_is_told(self, database: Database, archive: Archive) -> None:
-        """Deleted already, or never there."""
+    async def test_an_unknown_event_is_not_found(self, database: Database, archive: Archive) -> None:
+        """It was deleted before, or never existed."""
         (event,) = await confirmed(database)
         await archive.delete(event.event_id, "Ada", "once")
         for event_id in (event.event_id, uuid4()):
@@ -77,7 +77,7 @@ class TestDeleted:
                 await archive.delete(event_id, "Ada", "again")
         assert len(await archived(database)) == 1
 
-    async def test_two_at_once_delete_it_once(self, database: Database, archive: Archive) -> None:
+    async def test_two_deletions_at_once_delete_an_event_once(self, database: Database, archive: Archive) -> None:
         (event,) = await confirmed(database)
         outcomes = await asyncio.gather(
             *(archive.delete(event.event_id, f"admin {number}", "a race") for number in range(6)),
@@ -87,7 +87,7 @@ class TestDeleted:
         assert all(isinstance(outcome, NotFound | NotInLog) for outcome in outcomes if isinstance(outcome, Exception))
         assert len(await archived(database)) == 1
 
-    async def test_they_are_listed_the_newest_first_in_pages(self, database: Database, archive: Archive) -> None:
+    async def test_deletions_are_listed_in_pages_newest_first(self, database: Database, archive: Archive) -> None:
         events = await confirmed(database, 5)
         made = [await archive.delete(event.event_id, "Ada", "tidying up") for event in events]
         first = await archive.deletions(3)
@@ -100,12 +100,14 @@ class TestDeleted:
         )
 
     @pytest.mark.parametrize("cursor", ["x", "AAAA", '{"$gt":1}', "é", "A" * 34])
-    async def test_a_cursor_that_is_none_is_refused(self, archive: Archive, cursor: str) -> None:
+    async def test_an_invalid_cursor_is_rejected(self, archive: Archive, cursor: str) -> None:
         with pytest.raises(Malformed):
             await archive.deletions(3, cursor)
 
-    async def test_it_may_be_published_again(self, database: Database, archive: Archive) -> None:
-        """And deleted again: each deletion has its own line."""
+    async def test_a_deleted_event_can_be_published_and_deleted_again(
+        self, database: Database, archive: Archive
+    ) -> None:
+        """Every deletion has its own record."""
         (event,) = await confirmed(database)
         await archive.delete(event.event_id, "Ada", "first")
         await accept(database, event)
@@ -115,7 +117,7 @@ class TestDeleted:
 
 
 class TestRefused:
-    """What the log is not known to have: nothing is removed, and nothing is archived."""
+    """Events that the log may lack. They are neither removed nor archived."""
 
     async def refuses(self, database: Database, archive: Archive, event: Event, why: str) -> None:
         before = await in_events(database, event.event_id)
@@ -124,27 +126,29 @@ class TestRefused:
         assert await in_events(database, event.event_id) == before
         assert await archived(database) == []
 
-    async def test_one_with_a_mark_stays(self, database: Database, archive: Archive) -> None:
-        """Whatever the log has: it is the relay that finds out."""
+    async def test_an_event_with_an_outbox_entry_stays(self, database: Database, archive: Archive) -> None:
+        """Only the relay decides if the log has the event."""
         event = an_event()
         await accept(database, event)
         await log(database, event)
         await self.refuses(database, archive, event, "outbox entry")
 
-    async def test_one_that_the_log_lost_stays(self, database: Database, archive: Archive) -> None:
-        """Its mark is off, but the log was set back since."""
+    async def test_an_event_that_the_log_lost_stays(self, database: Database, archive: Archive) -> None:
+        """It has no outbox entry, but the log has regressed since."""
         (event,) = await confirmed(database)
         await database["event_store"].delete_one({"_id": event.event_id})
         await self.refuses(database, archive, event, "reconcile")
 
-    async def test_one_whose_id_has_other_content_in_the_log_stays(self, database: Database, archive: Archive) -> None:
+    async def test_an_event_with_other_content_in_the_log_stays(self, database: Database, archive: Archive) -> None:
         (event,) = await confirmed(database)
         await database["event_store"].delete_one({"_id": event.event_id})
         await log(database, altered(event))
         await self.refuses(database, archive, event, "reconcile")
 
-    async def test_one_that_is_marked_meanwhile_stays(self, database: Database, archive: Archive) -> None:
-        """`reconcile` marks it between the look and the removal: the removal is conditional."""
+    async def test_an_event_that_gets_an_outbox_entry_in_between_stays(
+        self, database: Database, archive: Archive
+    ) -> None:
+        """`reconcile` reopens it between the look and the removal. The removal is conditional."""
         (event,) = await confirmed(database)
         document = await undecoded(database["events"]).find_one({"_id": event.event_id})
         assert document is not None
@@ -168,8 +172,8 @@ def archive_entry(event: Event) -> Deletion:
 
 
 class TestAtomic:
-    async def test_without_its_record_nothing_goes(self, database: Database, archive: Archive) -> None:
-        """The server refuses the record, behind the removal: both, or neither."""
+    async def test_without_a_record_no_event_is_removed(self, database: Database, archive: Archive) -> None:
+        """The server refuses the record after the removal: both happen, or neither."""
         (event,) = await confirmed(database)
         await database.command("collMod", "archive", validator={"reason": {"$ne": "refused by the server"}})
         with pytest.raises(Unavailable):
@@ -179,11 +183,11 @@ class TestAtomic:
 
 
 @pytest.mark.guarantee("R9", "G10")
-class TestSetBack:
-    async def test_reconcile_brings_back_what_the_log_lost(
+class TestLogRegressed:
+    async def test_reconcile_brings_back_events_that_the_log_lost(
         self, database: Database, settings: Settings, archive: Archive
     ) -> None:
-        """Then nothing is stated beyond it until it is in the log again; what the log still has stays deleted."""
+        """Checkpoints stop at such an event until the log has it again. Events in the log stay deleted."""
         lost, kept = await confirmed(database, 2)
         accepted = (await in_events(database, lost.event_id) or {})["seq"]
         for event in (lost, kept):
@@ -197,27 +201,27 @@ class TestSetBack:
         assert "expires_at" not in document
         assert await EventRepository(database).get(lost.event_id) == lost
         assert await in_events(database, kept.event_id) is None
-        stated = await Checkpoints(database, timedelta(seconds=4)).measure()
-        assert stated.pending == 1
-        assert stated.low_watermark is not None
-        assert stated.low_watermark <= accepted.as_datetime()
+        checkpoint = await Checkpoints(database, timedelta(seconds=4)).measure()
+        assert checkpoint.pending == 1
+        assert checkpoint.low_watermark is not None
+        assert checkpoint.low_watermark <= accepted.as_datetime()
         assert len(await archived(database)) == 2
 
-    async def test_run_again_it_brings_back_nothing_twice(
+    async def test_a_second_reconcile_brings_back_nothing(
         self, database: Database, settings: Settings, archive: Archive
     ) -> None:
-        """In pieces of 3, with more than one piece."""
-        pieces = settings.model_copy(update={"relay_batch": 3})
+        """The chunks have 3 events, so there are several chunks."""
+        in_chunks = settings.model_copy(update={"relay_batch": 3})
         events = await confirmed(database, 8)
         for event in events:
             await archive.delete(event.event_id, "Ada", "tidying up")
         await database["event_store"].delete_many({})
         since = datetime.now(UTC) - DAY
-        assert (await reconcile(database, pieces, since)).brought_back == 8
-        assert (await reconcile(database, pieces, since)).brought_back == 0
+        assert (await reconcile(database, in_chunks, since)).brought_back == 8
+        assert (await reconcile(database, in_chunks, since)).brought_back == 0
         assert await database["events"].count_documents({"outbox.state": "pending"}) == 8
 
-    async def test_what_is_older_than_the_backup_is_let_alone(
+    async def test_deletions_older_than_the_backup_are_left_alone(
         self, database: Database, settings: Settings, archive: Archive
     ) -> None:
         (event,) = await confirmed(database)
@@ -227,9 +231,9 @@ class TestSetBack:
 
 
 class TestRights:
-    """The database's own: what `admin`'s user may do, and what not."""
+    """The rights of `admin`'s user in the database."""
 
-    async def test_it_may_delete_and_archive(self, stack: Stack) -> None:
+    async def test_admin_may_delete_and_archive(self, stack: Stack) -> None:
         own = settings_of(stack, mongodb_uri=stack.function_environment("admin")["MONGODB_URI"])
         async with open_database(settings_of(stack), "tests") as everything:
             (event,) = await confirmed(everything)
@@ -238,7 +242,7 @@ class TestRights:
             assert (await Archive(database).deletions(1)).deletions[0].event_id == event.event_id
 
     @pytest.mark.parametrize("change", ["update", "remove", "drop"])
-    def test_it_may_not_change_what_it_archived(self, stack: Stack, change: str) -> None:
+    def test_admin_may_not_change_the_archive(self, stack: Stack, change: str) -> None:
         with MongoClient[Document](stack.function_environment("admin")["MONGODB_URI"]) as client:
             kept = client[stack.database]["archive"]
             changes: dict[str, Callable[[], object]] = {

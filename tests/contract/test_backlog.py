@@ -1,4 +1,4 @@
-"""What the consumer group of `store` has before it, as the broker tells it, and what the relay makes of it."""
+"""The backlog of the consumer group of `store`, from the broker, and its use by the relay."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """With a group of its own, and a first look that never has to be waited for."""
+    """Return settings with a group of this test, and with entries that are due at once."""
     changes = {"kafka_consumer_group": settings.kafka_topic, "relay_first_look_s": -2.0}
     return settings.model_copy(update=changes)
 
@@ -40,7 +40,7 @@ async def relay(database: Database, settings: Settings) -> AsyncIterator[Relay]:
 
 
 def put(settings: Settings, records: list[tuple[int, datetime]], record: KafkaRecord | None = None) -> None:
-    """Records into those partitions, with those times."""
+    """Send records with these times to these partitions."""
     value, key, headers = (record.value, record.key, list(record.headers)) if record else (b"{}", b"", [])
     with KafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers) as producer:
         for partition, time in records:
@@ -49,7 +49,7 @@ def put(settings: Settings, records: list[tuple[int, datetime]], record: KafkaRe
 
 
 def commit(settings: Settings, offsets: dict[int, int]) -> None:
-    """As KafkaSource does after `store` answered."""
+    """Commit as KafkaSource does after the answer of `store`."""
     with KafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap_servers, group_id=settings.kafka_consumer_group
     ) as consumer:
@@ -62,7 +62,7 @@ def test_an_empty_topic_has_no_lag(settings: Settings) -> None:
     assert read_backlog(settings) == Backlog(dict.fromkeys(range(4), 0), None)
 
 
-def test_lag_is_what_is_not_committed_by_partition(settings: Settings) -> None:
+def test_lag_is_the_number_of_uncommitted_records_by_partition(settings: Settings) -> None:
     now = datetime.now(UTC)
     put(settings, [(0, now), (0, now), (0, now), (2, now)])
     commit(settings, {0: 1})
@@ -70,7 +70,7 @@ def test_lag_is_what_is_not_committed_by_partition(settings: Settings) -> None:
     assert backlog.lag == {0: 2, 1: 0, 2: 1, 3: 0}
 
 
-def test_a_group_that_has_read_everything_holds_nothing(settings: Settings) -> None:
+def test_a_group_without_a_backlog_holds_no_event(settings: Settings) -> None:
     now = datetime.now(UTC)
     put(settings, [(0, now), (1, now)])
     commit(settings, {0: 1, 1: 1})
@@ -79,8 +79,8 @@ def test_a_group_that_has_read_everything_holds_nothing(settings: Settings) -> N
     assert not backlog.may_hold(now)
 
 
-def test_a_group_that_is_behind_may_hold_what_was_sent_after_the_oldest_that_waits(settings: Settings) -> None:
-    """And not what was sent before: that has been passed, or lost."""
+def test_a_group_with_a_backlog_may_hold_events_sent_after_its_oldest_record(settings: Settings) -> None:
+    """An event that was sent earlier was read already, or lost."""
     now = datetime.now(UTC).replace(microsecond=0)
     put(settings, [(0, now - 3 * MINUTE), (0, now - 2 * MINUTE), (0, now - MINUTE), (1, now)])
     commit(settings, {0: 1})
@@ -91,8 +91,8 @@ def test_a_group_that_is_behind_may_hold_what_was_sent_after_the_oldest_that_wai
     assert not backlog.may_hold(now - 3 * MINUTE)
 
 
-def test_what_was_committed_of_a_log_that_was_lost_counts_for_nothing(settings: Settings) -> None:
-    """The broker began anew, and its offsets with it: the group reads from the start."""
+def test_the_committed_offset_of_a_lost_partition_does_not_count(settings: Settings) -> None:
+    """The broker started with an empty partition, and its offsets begin at 0: the group reads from the start."""
     now = datetime.now(UTC)
     put(settings, [(0, now), (0, now)])
     commit(settings, {0: 100})
@@ -101,8 +101,8 @@ def test_what_was_committed_of_a_log_that_was_lost_counts_for_nothing(settings: 
 
 @pytest.mark.apache
 @pytest.mark.java
-def test_what_expired_before_it_was_read_counts_for_nothing(settings: Settings, apache: Broker) -> None:
-    """`store` was away for longer than the topic keeps its records: nothing is left, and nothing comes behind it."""
+def test_expired_records_are_no_backlog(settings: Settings, apache: Broker) -> None:
+    """`store` was unavailable for longer than the retention of the topic, so no record is left."""
     own = settings.model_copy(update={"kafka_bootstrap_servers": apache.bootstrap})
     ensure_topic(own)
     put(own, [(0, datetime.now(UTC))] * 2)
@@ -113,15 +113,15 @@ def test_what_expired_before_it_was_read_counts_for_nothing(settings: Settings, 
 
 
 @pytest.mark.slow
-def test_a_broker_that_is_away_is_told(settings: Settings) -> None:
+def test_an_unavailable_broker_raises_unavailable(settings: Settings) -> None:
     with pytest.raises(Unavailable, match="Kafka"):
         read_backlog(without_kafka(settings))
 
 
-async def test_the_relay_holds_what_waits_in_the_topic_until_the_group_has_passed_it(
+async def test_the_relay_holds_an_event_until_the_group_has_passed_its_record(
     relay: Relay, database: Database, settings: Settings
 ) -> None:
-    """While `store` is behind, sending again would only make it more."""
+    """Sending again would only increase the backlog."""
     event = an_event()
     await accept(database, event)
     await asyncio.to_thread(put, settings, [(0, datetime.now(UTC) - 2 * MINUTE)], encode_kafka(event))

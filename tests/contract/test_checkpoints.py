@@ -1,4 +1,4 @@
-"""Checkpoints of completeness on the real server: never more than is true."""
+"""Completeness checkpoints on a real server: they never claim more than is true."""
 
 import asyncio
 import json
@@ -38,8 +38,8 @@ def checkpoints(database: Database) -> Checkpoints:
     return Checkpoints(database, LONGEST_INSERT)
 
 
-async def mark(database: Database, state: str, seconds_ago: int = 0) -> datetime:
-    """Put an event into `events` with a mark of that state, accepted that long ago by the server's clock."""
+async def insert_with_entry(database: Database, state: str, seconds_ago: int = 0) -> datetime:
+    """Insert an event with an outbox entry of this state, accepted `ago` by the server's clock."""
     accepted = Timestamp(int((await server_time(database)).timestamp()) - seconds_ago, 1)
     event = an_event()
     await database["events"].insert_one(
@@ -48,32 +48,32 @@ async def mark(database: Database, state: str, seconds_ago: int = 0) -> datetime
     return accepted.as_datetime()
 
 
-class TestCompleteUpTo:
+class TestLowWatermark:
     @pytest.mark.parametrize("state", ["new", "pending"])
-    async def test_it_is_never_beyond_the_oldest_pending_event(
+    async def test_the_watermark_stops_at_the_oldest_pending_event(
         self, checkpoints: Checkpoints, database: Database, state: str
     ) -> None:
-        """However long it has been waiting, and however much came after it."""
-        oldest = await mark(database, state, seconds_ago=1000)
-        await mark(database, "new", seconds_ago=500)
-        await mark(database, "pending", seconds_ago=600)
-        stated = await checkpoints.measure()
-        assert stated.low_watermark == stated.oldest_pending == oldest
+        """The age of the event and the later events do not matter."""
+        oldest = await insert_with_entry(database, state, seconds_ago=1000)
+        await insert_with_entry(database, "new", seconds_ago=500)
+        await insert_with_entry(database, "pending", seconds_ago=600)
+        checkpoint = await checkpoints.measure()
+        assert checkpoint.low_watermark == checkpoint.oldest_pending == oldest
 
-    async def test_without_pending_events_it_follows_the_servers_time(
+    async def test_without_pending_events_the_watermark_follows_the_servers_time(
         self, checkpoints: Checkpoints, database: Database
     ) -> None:
         before = await server_time(database)
-        stated = await checkpoints.measure()
-        assert stated.low_watermark is not None
-        assert before - timedelta(seconds=8) < stated.low_watermark < stated.at - LONGEST_INSERT
-        assert before <= stated.at <= await server_time(database)
-        assert stated.oldest_pending is None
+        checkpoint = await checkpoints.measure()
+        assert checkpoint.low_watermark is not None
+        assert before - timedelta(seconds=8) < checkpoint.low_watermark < checkpoint.at - LONGEST_INSERT
+        assert before <= checkpoint.at <= await server_time(database)
+        assert checkpoint.oldest_pending is None
 
-    async def test_it_stays_below_what_an_insert_under_way_may_add(
+    async def test_the_watermark_stays_below_inserts_under_way(
         self, checkpoints: Checkpoints, database: Database
     ) -> None:
-        """An event gets its `seq` before it can be seen: what is stated meanwhile must not speak of its moment."""
+        """An event gets its `seq` before it is visible, so a checkpoint must not include that moment yet."""
         event = an_event()
         async with database.client.start_session() as session:
             await session.start_transaction()
@@ -81,45 +81,45 @@ class TestCompleteUpTo:
                 EventRepository.encode(event.to_document(), datetime.now(UTC)), session=session
             )
             await asyncio.sleep(1.5)
-            stated = await checkpoints.measure()
+            checkpoint = await checkpoints.measure()
             await session.commit_transaction()
         document = await database["events"].find_one({"_id": event.event_id})
         assert document is not None
-        assert stated.pending == 0, "it could not be seen then"
-        assert stated.low_watermark is not None
-        assert stated.low_watermark < document["seq"].as_datetime()
+        assert checkpoint.pending == 0, "the event was not visible then"
+        assert checkpoint.low_watermark is not None
+        assert checkpoint.low_watermark < document["seq"].as_datetime()
 
     @pytest.mark.parametrize(("before", "after"), [("dead", "pending"), ("pending", "dead")])
-    async def test_a_mark_that_changes_its_state_meanwhile_is_said_to_be_in_the_first(
+    async def test_an_entry_that_changes_during_a_checkpoint_counts_in_its_first_state(
         self, settings: Settings, database: Database, before: str, after: str
     ) -> None:
-        """A letter is redriven, or an event given up, between two of the checkpoint's reads."""
-        accepted = await mark(database, before, seconds_ago=1000)
+        """A redrive or the relay changes the entry between two reads of the checkpoint."""
+        accepted = await insert_with_entry(database, before, seconds_ago=1000)
 
         async def change() -> None:
             await database["events"].update_one({}, {"$set": {"outbox.state": after}})
 
-        stated = await stated_while(settings, database, "aggregate", "events", change)
-        assert (stated.dead, stated.pending) == ((1, 0) if before == "dead" else (0, 1))
-        assert stated.low_watermark is not None
-        assert stated.dead or stated.low_watermark <= accepted
+        checkpoint = await measured_while(settings, database, "aggregate", "events", change)
+        assert (checkpoint.dead, checkpoint.pending) == ((1, 0) if before == "dead" else (0, 1))
+        assert checkpoint.low_watermark is not None
+        assert checkpoint.dead or checkpoint.low_watermark <= accepted
 
-    async def test_a_reconciliation_that_ends_meanwhile_does_not_end_its_caution(
+    async def test_a_reconciliation_that_ends_during_a_checkpoint_does_not_change_it(
         self, settings: Settings, database: Database
     ) -> None:
-        """The last marks of `reconcile`, and its entry, come while a checkpoint is made of a log that was set back."""
+        """The last entries of `reconcile` and its record arrive during the checkpoint of a regressed log."""
         await log(database, an_event())
         checkpoints = Checkpoints(database, LONGEST_INSERT)
         await checkpoints.record()
         await database["event_store"].delete_many({})
-        await mark(database, "dead", seconds_ago=1000)
+        await insert_with_entry(database, "dead", seconds_ago=1000)
 
         async def end() -> None:
             await database["events"].update_one({}, {"$set": {"outbox.state": "pending"}})
             await checkpoints.record_reconciliation({})
 
-        stated = await stated_while(settings, database, "find", "checkpoints", end)
-        assert (stated.log_regressed, stated.low_watermark) == (True, None)
+        checkpoint = await measured_while(settings, database, "find", "checkpoints", end)
+        assert (checkpoint.log_regressed, checkpoint.low_watermark) == (True, None)
         again = await checkpoints.measure()
         assert (again.log_regressed, again.low_watermark) == (False, again.oldest_pending)
 
@@ -127,7 +127,7 @@ class TestCompleteUpTo:
     async def test_a_publishers_clock_changes_nothing(
         self, checkpoints: Checkpoints, database: Database, settings: Settings, off: timedelta
     ) -> None:
-        """Not when an event was accepted, and not how far the log is complete."""
+        """It changes neither the time of acceptance nor the watermark."""
         publisher = Publisher(
             EventRepository(database),
             EventStore(database),
@@ -138,29 +138,29 @@ class TestCompleteUpTo:
         before = await server_time(database)
         await publisher.publish_event("order.created", {}, source="/shop")
         await publisher.close()
-        stated = await checkpoints.measure()
-        assert stated.pending == 1
-        assert stated.oldest_pending is not None
-        assert abs(stated.oldest_pending - before) < timedelta(seconds=3)
-        assert stated.low_watermark is not None
-        assert before - timedelta(seconds=8) < stated.low_watermark <= stated.oldest_pending
+        checkpoint = await checkpoints.measure()
+        assert checkpoint.pending == 1
+        assert checkpoint.oldest_pending is not None
+        assert abs(checkpoint.oldest_pending - before) < timedelta(seconds=3)
+        assert checkpoint.low_watermark is not None
+        assert before - timedelta(seconds=8) < checkpoint.low_watermark <= checkpoint.oldest_pending
 
     @pytest.mark.parametrize("off_s", [3600, -3600], ids=["ahead", "behind"])
-    async def test_the_clock_of_who_states_it_changes_nothing(
+    async def test_the_clock_of_the_measuring_process_changes_nothing(
         self, settings: Settings, database: Database, off_s: int
     ) -> None:
-        """A process whose clock is an hour off says what any other says."""
+        """A process with a clock that is wrong by an hour measures the same checkpoint."""
         before = await server_time(database)
-        stated = await asyncio.to_thread(status_by_a_clock_that_is_off, settings, off_s)
-        at = datetime.fromisoformat(stated["at"])
+        checkpoint = await asyncio.to_thread(measured_with_a_wrong_clock, settings, off_s)
+        at = datetime.fromisoformat(checkpoint["at"])
         assert before <= at <= await server_time(database)
-        assert before - timedelta(seconds=8) < datetime.fromisoformat(stated["low_watermark"]) < at - LONGEST_INSERT
+        assert before - timedelta(seconds=8) < datetime.fromisoformat(checkpoint["low_watermark"]) < at - LONGEST_INSERT
 
 
-async def stated_while(
+async def measured_while(
     settings: Settings, database: Database, command: str, collection: str, change: Callable[[], Awaitable[None]]
 ) -> Checkpoint:
-    """What is found out if `change` happens just before the first such command on the collection is carried out."""
+    """Measure a checkpoint with a `change` just before the first such command on the collection."""
     name = settings.mongodb_database
     where = f"{name}.{collection}"
     slow = failing(database, name, namespace=where, failCommands=[command], blockConnection=True, blockTimeMS=1500)
@@ -189,7 +189,7 @@ main()
 """
 
 
-def status_by_a_clock_that_is_off(settings: Settings, off_s: int) -> Any:
+def measured_with_a_wrong_clock(settings: Settings, off_s: int) -> Any:
     env = os.environ | {
         "MONGODB_URI": settings.mongodb_uri.get_secret_value(),
         "MONGODB_DATABASE": settings.mongodb_database,
@@ -203,26 +203,26 @@ def status_by_a_clock_that_is_off(settings: Settings, off_s: int) -> Any:
 
 
 class TestCounts:
-    async def test_each_state_is_counted_as_its_own(self, checkpoints: Checkpoints, database: Database) -> None:
-        """Those that are given up hold nothing back, but are never left unsaid."""
+    async def test_every_state_has_its_own_count(self, checkpoints: Checkpoints, database: Database) -> None:
+        """Entries in a final state do not hold the watermark back, but they are counted."""
         states = {"new": 5, "pending": 4, "dead": 3, "conflicting": 2, "unreadable": 1}
         for state, number in states.items():
             for _ in range(number):
-                await mark(database, state, seconds_ago=1000 if state == "dead" else 0)
-        stated = await checkpoints.measure()
-        assert (stated.pending, stated.dead, stated.conflicting, stated.unreadable) == (9, 3, 2, 1)
-        assert stated.oldest_pending is not None
-        assert stated.oldest_pending > stated.at - timedelta(seconds=60)
+                await insert_with_entry(database, state, seconds_ago=1000 if state == "dead" else 0)
+        checkpoint = await checkpoints.measure()
+        assert (checkpoint.pending, checkpoint.dead, checkpoint.conflicting, checkpoint.unreadable) == (9, 3, 2, 1)
+        assert checkpoint.oldest_pending is not None
+        assert checkpoint.oldest_pending > checkpoint.at - timedelta(seconds=60)
 
-    async def test_no_more_is_counted_than_there_is_time_for(self, database: Database) -> None:
-        """However large the backlog: without a bound, it would leave no checkpoint at all."""
+    async def test_counts_end_at_a_maximum(self, database: Database) -> None:
+        """Without a maximum, a large backlog would leave no time for a checkpoint."""
         for state in ("new", "new", "pending", "pending", "dead", "dead", "dead", "dead"):
-            await mark(database, state)
+            await insert_with_entry(database, state)
         await log(database, *some_events(5))
-        stated = await Checkpoints(database, LONGEST_INSERT, max_count=3).measure()
-        assert (stated.pending, stated.dead, stated.conflicting, stated.stored) == (3, 3, 0, 3)
+        checkpoint = await Checkpoints(database, LONGEST_INSERT, max_count=3).measure()
+        assert (checkpoint.pending, checkpoint.dead, checkpoint.conflicting, checkpoint.stored) == (3, 3, 0, 3)
 
-    async def test_stored_are_those_since_the_last_checkpoint(
+    async def test_stored_counts_the_events_since_the_last_checkpoint(
         self, checkpoints: Checkpoints, database: Database
     ) -> None:
         await log(database, *some_events(3))
@@ -234,11 +234,13 @@ class TestCounts:
 
 
 @pytest.mark.guarantee("R9")
-class TestSetBack:
-    async def test_nothing_is_stated_of_a_log_that_lacks_what_it_had_until_it_is_compared(
+class TestLogRegressed:
+    async def test_a_regressed_log_has_no_watermark_until_reconcile_has_run(
         self, checkpoints: Checkpoints, database: Database, settings: Settings
     ) -> None:
-        """Somebody restored a backup, whose marks are long gone: then `reconcile` finds what is missing."""
+        """After the restore of a backup, the confirmed events have no outbox entries: `reconcile` finds the missing
+        events.
+        """
         await log(database, *some_events(3))
         last = an_event()
         await log(database, last)
@@ -247,10 +249,10 @@ class TestSetBack:
         assert not (await checkpoints.record()).log_regressed
         await database["event_store"].delete_one({"_id": last.event_id})
         for _ in range(2):
-            stated = await checkpoints.record()
-            assert (stated.log_regressed, stated.low_watermark) == (True, None)
+            checkpoint = await checkpoints.record()
+            assert (checkpoint.log_regressed, checkpoint.low_watermark) == (True, None)
         await log(database, *some_events(2))
-        assert (await checkpoints.record()).low_watermark is None, "what came later doesn't fill the gap"
+        assert (await checkpoints.record()).low_watermark is None, "later events do not fill the gap"
         await reconcile(database, settings, datetime.now(UTC) - HOUR)
         pending = await checkpoints.record()
         assert (pending.log_regressed, pending.pending) == (False, 1)
@@ -261,27 +263,27 @@ class TestSetBack:
         assert complete.low_watermark is not None
 
 
-class TestKept:
-    async def test_each_is_added_and_none_is_changed(self, checkpoints: Checkpoints, database: Database) -> None:
+class TestAppendOnly:
+    async def test_checkpoints_are_only_added(self, checkpoints: Checkpoints, database: Database) -> None:
         async def kept() -> list[Document]:
             return [document async for document in database["checkpoints"].find().sort("seq", 1)]
 
         assert await checkpoints.last() is None
         first = await checkpoints.record()
         before = await kept()
-        await mark(database, "new")
+        await insert_with_entry(database, "new")
         second = await checkpoints.record()
         assert (await kept())[:1] == before
         assert await checkpoints.list(10) == [second, first]
         assert await checkpoints.last() == second
 
-    async def test_finding_out_writes_nothing(self, checkpoints: Checkpoints, database: Database) -> None:
+    async def test_measuring_writes_nothing(self, checkpoints: Checkpoints, database: Database) -> None:
         await checkpoints.measure()
         assert await database["checkpoints"].count_documents({}) == 0
 
     @pytest.mark.parametrize("function", ["relay", "operator"])
-    def test_the_server_refuses_to_change_them(self, stack: Stack, function: str) -> None:
-        """To those who may add to them."""
+    def test_the_server_refuses_changes_of_checkpoints(self, stack: Stack, function: str) -> None:
+        """The users of functions may only add checkpoints."""
         with MongoClient[Document](stack.function_environment(function)["MONGODB_URI"]) as client:
             kept = client[stack.database]["checkpoints"]
             for change in (lambda: kept.update_many({}, {"$set": {"dead": 0}}), lambda: kept.delete_many({})):

@@ -1,4 +1,4 @@
-"""What a run of the relay costs, as the server's own profiler tells it: not more for a larger collection."""
+"""The cost of a run of the relay, measured by the server's profiler: it does not grow with the collections."""
 
 import time
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ CONFIRMED, DUE = 3000, 10
 
 @asynccontextmanager
 async def profiled(database: Database) -> AsyncIterator[list[Document]]:
-    """The operations on Twofold's collections while the block lasts; there once it has ended."""
+    """Yield a list. After the block it has the operations on Twofold's collections."""
     operations: list[Document] = []
     await database.command("profile", 2)
     try:
@@ -36,7 +36,7 @@ async def profiled(database: Database) -> AsyncIterator[list[Document]]:
 
 
 async def fill(database: Database) -> None:
-    """Documents that the relay is done with, in both collections."""
+    """Insert finished documents into both collections."""
     ids = [uuid4() for _ in range(CONFIRMED)]
     expires_at = datetime.now(UTC) + timedelta(days=1)
     await database["events"].insert_many(
@@ -50,8 +50,8 @@ async def fill(database: Database) -> None:
     )
 
 
-async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, settings: Settings) -> None:
-    """Ten events are due, half of them in the log; each query goes by an index, and examines these ten at most."""
+async def test_no_query_of_a_run_examines_finished_documents(database: Database, settings: Settings) -> None:
+    """Ten events are due, and the log has five of them. A query uses an index and examines these ten at most."""
 
     async def nothing_waits() -> Backlog:
         return Backlog({}, None)
@@ -60,7 +60,7 @@ async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, setti
     sender = Sender(eager)
     relay = Relay(database, sender, eager, time.monotonic, nothing_waits)
     await fill(database)
-    await relay.run()  # its checkpoint counts what is stored; the next one counts from there
+    await relay.run()  # its checkpoint counts the stored events; the next checkpoint counts from there
     events = some_events(DUE)
     await accept(database, *events[5:], *events[:5])
     await log(database, *events[:5])
@@ -73,14 +73,14 @@ async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, setti
     assert {operation["ns"].rpartition(".")[2] for operation in looked} == {"events", "event_store", "dead_letters"}
     assert len(looked) > 10
     for operation in looked:
-        said = f"{operation['ns']} {operation.get('command')} {operation.get('planSummary')}"
-        assert "COLLSCAN" not in operation.get("planSummary", ""), said
-        assert operation.get("docsExamined", 0) <= DUE, said
-        assert operation.get("keysExamined", 0) <= 3 * DUE, said
+        description = f"{operation['ns']} {operation.get('command')} {operation.get('planSummary')}"
+        assert "COLLSCAN" not in operation.get("planSummary", ""), description
+        assert operation.get("docsExamined", 0) <= DUE, description
+        assert operation.get("keysExamined", 0) <= 3 * DUE, description
 
 
-async def test_looking_for_due_marks_stops_at_the_limit(database: Database) -> None:
-    """A long outage leaves many marks: each piece costs what it takes."""
+async def test_reading_due_entries_stops_at_the_limit(database: Database) -> None:
+    """A long outage leaves many entries, and a batch costs only its own size."""
     await accept(database, *[an_event() for _ in range(500)])
     far = datetime.now(UTC) + timedelta(seconds=5)
     async with profiled(database) as operations:

@@ -1,4 +1,4 @@
-"""The sender behind the replies, on the real broker, and with none."""
+"""The sender on a real broker, and without a broker."""
 
 import time
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def sending(settings: Settings) -> Iterator[Sender]:
 
 
 def records_in(settings: Settings, number: int) -> list[tuple[int, bytes, bytes, list[tuple[str, bytes]]]]:
-    """Partition, key, value and headers of the first `number` records, partition by partition."""
+    """Return partition, key, value and headers of the first `number` records, by partition."""
     found: list[tuple[int, bytes, bytes, list[tuple[str, bytes]]]] = []
     with KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest") as consumer:
         partitions = consumer.partitions_for_topic(settings.kafka_topic) or set()
@@ -40,12 +40,12 @@ def records_in(settings: Settings, number: int) -> list[tuple[int, bytes, bytes,
 
 @pytest.fixture
 def no_kafka(settings: Settings) -> Settings:
-    """Settings for a Kafka that isn't there."""
+    """Return settings with an address without a broker."""
     return without_kafka(settings, send_capacity=10)
 
 
 @pytest.mark.guarantee("R5")
-async def test_what_is_sent_is_in_the_topic_to_the_byte(settings: Settings) -> None:
+async def test_a_sent_record_is_in_the_topic_unchanged(settings: Settings) -> None:
     event = an_event()
     record = encode_kafka(event)
     with sending(settings) as sender:
@@ -56,7 +56,7 @@ async def test_what_is_sent_is_in_the_topic_to_the_byte(settings: Settings) -> N
 
 @pytest.mark.guarantee("R22")
 async def test_an_aggregate_stays_in_one_partition_and_in_order(settings: Settings) -> None:
-    """Its id is the key of all its records, in the one topic that there is."""
+    """The id of the aggregate is the key of its records in the only topic."""
     events = [an_event(aggregate_id=f"order-{number % 5}", payload={"number": number}) for number in range(50)]
     with sending(settings) as sender:
         assert set(await sender.send([encode_kafka(event) for event in events])) == {None}
@@ -69,8 +69,8 @@ async def test_an_aggregate_stays_in_one_partition_and_in_order(settings: Settin
 
 
 @pytest.mark.guarantee("G7", "R2")
-def test_without_kafka_no_more_than_the_capacity_is_held(no_kafka: Settings) -> None:
-    """What does not fit is left at once, and what was held is given up: nothing waits for a broker for ever."""
+def test_without_kafka_the_queue_stays_within_its_capacity(no_kafka: Settings) -> None:
+    """Further records are refused at once, and queued records expire: no record waits for a broker for ever."""
     with sending(no_kafka) as sender:
         assert sender.offer([encode_kafka(event) for event in some_events(15)]) == 10
         assert sender.offer([encode_kafka(an_event())]) == 0
@@ -79,18 +79,18 @@ def test_without_kafka_no_more_than_the_capacity_is_held(no_kafka: Settings) -> 
 
 
 @pytest.mark.guarantee("G7")
-async def test_without_kafka_each_record_is_given_up_in_time(no_kafka: Settings) -> None:
-    """Also those for which there is no room."""
+async def test_without_kafka_every_record_fails_in_time(no_kafka: Settings) -> None:
+    """This includes the records without room in the queue."""
     with sending(no_kafka) as sender:
         outcomes = await sender.send([encode_kafka(event) for event in some_events(12)])
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 12
 
 
 @pytest.mark.guarantee("G7")
-async def test_a_record_that_was_not_waited_for_is_not_called_acknowledged(
+async def test_a_record_without_an_outcome_is_not_called_acknowledged(
     no_kafka: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither when the time is over, nor when the sender was closed meanwhile and holds nothing any more."""
+    """Its outcome is missing after a time-out, and after the sender was closed in between."""
     records = [encode_kafka(event) for event in some_events(2)]
     with sending(no_kafka) as sender:
         monkeypatch.setattr(sender, "flush", lambda _: False)
@@ -106,8 +106,8 @@ async def test_a_record_that_was_not_waited_for_is_not_called_acknowledged(
 
 
 @pytest.mark.guarantee("G7")
-def test_no_more_than_the_bytes_that_were_allowed_are_held(no_kafka: Settings) -> None:
-    """A few large records must not take the memory that many small ones may."""
+def test_the_queue_stays_within_its_bytes(no_kafka: Settings) -> None:
+    """A few large records must not take the memory of many small records."""
     record = encode_kafka(an_event(payload={"text": "x" * 1000}))
     with sending(no_kafka.model_copy(update={"send_capacity_bytes": 4096})) as sender:
         assert 0 < sender.offer([record] * 5) < 5
@@ -115,7 +115,7 @@ def test_no_more_than_the_bytes_that_were_allowed_are_held(no_kafka: Settings) -
 
 @pytest.mark.guarantee("G7")
 def test_an_offer_never_waits_for_kafka(no_kafka: Settings) -> None:
-    """The reply comes from the event loop that offers."""
+    """The event loop makes the offer, and must answer requests."""
     with sending(no_kafka) as sender:
         start = time.monotonic()
         sender.offer([encode_kafka(an_event())])
@@ -123,7 +123,7 @@ def test_an_offer_never_waits_for_kafka(no_kafka: Settings) -> None:
 
 
 @pytest.mark.guarantee("G7")
-def test_closing_without_kafka_comes_to_an_end(no_kafka: Settings) -> None:
+def test_closing_without_kafka_ends(no_kafka: Settings) -> None:
     sender = Sender(no_kafka)
     sender.offer([encode_kafka(an_event())])
     start = time.monotonic()
@@ -132,8 +132,8 @@ def test_closing_without_kafka_comes_to_an_end(no_kafka: Settings) -> None:
 
 
 @pytest.mark.guarantee("R7")
-async def test_a_record_that_kafka_refuses_harms_no_other(settings: Settings) -> None:
-    """One over the producer's own limit is told so; the ones beside it are sent, by the same producer."""
+async def test_a_record_that_kafka_refuses_does_not_harm_other_records(settings: Settings) -> None:
+    """A record over the limit of the producer gets an error. The same producer sends the records beside it."""
     large = encode_kafka(an_event(payload={"text": "x" * (settings.max_record_bytes + 10_000)}))
     with sending(settings) as sender:
         outcomes = await sender.send([encode_kafka(an_event()), large, encode_kafka(an_event())])
@@ -143,7 +143,7 @@ async def test_a_record_that_kafka_refuses_harms_no_other(settings: Settings) ->
 
 
 @pytest.mark.guarantee("G7")
-async def test_no_more_threads_send_however_much_there_is_to_send(settings: Settings) -> None:
+async def test_the_number_of_threads_does_not_grow_with_the_records(settings: Settings) -> None:
     def threads() -> int:
         return len(list(Path("/proc/self/task").iterdir()))
 
@@ -154,7 +154,7 @@ async def test_no_more_threads_send_however_much_there_is_to_send(settings: Sett
         assert threads() <= before
 
 
-async def test_nothing_is_held_once_kafka_has_acknowledged(settings: Settings) -> None:
+async def test_the_queue_is_empty_after_the_acknowledgements(settings: Settings) -> None:
     with sending(settings) as sender:
         sender.offer([encode_kafka(event) for event in some_events(100)])
         assert sender.flush(20.0)

@@ -1,4 +1,4 @@
-"""The lock between processes, on the real server's clock."""
+"""The lock between processes, by the clock of a real server."""
 
 import asyncio
 from datetime import timedelta
@@ -17,13 +17,13 @@ async def taken(database: Database, longest: timedelta = MINUTE) -> bool:
         return mine is not None
 
 
-async def test_only_one_holds_it(database: Database) -> None:
+async def test_the_lock_has_only_one_holder(database: Database) -> None:
     async with hold_lock(database, "work", MINUTE) as mine:
         assert mine
         assert not await taken(database)
 
 
-async def test_of_many_at_once_only_one_gets_it(database: Database) -> None:
+async def test_only_one_of_many_processes_gets_the_lock(database: Database) -> None:
     held, all_asked = 0, asyncio.Event()
 
     async def ask() -> None:
@@ -42,26 +42,26 @@ async def test_of_many_at_once_only_one_gets_it(database: Database) -> None:
     assert held == 1
 
 
-async def test_another_lock_is_another_matter(database: Database) -> None:
+async def test_locks_with_different_names_are_independent(database: Database) -> None:
     async with hold_lock(database, "other", MINUTE):
         assert await taken(database)
 
 
-async def test_it_is_free_again_at_once_after_its_block(database: Database) -> None:
-    """Also within the same millisecond of the server's clock."""
+async def test_the_lock_is_free_right_after_its_block(database: Database) -> None:
+    """This holds within the same millisecond of the server's clock too."""
     for _ in range(100):
         assert await taken(database)
 
 
-async def test_it_is_free_after_a_block_that_failed(database: Database) -> None:
+async def test_a_failed_block_releases_the_lock(database: Database) -> None:
     with pytest.raises(LookupError):
         async with hold_lock(database, "work", MINUTE):
             raise LookupError
     assert await taken(database)
 
 
-async def test_a_holder_that_died_holds_it_until_its_expiry(database: Database) -> None:
-    """Nothing runs behind the death of a process: only the time that it asked for ends its hold."""
+async def test_the_lock_of_a_dead_process_is_held_until_its_expiry(database: Database) -> None:
+    """A dead process cannot release its lock: only the expiry does."""
     dead = hold_lock(database, "work", timedelta(seconds=3))
     assert await dead.__aenter__()
     assert not await taken(database)
@@ -80,7 +80,7 @@ async def test_a_late_release_does_not_free_the_successors_lock(database: Databa
         assert not await taken(database)
 
 
-async def test_one_that_is_renewed_is_held_beyond_its_time(database: Database) -> None:
+async def test_a_renewed_lock_is_held_beyond_its_first_expiry(database: Database) -> None:
     async with hold_lock(database, "work", timedelta(seconds=3)) as mine:
         assert mine
         for _ in range(3):
@@ -89,8 +89,8 @@ async def test_one_that_is_renewed_is_held_beyond_its_time(database: Database) -
         assert not await taken(database)
 
 
-async def test_one_that_another_took_is_not_renewed(database: Database) -> None:
-    """Its holder learns that it works beside another, and stops."""
+async def test_a_lock_that_another_process_took_cannot_be_renewed(database: Database) -> None:
+    """The former holder gets an error and stops."""
     async with hold_lock(database, "work", timedelta(seconds=0)) as late:
         assert late
         await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What `twofold.mongo` asks of the real server, and what it makes of its answers."""
+"""The client, the insert and the documents on a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ async def seen(settings: Settings) -> AsyncIterator[tuple[Database, Commands]]:
 
 @pytest.mark.guarantee("G1")
 async def test_the_uri_cannot_weaken_the_concerns(settings: Settings) -> None:
-    """Write concern, read concern and read preference are set in code, whatever the URI says."""
+    """The code sets write concern, read concern and read preference."""
     weak = settings.mongodb_uri.get_secret_value() + "&w=1&readConcernLevel=local&readPreference=secondary"
     async with open_database(settings.model_copy(update={"mongodb_uri": SecretStr(weak)}), "tests") as database:
         assert database.write_concern.document == {"w": "majority"}
@@ -48,7 +48,7 @@ async def test_the_uri_cannot_weaken_the_concerns(settings: Settings) -> None:
 
 @pytest.mark.guarantee("G1")
 async def test_an_insert_asks_for_a_majority_and_names_a_time_limit(settings: Settings, database: Database) -> None:
-    """The server itself is told when to give up, so that no write goes on behind an answered 503 for long."""
+    """The limit stops the write in the server too, so no write continues long after a 503."""
     await database.command("profile", 2)
     await insert(database, an_event())
     await database.command("profile", 0)
@@ -66,7 +66,7 @@ async def test_each_document_has_its_own_result(database: Database) -> None:
     assert await database["event_store"].count_documents({}) == 3
 
 
-async def test_an_insert_changes_nothing_that_is_there(database: Database) -> None:
+async def test_an_insert_changes_no_stored_document(database: Database) -> None:
     event = an_event()
     await insert(database, event)
     other = event.model_copy(update={"payload": {"other": True}})
@@ -76,7 +76,7 @@ async def test_an_insert_changes_nothing_that_is_there(database: Database) -> No
 
 
 @pytest.mark.guarantee("R7")
-async def test_many_documents_are_one_command(seen: tuple[Database, Commands]) -> None:
+async def test_many_documents_need_one_command(seen: tuple[Database, Commands]) -> None:
     database, commands = seen
     await insert(database, *some_events(200))
     assert commands.count("insert") == 1
@@ -84,10 +84,10 @@ async def test_many_documents_are_one_command(seen: tuple[Database, Commands]) -
 
 @pytest.mark.guarantee("G1")
 @pytest.mark.parametrize("with_a_duplicate", [False, True])
-async def test_a_write_concern_error_acknowledges_nobody(
+async def test_a_write_concern_error_acknowledges_no_document(
     settings: Settings, database: Database, with_a_duplicate: bool
 ) -> None:
-    """Not even a duplicate in the same write, whose error comes together with the write concern's."""
+    """A duplicate in the same write is not acknowledged either: its error arrives with the write-concern error."""
     there, new = some_events(2)
     await insert(database, there)
     name = settings.mongodb_database
@@ -99,17 +99,17 @@ async def test_a_write_concern_error_acknowledges_nobody(
         assert await insert(failing_for, new) == ["duplicate"], "a second attempt finds the event"
 
 
-async def test_a_connection_that_breaks_costs_no_event_and_doubles_none(settings: Settings, database: Database) -> None:
-    """The driver's own retry is the same write."""
+async def test_a_broken_connection_neither_loses_nor_doubles_an_event(settings: Settings, database: Database) -> None:
+    """The driver retries the same write."""
     name = settings.mongodb_database
     async with open_database(settings, name) as once, failing(database, name, closeConnection=True):
         assert await insert(once, *some_events(3)) == ["new"] * 3
     assert await database["event_store"].count_documents({}) == 3
 
 
-async def test_a_server_that_is_not_there_is_unavailable(settings: Settings) -> None:
-    away = {"mongodb_uri": SecretStr(f"mongodb://127.0.0.1:{free_port()}/"), "mongodb_timeout_s": 0.3}
-    async with open_database(settings.model_copy(update=away), "tests") as database:
+async def test_a_missing_server_raises_unavailable(settings: Settings) -> None:
+    unreachable = {"mongodb_uri": SecretStr(f"mongodb://127.0.0.1:{free_port()}/"), "mongodb_timeout_s": 0.3}
+    async with open_database(settings.model_copy(update=unreachable), "tests") as database:
         with pytest.raises(Unavailable, match="MongoDB"):
             await insert(database, an_event())
         with pytest.raises(Unavailable, match="MongoDB"):
@@ -118,7 +118,7 @@ async def test_a_server_that_is_not_there_is_unavailable(settings: Settings) -> 
 
 @pytest.mark.guarantee("R7")
 @pytest.mark.parametrize("value", ["\ud800", 2**64, object()])
-def test_what_cannot_be_encoded_is_found_before_it_joins_others(value: object) -> None:
+def test_a_value_that_bson_cannot_encode_is_rejected_before_the_insert(value: object) -> None:
     with pytest.raises(Invalid, match="cannot store"):
         encode_document({"payload": {"value": value}})
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_encoded_is_found_before_it_joins_others(value: object) -
     ],
 )
 async def test_an_odd_payload_is_read_back_equal(database: Database, payload: dict[str, object]) -> None:
-    """Names that mean something to MongoDB or its driver mean nothing in a payload."""
+    """Names with a meaning for MongoDB or for its driver have no meaning in a payload."""
     event = an_event(payload=payload)
     await insert(database, event)
     found = await EventStore(database).get(event.event_id)

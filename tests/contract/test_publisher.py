@@ -1,4 +1,4 @@
-"""The write path as application code uses it, on real servers."""
+"""The write path in application code, on real servers."""
 
 import asyncio
 import weakref
@@ -45,7 +45,7 @@ async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
 
 @asynccontextmanager
 async def counted(settings: Settings) -> AsyncIterator[tuple[Publisher, Commands]]:
-    """A publisher, and the commands that it sends to MongoDB."""
+    """Yield a publisher, and its commands to MongoDB."""
     async with listened(settings) as (database, commands):
         publishing = Publisher(EventRepository(database), EventStore(database), Sender(settings), settings)
         try:
@@ -55,7 +55,7 @@ async def counted(settings: Settings) -> AsyncIterator[tuple[Publisher, Commands
 
 
 async def publish_all(publisher: Publisher, events: list[Any]) -> list[Published | BaseException]:
-    """Each by a caller of its own, all at once."""
+    """Publish the events at once, every event by a caller of its own."""
     return await asyncio.gather(*(publisher.publish_base_event(event) for event in events), return_exceptions=True)
 
 
@@ -64,7 +64,7 @@ async def number_of(database: Database, name: str = "events") -> int:
 
 
 def unencodable() -> Event:
-    """An event that no check of the schema saw: application code can build one."""
+    """Return an event that application code built without the checks of the schema."""
     event = an_event()
     fields = {name: getattr(event, name) for name in Event.model_fields}
     return Event.model_construct(**fields | {"payload": {"number": 2**70}})
@@ -73,10 +73,10 @@ def unencodable() -> Event:
 class TestLibrary:
     @pytest.mark.guarantee("G2", "R26")
     @pytest.mark.parametrize("odd", [float("nan"), uuid4(), datetime(2026, 1, 1, tzinfo=UTC), 2**70])
-    async def test_a_payload_that_was_changed_since_is_checked_again(
+    async def test_a_changed_payload_is_checked_again(
         self, publisher: Publisher, database: Database, odd: object
     ) -> None:
-        """What JSON and BSON would each write in their own way makes two events of one."""
+        """JSON and BSON would write such a value differently, so one event would become two."""
         event = an_event(payload={"things": []})
         event.payload["things"].append(odd)
         with pytest.raises(Invalid) as caught:
@@ -85,10 +85,8 @@ class TestLibrary:
         assert await EventRepository(database).get(event.event_id) is None
 
     @pytest.mark.guarantee("G1", "R5")
-    async def test_a_payload_that_was_changed_since_its_digest_was_made_is_another_event(
-        self, publisher: Publisher, database: Database
-    ) -> None:
-        """Under the old digest the log would come to hold the payload of before, and nobody would notice."""
+    async def test_a_changed_payload_gets_a_new_digest(self, publisher: Publisher, database: Database) -> None:
+        """With the old digest, the log would get the old payload, and no check would notice."""
         event = an_event(payload={"things": []})
         before = event.digest
         event.payload["things"].append(2)
@@ -104,7 +102,7 @@ class TestLibrary:
             await publisher.publish_base_event(event)
 
     @pytest.mark.guarantee("G1", "R4")
-    async def test_publish_event_stores_what_it_was_given(self, publisher: Publisher, database: Database) -> None:
+    async def test_publish_event_stores_its_arguments(self, publisher: Publisher, database: Database) -> None:
         published = await publisher.publish_event(
             "order.created",
             {"total": 3},
@@ -121,7 +119,7 @@ class TestLibrary:
         assert (event.metadata.service_name, event.metadata.correlation_id) == ("/shop", "c-1")
         assert (event.metadata.user_id, event.metadata.extensions) == ("u-1", {"tenant": "t-1"})
 
-    async def test_each_call_without_an_id_is_a_new_event(self, publisher: Publisher) -> None:
+    async def test_every_call_without_an_id_makes_a_new_event(self, publisher: Publisher) -> None:
         first = await publisher.publish_event("order.created", {}, source="/shop")
         second = await publisher.publish_event("order.created", {}, source="/shop")
         assert first.event_id != second.event_id
@@ -129,7 +127,7 @@ class TestLibrary:
 
     @pytest.mark.guarantee("G2")
     async def test_a_call_with_an_id_may_be_repeated(self, publisher: Publisher, database: Database) -> None:
-        """The later clock of the second call does not make it another event."""
+        """The later clock of the second call does not make another event."""
         event_id = uuid4()
         for expected in ("accepted", "duplicate"):
             published = await publisher.publish_event("order.created", {}, source="/shop", event_id=event_id)
@@ -137,15 +135,13 @@ class TestLibrary:
             await asyncio.sleep(0.005)
         assert await number_of(database) == 1
 
-    async def test_publish_base_event_takes_an_event_as_it_is(self, publisher: Publisher, database: Database) -> None:
+    async def test_publish_base_event_stores_an_existing_event(self, publisher: Publisher, database: Database) -> None:
         event = an_event()
         assert await publisher.publish_base_event(event) == Published(event.event_id, str(event.event_id), "accepted")
         assert await EventRepository(database).get(event.event_id) == event
 
     @pytest.mark.guarantee("R3")
-    async def test_what_the_schema_forbids_raises_and_leaves_nothing(
-        self, publisher: Publisher, database: Database
-    ) -> None:
+    async def test_an_invalid_event_raises_and_stores_nothing(self, publisher: Publisher, database: Database) -> None:
         with pytest.raises(Invalid):
             await publisher.publish_event("order created", {}, source="/shop")
         with pytest.raises(Invalid):
@@ -155,19 +151,19 @@ class TestLibrary:
         assert await number_of(database) == 0
 
     @pytest.mark.guarantee("R3")
-    async def test_an_event_too_large_for_kafka_is_refused_before_it_is_stored(
+    async def test_an_event_too_large_for_kafka_is_rejected_before_the_insert(
         self, publisher: Publisher, database: Database, settings: Settings
     ) -> None:
-        """Stored, it would wait in `events` for ever."""
+        """In `events` it would wait for ever."""
         with pytest.raises(TooLarge):
             await publisher.publish_base_event(an_event(payload={"text": "x" * settings.max_record_bytes}))
         assert await number_of(database) == 0
 
     @pytest.mark.guarantee("R3")
-    async def test_an_event_with_more_attributes_than_the_way_takes_is_refused_before_it_is_stored(
+    async def test_an_event_with_too_large_attributes_is_rejected_before_the_insert(
         self, publisher: Publisher, database: Database
     ) -> None:
-        """Twofold's own are counted, and the trace of the request that brings it."""
+        """Twofold's own attributes count too, and the trace of the request."""
         largest = with_headers_of(MAX_ATTRIBUTES_BYTES)
         with pytest.raises(Invalid, match="32769 bytes: at most 32768"):
             await publisher.publish_base_event(with_headers_of(MAX_ATTRIBUTES_BYTES + 1))
@@ -186,10 +182,8 @@ class TestLibrary:
         assert await EventRepository(database).get(event.event_id) == event
 
     @pytest.mark.guarantee("R5")
-    async def test_a_copy_with_other_content_has_a_digest_of_its_own(
-        self, publisher: Publisher, database: Database
-    ) -> None:
-        """Also if the original's was made before: a stale one would store one content, and send another."""
+    async def test_a_copy_with_other_content_has_another_digest(self, publisher: Publisher, database: Database) -> None:
+        """An old digest would store one content and send another content, even if it was computed before the copy."""
         original = an_event()
         assert original.digest
         assert original.payload_json
@@ -203,7 +197,7 @@ class TestLibrary:
             original.model_copy(update={"payload": {"number": 2**64}})
 
     @pytest.mark.guarantee("G1")
-    async def test_closing_finishes_what_was_taken(self, settings: Settings, database: Database) -> None:
+    async def test_closing_finishes_accepted_events(self, settings: Settings, database: Database) -> None:
         async with open_publisher(settings) as publishing:
             calls = [asyncio.create_task(publishing.publish_base_event(event)) for event in some_events(50)]
             await asyncio.sleep(0)
@@ -214,21 +208,21 @@ class TestLibrary:
 
 
 class Held(dict[str, Any]):
-    """A document that can be watched: whether somebody still holds it."""
+    """A document with weak references, to see if an object still holds it."""
 
 
 @pytest.mark.guarantee("R7")
 class TestGroupCommit:
-    async def test_events_are_let_go_one_by_one(self, publisher: Publisher) -> None:
-        """However large the batch: what waits for MongoDB are documents and records."""
+    async def test_the_events_of_a_batch_are_released_one_by_one(self, publisher: Publisher) -> None:
+        """Only documents and records wait for MongoDB, in a batch of any size."""
         made: list[weakref.ref[Held]] = []
 
         def batch() -> Iterator[IncomingEvent]:
             for _ in range(10):
-                written = EncodedEvent.of(an_event())
-                document = Held(written.document)
+                encoded = EncodedEvent.of(an_event())
+                document = Held(encoded.document)
                 made.append(weakref.ref(document))
-                yield IncomingEvent(written._replace(document=document))
+                yield IncomingEvent(encoded._replace(document=document))
                 assert sum(ref() is not None for ref in made) == 1
 
         outcomes = await publisher.publish(batch())
@@ -242,10 +236,10 @@ class TestGroupCommit:
         assert {result.status for result in results if isinstance(result, Published)} == {"accepted"}
         assert await number_of(database) == 500
 
-    async def test_a_duplicate_a_conflict_and_two_bad_ones_affect_their_own_reply_alone(
+    async def test_a_duplicate_a_conflict_and_invalid_events_affect_only_their_own_results(
         self, settings: Settings, database: Database
     ) -> None:
-        """Counts do not lie: each caller hears of its own event, and nothing but the good ones is stored."""
+        """Every caller gets the result of its event, and only valid events are stored."""
         there, other = some_events(2)
         large = an_event(payload={"text": "x" * settings.max_record_bytes})
         async with counted(settings) as (publishing, commands):
@@ -264,7 +258,9 @@ class TestGroupCommit:
         assert [type(result) for result in bad] == [Invalid, TooLarge]
         assert await number_of(database) == 498
 
-    async def test_a_batch_keeps_its_order_and_its_refusals(self, publisher: Publisher, database: Database) -> None:
+    async def test_a_batch_keeps_the_order_of_results_and_errors(
+        self, publisher: Publisher, database: Database
+    ) -> None:
         there, new, last = some_events(3)
         await publisher.publish_base_event(there)
         refused = Malformed("no event at all")
@@ -275,7 +271,7 @@ class TestGroupCommit:
         assert outcomes[1] is refused
         assert await number_of(database) == 3
 
-    async def test_one_event_twice_in_a_batch_is_stored_once(self, publisher: Publisher, database: Database) -> None:
+    async def test_an_event_twice_in_a_batch_is_stored_once(self, publisher: Publisher, database: Database) -> None:
         event = an_event()
         outcomes = await publisher.publish([IncomingEvent.of(event), IncomingEvent.of(event)])
         assert sorted(outcome.status for outcome in outcomes if isinstance(outcome, Published)) == [
@@ -286,10 +282,10 @@ class TestGroupCommit:
 
     @pytest.mark.guarantee("G1")
     @pytest.mark.parametrize("with_a_duplicate", [False, True])
-    async def test_a_write_concern_error_acknowledges_nobody(
+    async def test_a_write_concern_error_acknowledges_no_event(
         self, settings: Settings, database: Database, with_a_duplicate: bool
     ) -> None:
-        """Each caller may send again, and then learns what became of its event."""
+        """A repeated call then gets the true result."""
         name, events, there = settings.mongodb_database, some_events(20), an_event()
         timed_out = {"code": 64, "errmsg": "waiting for replication timed out"}
         async with open_publisher(settings, name) as publishing:
@@ -304,7 +300,7 @@ class TestGroupCommit:
         assert await number_of(database) == 21
 
     @pytest.mark.guarantee("G1")
-    async def test_a_full_queue_is_told_at_once_and_harms_nobody_in_it(
+    async def test_a_full_queue_refuses_at_once_and_finishes_its_callers(
         self, settings: Settings, database: Database
     ) -> None:
         name = settings.mongodb_database
@@ -318,8 +314,8 @@ class TestGroupCommit:
         assert len(full) + await number_of(database) == 100
 
     @pytest.mark.guarantee("G1")
-    async def test_a_queue_that_is_full_of_bytes_is_told_at_once(self, settings: Settings, database: Database) -> None:
-        """A few large events are more than the memory long before they are many."""
+    async def test_a_queue_full_of_bytes_refuses_at_once(self, settings: Settings, database: Database) -> None:
+        """A few large events can exceed the memory."""
         name = settings.mongodb_database
         small = settings.model_copy(update={"group_commit_capacity_bytes": 1_000_000})
         slow = {"blockConnection": True, "blockTimeMS": 500}
@@ -327,9 +323,11 @@ class TestGroupCommit:
             results = await publish_all(publishing, some_events(20, payload={"text": "x" * 100_000}))
         assert {type(result) for result in results} == {Published, Unavailable}
         taken = sum(isinstance(result, Published) for result in results)
-        assert await number_of(database) == taken == 4, "each is its record and its document"
+        assert await number_of(database) == taken == 4, "an event needs the bytes of its record and its document"
 
-    async def test_a_batch_beyond_the_queue_is_refused_whole(self, settings: Settings, database: Database) -> None:
+    async def test_a_batch_larger_than_the_queue_is_refused_as_a_whole(
+        self, settings: Settings, database: Database
+    ) -> None:
         small = settings.model_copy(update={"group_commit_capacity": 5})
         async with open_publisher(small) as publishing:
             with pytest.raises(Unavailable):
@@ -337,25 +335,25 @@ class TestGroupCommit:
         assert await number_of(database) == 0
 
 
-class TestMarks:
+class TestOutbox:
     @pytest.mark.guarantee("G5", "R1")
-    async def test_an_event_is_stored_with_its_mark_and_without_an_expiry(
+    async def test_an_event_is_stored_with_an_outbox_entry_and_without_an_expiry(
         self, publisher: Publisher, database: Database
     ) -> None:
-        """One insert makes both, so no death can come between; Kafka's acknowledgement changes nothing."""
+        """One insert makes both, so a crash cannot separate them. Kafka's acknowledgement changes nothing."""
         event = an_event()
         await publisher.publish_base_event(event)
         await publisher.flush()
         document = await database["events"].find_one({"_id": event.event_id})
         assert document is not None
         assert document["outbox"] == {"state": "new", "tries": 0}
-        assert document["seq"].time > 0, "the server's time, by which the mark comes due"
+        assert document["seq"].time > 0, "the entry is due by the server's time"
         assert "expires_at" not in document
 
     @pytest.mark.guarantee("G7", "R2")
-    async def test_without_kafka_it_is_accepted_all_the_same(self, settings: Settings, database: Database) -> None:
-        away = without_kafka(settings)
-        async with asyncio.timeout(30), open_publisher(away) as publishing:
+    async def test_without_kafka_an_event_is_accepted(self, settings: Settings, database: Database) -> None:
+        unreachable = without_kafka(settings)
+        async with asyncio.timeout(30), open_publisher(unreachable) as publishing:
             async with asyncio.timeout(4):
                 results = await publish_all(publishing, some_events(200))
         assert {type(result) for result in results} == {Published}
@@ -363,12 +361,12 @@ class TestMarks:
 
     @pytest.mark.guarantee("R3")
     async def test_without_mongodb_nothing_is_sent_to_kafka(self, settings: Settings) -> None:
-        """The log never knows an event that `events` does not."""
+        """The log never has an event that `events` never had."""
         uri = SecretStr(f"mongodb://127.0.0.1:{free_port()}")
-        away = settings.model_copy(update={"mongodb_uri": uri, "mongodb_timeout_s": 0.5})
-        async with open_database(away, "tests") as database:
-            sender = Sender(away)
-            publishing = Publisher(EventRepository(database), EventStore(database), sender, away)
+        unreachable = settings.model_copy(update={"mongodb_uri": uri, "mongodb_timeout_s": 0.5})
+        async with open_database(unreachable, "tests") as database:
+            sender = Sender(unreachable)
+            publishing = Publisher(EventRepository(database), EventStore(database), sender, unreachable)
             with pytest.raises(Unavailable):
                 await asyncio.wait_for(publishing.publish_base_event(an_event()), 60)
             assert sender.flush(0.0)
@@ -388,7 +386,7 @@ class TestReplay:
         assert outcome.status == "duplicate"
         assert await number_of(database) + await number_of(database, "event_store") == 1
 
-    async def test_an_unknown_event_is_refused(self, publisher: Publisher, database: Database) -> None:
+    async def test_an_unknown_event_is_rejected(self, publisher: Publisher, database: Database) -> None:
         (outcome,) = await publisher.publish([IncomingEvent.of(an_event(), replay_id="r-1")])
         assert isinstance(outcome, UnknownReplay)
         assert await number_of(database) == 0
@@ -401,8 +399,8 @@ class TestReplay:
 
 
 @pytest.mark.guarantee("G1", "R4")
-async def test_what_the_library_publishes_reaches_the_log(stack: Stack) -> None:
-    """Application code goes the same way as requests do: here all the way."""
+async def test_an_event_of_the_library_reaches_the_log(stack: Stack) -> None:
+    """Application code uses the same path as requests: here the whole path runs."""
     async with open_publisher(settings_of(stack), "tests") as publishing, listened(settings_of(stack)) as (database, _):
         published = await publishing.publish_event("order.created", {"total": 3}, source="/shop")
 

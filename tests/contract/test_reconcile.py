@@ -1,4 +1,4 @@
-"""`reconcile` on the real server: what a restored log lacks is marked again, and the relay brings it back."""
+"""`reconcile` on a real server: events that a restored log lacks get an outbox entry, and the relay sends them."""
 
 import asyncio
 import time
@@ -26,12 +26,12 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """In pieces of 7, and with a first look that never has to be waited for."""
+    """Return settings with chunks of 7, and with entries that are due at once."""
     return settings.model_copy(update={"relay_first_look_s": -2.0, "relay_batch": 7})
 
 
 async def confirmed(database: Database, number: int) -> list[Event]:
-    """New events, in `events` and in the log, whose clocks have started."""
+    """Insert new events into `events` and the log, and confirm them."""
     events = some_events(number)
     await accept(database, *events)
     await log(database, *events)
@@ -40,33 +40,35 @@ async def confirmed(database: Database, number: int) -> list[Event]:
 
 
 async def lose(database: Database, events: Sequence[Event]) -> None:
-    """Restore a backup that was made before these were stored."""
+    """Restore a backup from before these events."""
     await database["event_store"].delete_many({"_id": {"$in": [event.event_id for event in events]}})
 
 
-async def marked(database: Database) -> int:
+async def with_due_entry(database: Database) -> int:
     return await database["events"].count_documents({"outbox.state": "pending", "expires_at": {"$exists": False}})
 
 
-async def test_what_the_log_lacks_is_marked_and_expires_no_more(database: Database, settings: Settings) -> None:
-    """And what it has is let alone. What it did is written down among the checkpoints."""
+async def test_an_event_that_the_log_lacks_gets_an_entry_and_no_longer_expires(
+    database: Database, settings: Settings
+) -> None:
+    """The other events do not change. The result is recorded among the checkpoints."""
     events = await confirmed(database, 20)
     await lose(database, events[15:])
     since = datetime.now(UTC) - DAY
     assert await reconcile(database, settings, since) == Reconciliation(looked_at=20, reopened=5)
-    assert await marked(database) == 5
+    assert await with_due_entry(database) == 5
     assert await database["events"].count_documents({"expires_at": {"$exists": True}}) == 15
     (line,) = [found async for found in database["checkpoints"].find()]
     assert (line["kind"], line["looked_at"], line["reopened"]) == ("reconciliation", 20, 5)
 
 
-async def test_what_was_accepted_before_the_backup_and_logged_after_it_is_marked_too(
+async def test_an_event_accepted_before_the_backup_and_stored_after_it_gets_an_entry(
     database: Database, settings: Settings
 ) -> None:
-    """Kafka was away while the backup was made."""
+    """Kafka was unavailable during the backup."""
     events = some_events(3)
     await accept(database, *events)
-    await asyncio.sleep(2.1)  # `seq` has seconds
+    await asyncio.sleep(2.1)  # the resolution of `seq` is a second
     backup = await server_time(database)
     await log(database, *events)
     await Outbox(database).confirm([event.event_id for event in events], timedelta(days=settings.retention_days))
@@ -74,17 +76,15 @@ async def test_what_was_accepted_before_the_backup_and_logged_after_it_is_marked
     assert await reconcile(database, settings, backup) == Reconciliation(looked_at=3, reopened=3)
 
 
-async def test_what_was_in_the_log_before_the_backup_is_not_asked_for(database: Database, settings: Settings) -> None:
+async def test_events_from_before_the_backup_are_not_looked_up(database: Database, settings: Settings) -> None:
     events = await confirmed(database, 3)
     await lose(database, events)
     later = await server_time(database) + timedelta(seconds=5)
     assert await reconcile(database, settings, later) == Reconciliation(looked_at=3)
 
 
-async def test_the_relay_then_refills_the_log_and_the_checkpoints_show_it(
-    database: Database, settings: Settings
-) -> None:
-    """Set back; then pending; then complete."""
+async def test_the_relay_then_completes_the_log_and_checkpoints_show_it(database: Database, settings: Settings) -> None:
+    """The log is regressed, then events are pending, then the log is complete."""
 
     async def nothing_waits() -> Backlog:
         return Backlog({}, None)
@@ -103,7 +103,7 @@ async def test_the_relay_then_refills_the_log_and_the_checkpoints_show_it(
     assert run is not None
     assert run.checkpoint is not None
     assert (run.resent, run.checkpoint.log_regressed, run.checkpoint.pending) == (15, False, 15)
-    await log(database, *events[5:])  # as `store` does with what was sent
+    await log(database, *events[5:])  # as `store` does with sent events
     await database["events"].update_many(
         {"outbox": {"$exists": True}}, {"$set": {"outbox.next_try": datetime.now(UTC) - DAY}}
     )
@@ -115,8 +115,8 @@ async def test_the_relay_then_refills_the_log_and_the_checkpoints_show_it(
     assert run.checkpoint.low_watermark is not None
 
 
-async def test_stopped_half_way_it_is_run_again(database: Database, settings: Settings) -> None:
-    """What it marked by then is marked; the second run finds the rest."""
+async def test_an_interrupted_run_is_run_again(database: Database, settings: Settings) -> None:
+    """The entries of the first run stay, and the second run finds the rest."""
     events = await confirmed(database, 30)
     await lose(database, events)
     since = datetime.now(UTC) - DAY
@@ -127,37 +127,35 @@ async def test_stopped_half_way_it_is_run_again(database: Database, settings: Se
 
     with pytest.raises(InterruptedError):
         await reconcile(database, settings, since, stop)
-    assert await marked(database) == 14
-    assert await database["checkpoints"].count_documents({}) == 0, "and the log isn't trusted yet"
+    assert await with_due_entry(database) == 14
+    assert await database["checkpoints"].count_documents({}) == 0, "the log is not trusted yet"
     assert await reconcile(database, settings, since) == Reconciliation(looked_at=30, reopened=16)
-    assert await marked(database) == 30
+    assert await with_due_entry(database) == 30
 
 
-async def test_it_tells_how_far_it_has_come(database: Database, settings: Settings) -> None:
+async def test_it_reports_its_progress(database: Database, settings: Settings) -> None:
     await confirmed(database, 20)
     heard: list[int] = []
     await reconcile(database, settings, datetime.now(UTC) - DAY, heard.append)
     assert heard == [7, 14, 20]
 
 
-async def test_what_is_older_than_the_backup_is_not_looked_for(database: Database, settings: Settings) -> None:
-    """By the server's time of its insert."""
+async def test_events_older_than_since_are_not_looked_up(database: Database, settings: Settings) -> None:
+    """Their age is the server's time of the insert."""
     events = await confirmed(database, 5)
     await lose(database, events)
     assert (await reconcile(database, settings, datetime.now(UTC) + DAY)).reopened == 0
 
 
-async def test_other_content_under_an_id_is_counted_and_nothing_is_overwritten(
-    database: Database, settings: Settings
-) -> None:
+async def test_a_conflict_is_counted_and_changes_no_event(database: Database, settings: Settings) -> None:
     (event,) = await confirmed(database, 1)
     await lose(database, [event])
     await log(database, altered(event))
     assert await reconcile(database, settings, datetime.now(UTC) - DAY) == Reconciliation(looked_at=1, conflicting=1)
 
 
-async def test_a_conflict_that_it_found_is_stated(database: Database, settings: Settings) -> None:
-    """The log has another event under its id: what `events` has must not expire unseen."""
+async def test_a_conflict_is_in_the_checkpoints(database: Database, settings: Settings) -> None:
+    """The log has another event under the id, so the event in `events` must not expire unnoticed."""
     (event,) = await confirmed(database, 1)
     await lose(database, [event])
     await log(database, altered(event))
@@ -165,5 +163,5 @@ async def test_a_conflict_that_it_found_is_stated(database: Database, settings: 
     document = await database["events"].find_one({"_id": event.event_id})
     assert document is not None
     assert "expires_at" not in document
-    stated = await Checkpoints(database, timedelta(seconds=4)).measure()
-    assert stated.conflicting + stated.pending == 1
+    checkpoint = await Checkpoints(database, timedelta(seconds=4)).measure()
+    assert checkpoint.conflicting + checkpoint.pending == 1

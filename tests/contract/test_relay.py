@@ -1,4 +1,4 @@
-"""The relay on real servers: marks, the clock of retention, and what is sent again."""
+"""The relay on real servers: outbox entries, retention, and sending again."""
 
 import asyncio
 import time
@@ -45,12 +45,12 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """With a first look that never has to be waited for: a new mark is due by the server's whole seconds."""
+    """Return settings with entries that are due at once: a new entry is due by the server's whole seconds."""
     return settings.model_copy(update={"relay_first_look_s": -2.0})
 
 
 async def nothing_waits() -> Backlog:
-    """What a consumer group has before it that has read everything."""
+    """Return the backlog of a consumer group without waiting records."""
     return Backlog({}, None)
 
 
@@ -70,15 +70,15 @@ def relay(database: Database, sender: Sender, settings: Settings) -> Relay:
 
 
 async def ran(relay: Relay) -> RelayRun | None:
-    """What a run did, without the checkpoint that it ended with: that has tests of its own."""
+    """Run the relay, and return the result without its checkpoint. Checkpoints have their own tests."""
     run = await relay.run()
     return run and replace(run, checkpoint=None)
 
 
-async def bury(database: Database, event: Event) -> None:
+async def keep_dead_letter(database: Database, event: Event) -> None:
     headers, body = delivered(event)
-    letter = DeadLetter(headers, body, Conflict("other content"), 0, 0, DeliveredEvent(event.to_document()))
-    await DeadLetters(database).keep(letter)
+    dead_letter = DeadLetter(headers, body, Conflict("other content"), 0, 0, DeliveredEvent(event.to_document()))
+    await DeadLetters(database).keep(dead_letter)
 
 
 async def document(database: Database, event: Event) -> dict[str, Any]:
@@ -88,13 +88,13 @@ async def document(database: Database, event: Event) -> dict[str, Any]:
 
 
 async def make_due(database: Database) -> None:
-    """Let the time of every mark come."""
+    """Make every outbox entry due."""
     due = {"$set": {"outbox.next_try": datetime.now(UTC) - MINUTE}}
     await database["events"].update_many({"outbox.next_try": {"$exists": True}}, due)
 
 
 def sent(settings: Settings, number: int) -> list[str]:
-    """The ids of the first `number` events in the topic."""
+    """Return the ids of the first `number` events in the topic."""
     found: list[str] = []
     with KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest") as consumer:
         partitions = consumer.partitions_for_topic(settings.kafka_topic) or set()
@@ -109,10 +109,10 @@ def sent(settings: Settings, number: int) -> list[str]:
 
 class TestConfirmed:
     @pytest.mark.guarantee("R34")
-    async def test_the_mark_goes_and_the_clock_starts_by_the_settings(
+    async def test_confirming_removes_the_entry_and_starts_the_retention(
         self, relay: Relay, database: Database, settings: Settings
     ) -> None:
-        """`expires_at` is the time of the read-back, by the server's clock, plus RETENTION_DAYS."""
+        """`expires_at` is the time of the look into the log, by the server's clock, plus RETENTION_DAYS."""
         event = an_event()
         await accept(database, event)
         await log(database, event)
@@ -125,7 +125,7 @@ class TestConfirmed:
         assert settings.retention_days == 3.0
 
     async def test_the_expiry_is_computed_by_the_server(self, settings: Settings, database: Database) -> None:
-        """What is sent is an expression: no client's clock, however wrong, can let an event go too soon."""
+        """The update contains an expression, so a client with a wrong clock cannot expire an event too early."""
         event = an_event()
         await accept(database, event)
         async with listened(settings) as (own, commands):
@@ -135,7 +135,7 @@ class TestConfirmed:
         assert stages[0] == {"$set": {"expires_at": {"$add": ["$$NOW", 3 * 86_400_000]}}}
 
     async def test_confirming_twice_does_not_move_the_expiry(self, database: Database) -> None:
-        """Two runs may meet, when a lock has run out: the second finds no mark."""
+        """Two runs can overlap after a lock has expired. The second run finds no entry."""
         event, outbox = an_event(), Outbox(database)
         await accept(database, event)
         assert await outbox.confirm([event.event_id], timedelta(days=3)) == 1
@@ -143,8 +143,8 @@ class TestConfirmed:
         assert await outbox.confirm([event.event_id], timedelta(days=9)) == 0
         assert await document(database, event) == before
 
-    async def test_without_its_event_in_the_log_a_mark_stays(self, relay: Relay, database: Database) -> None:
-        """Kafka's acknowledgement is none: the event has been sent, and that is all."""
+    async def test_without_its_event_in_the_log_an_entry_stays(self, relay: Relay, database: Database) -> None:
+        """An acknowledgement of Kafka only proves that the event was sent."""
         event = an_event()
         await accept(database, event)
         assert await ran(relay) == RelayRun(resent=1)
@@ -152,10 +152,10 @@ class TestConfirmed:
         assert "outbox" in found
         assert "expires_at" not in found
 
-    async def test_a_mark_that_is_not_due_is_let_alone(
+    async def test_an_entry_that_is_not_due_does_not_change(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
-        """Its first look is yet to come, by the server's clock from its insert on."""
+        """The first look comes later, counted from the insert by the server's clock."""
         event = an_event()
         await accept(database, event)
         await log(database, event)
@@ -163,8 +163,8 @@ class TestConfirmed:
         assert await ran(relay) == RelayRun()
         assert (await document(database, event))["outbox"] == {"state": "new", "tries": 0}
 
-    async def test_what_was_confirmed_is_not_looked_at_again(self, relay: Relay, database: Database) -> None:
-        """Its clock must not start anew with each run."""
+    async def test_a_confirmed_event_is_not_looked_at_again(self, relay: Relay, database: Database) -> None:
+        """A later run must not restart its retention."""
         event = an_event()
         await accept(database, event)
         await log(database, event)
@@ -173,7 +173,7 @@ class TestConfirmed:
         assert await ran(relay) == RelayRun()
         assert await document(database, event) == before
 
-    async def test_it_goes_on_until_nothing_is_due(
+    async def test_a_run_continues_until_no_entry_is_due(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
         small = settings.model_copy(update={"relay_batch": 7})
@@ -182,10 +182,10 @@ class TestConfirmed:
         await log(database, *events)
         assert await ran(a_relay(database, sender, small)) == RelayRun(confirmed=50)
 
-    async def test_it_ends_when_its_budget_is_spent(
+    async def test_a_run_ends_when_its_budget_is_spent(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
-        """What is left is the next run's; the clock is passed in."""
+        """The next run takes the rest. The test passes a clock."""
         events = some_events(50)
         await accept(database, *events)
         await log(database, *events)
@@ -193,21 +193,21 @@ class TestConfirmed:
         ticks = iter(range(100))
         assert await ran(a_relay(database, sender, small, lambda: next(ticks))) == RelayRun(confirmed=14)
 
-    async def test_all_kinds_at_once_are_each_treated_as_their_own(self, relay: Relay, database: Database) -> None:
+    async def test_a_run_decides_on_every_kind_of_event_at_once(self, relay: Relay, database: Database) -> None:
         confirmed, missing = some_events(5), some_events(4)
         conflicting, dead = some_events(3), some_events(2)
         await accept(database, *confirmed, *missing, *conflicting, *dead)
         await log(database, *confirmed, *map(altered, conflicting))
         for event in dead:
-            await bury(database, event)
+            await keep_dead_letter(database, event)
         assert await ran(relay) == RelayRun(confirmed=5, resent=4, conflicting=3, dead=2)
 
 
 class TestExpiry:
-    async def test_what_is_not_in_the_log_outlives_its_day_and_what_is_there_goes(
+    async def test_only_an_event_in_the_log_expires(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
-        """Both were accepted 40 days ago, and the server's TTL monitor, which runs each second here, goes over both."""
+        """Both events were accepted 40 days ago. The server's TTL monitor runs every second here."""
         there, missing = some_events(2, timestamp=datetime.now(UTC) - timedelta(days=40))
         await accept(database, there, missing)
         long_ago = Timestamp(int(datetime.now(UTC).timestamp()) - 40 * 86_400, 1)
@@ -234,11 +234,11 @@ class TestExpiry:
 
 
 @pytest.mark.guarantee("G10")
-class TestGivenUp:
-    async def test_a_conflict_keeps_its_mark_and_is_tried_no_more(
+class TestNotRetried:
+    async def test_a_conflict_keeps_its_entry_and_is_not_retried(
         self, relay: Relay, database: Database, settings: Settings
     ) -> None:
-        """The log has another event under its id: this one is not in it, and must not expire."""
+        """The log has another event under the id, so this event is not in the log and must not expire."""
         event = an_event()
         await accept(database, event)
         await log(database, altered(event))
@@ -248,33 +248,35 @@ class TestGivenUp:
         assert "expires_at" not in found
         assert await ran(relay) == RelayRun()
 
-    async def test_a_dead_event_keeps_its_mark_and_is_tried_no_more(self, relay: Relay, database: Database) -> None:
+    async def test_a_dead_event_keeps_its_entry_and_is_not_retried(self, relay: Relay, database: Database) -> None:
         event = an_event()
         await accept(database, event)
-        await bury(database, event)
+        await keep_dead_letter(database, event)
         assert await ran(relay) == RelayRun(dead=1)
         found = await document(database, event)
         assert found["outbox"] == {"tries": 0, "state": "dead"}
         assert "expires_at" not in found
         assert await ran(relay) == RelayRun()
 
-    async def test_another_dead_event_under_its_id_does_not_stop_it(self, relay: Relay, database: Database) -> None:
-        """Somebody's forgery among the dead letters is not this event."""
+    async def test_a_dead_letter_of_another_event_with_its_id_does_not_stop_it(
+        self, relay: Relay, database: Database
+    ) -> None:
+        """A forged dead dead_letter is another event."""
         event = an_event()
         await accept(database, event)
-        await bury(database, altered(event))
+        await keep_dead_letter(database, altered(event))
         assert await ran(relay) == RelayRun(resent=1)
 
-    async def test_an_unreadable_document_does_not_stop_the_others(self, relay: Relay, database: Database) -> None:
-        """Somebody with more rights than ours may have changed it by hand."""
+    async def test_an_unreadable_document_does_not_stop_other_events(self, relay: Relay, database: Database) -> None:
+        """An operator may have changed the document by hand."""
         broken, event = some_events(2)
         await accept(database, broken, event)
         await database["events"].update_one({"_id": broken.event_id}, {"$set": {"event_type": "no type"}})
         assert await ran(relay) == RelayRun(unreadable=1, resent=1)
         assert (await document(database, broken))["outbox"]["state"] == "unreadable"
 
-    async def test_a_document_that_was_changed_never_reaches_the_log(self, relay: Relay, database: Database) -> None:
-        """A digest made anew would vouch for what nobody published."""
+    async def test_a_changed_document_never_reaches_the_log(self, relay: Relay, database: Database) -> None:
+        """A new digest would approve a content that no producer published."""
         changed, event = some_events(2)
         await accept(database, changed, event)
         await database["events"].update_one({"_id": changed.event_id}, {"$set": {"payload": {"total": 1_000_000}}})
@@ -284,7 +286,7 @@ class TestGivenUp:
 
 @pytest.mark.guarantee("R2")
 class TestSentAgain:
-    async def test_what_is_missing_is_sent_the_longest_due_first(
+    async def test_missing_events_are_sent_again_the_longest_due_first(
         self, relay: Relay, database: Database, settings: Settings
     ) -> None:
         events = [an_event(aggregate_id="one") for _ in range(20)]
@@ -295,8 +297,10 @@ class TestSentAgain:
         assert sent(settings, 20) == [str(event.event_id) for event in events]
 
     @pytest.mark.guarantee("R5", "R26")
-    async def test_it_is_sent_as_it_was_published(self, relay: Relay, database: Database, settings: Settings) -> None:
-        """Read back from MongoDB, its digest is the same: `store` would refuse it otherwise."""
+    async def test_an_event_is_sent_again_as_it_was_published(
+        self, relay: Relay, database: Database, settings: Settings
+    ) -> None:
+        """The digest of the document is the same. Otherwise `store` would reject the event."""
         event = an_event(payload={"big": 2**62, "float": 1.0, "$ref": "x", "$id": 1, "text": "é", "list": [{}, None]})
         await accept(database, event)
         await relay.run()
@@ -310,22 +314,22 @@ class TestSentAgain:
         assert dict(record.headers)["ce_digest"].decode() == event.digest.hex()
         assert record.value == event.payload_json
 
-    async def test_the_wait_grows_with_each_try(self, relay: Relay, database: Database) -> None:
-        """From a minute, twice as long each time, to an hour."""
+    async def test_the_wait_grows_with_every_try(self, relay: Relay, database: Database) -> None:
+        """The wait starts at a minute and doubles up to an hour."""
         event = an_event()
         await accept(database, event)
         waits = []
         for tries in range(1, 9):
             now = await server_time(database)
             assert await ran(relay) == RelayRun(resent=1)
-            mark = (await document(database, event))["outbox"]
-            assert mark["tries"] == tries
-            waits.append(round((mark["next_try"].replace(tzinfo=UTC) - now) / MINUTE))
+            entry = (await document(database, event))["outbox"]
+            assert entry["tries"] == tries
+            waits.append(round((entry["next_try"].replace(tzinfo=UTC) - now) / MINUTE))
             await make_due(database)
         assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
 
-    async def test_its_next_try_is_set_before_it_is_sent(self, database: Database, settings: Settings) -> None:
-        """Killed behind the sending, a relay that notes it later would send it again with every run."""
+    async def test_the_next_try_is_set_before_the_event_is_sent(self, database: Database, settings: Settings) -> None:
+        """A relay that is killed in between must not send the event again in every run."""
         event = an_event()
         await accept(database, event)
         sender = Sender(without_kafka(settings, send_timeout_s=5.0))
@@ -339,12 +343,12 @@ class TestSentAgain:
         assert await running == RelayRun(unsent=1)
         await asyncio.to_thread(sender.close, 0.0)
 
-    async def test_it_is_not_sent_again_before_its_time(self, relay: Relay, database: Database) -> None:
+    async def test_an_event_is_not_sent_again_before_its_next_try(self, relay: Relay, database: Database) -> None:
         await accept(database, an_event())
         assert await ran(relay) == RelayRun(resent=1)
         assert await ran(relay) == RelayRun()
 
-    async def test_once_it_arrives_it_is_confirmed(self, relay: Relay, database: Database) -> None:
+    async def test_an_event_that_arrives_is_confirmed(self, relay: Relay, database: Database) -> None:
         event = an_event()
         await accept(database, event)
         await relay.run()
@@ -353,54 +357,52 @@ class TestSentAgain:
         assert await ran(relay) == RelayRun(confirmed=1)
 
     @pytest.mark.guarantee("G7")
-    async def test_a_broker_that_goes_away_meanwhile_costs_a_try_and_no_mark(
-        self, database: Database, settings: Settings
-    ) -> None:
-        away = without_kafka(settings)
+    async def test_a_lost_broker_costs_a_try_and_no_entry(self, database: Database, settings: Settings) -> None:
+        unreachable = without_kafka(settings)
         events = some_events(5)
         await accept(database, *events)
-        sender = Sender(away)
-        assert await ran(a_relay(database, sender, away)) == RelayRun(unsent=5)
+        sender = Sender(unreachable)
+        assert await ran(a_relay(database, sender, unreachable)) == RelayRun(unsent=5)
         await asyncio.to_thread(sender.close, 0.0)
         for event in events:
             assert (await document(database, event))["outbox"]["tries"] == 1
 
     @pytest.mark.guarantee("G7")
-    async def test_without_kafka_marks_are_taken_off_and_no_try_is_counted(
+    async def test_without_kafka_events_are_confirmed_and_no_try_is_counted(
         self, database: Database, settings: Settings
     ) -> None:
-        """The back-off must not grow over an outage: the first run after it sends everything."""
-        away = without_kafka(settings)
+        """The back-off must not grow during an outage: the first run after the outage sends every event."""
+        unreachable = without_kafka(settings)
         there, missing = some_events(2)
         await accept(database, there, missing)
         await log(database, there)
-        assert await ran(open_relay(database, Sender(away), away)) == RelayRun(confirmed=1)
+        assert await ran(open_relay(database, Sender(unreachable), unreachable)) == RelayRun(confirmed=1)
         assert (await document(database, missing))["outbox"] == {"state": "new", "tries": 0}
 
     @pytest.mark.guarantee("G4")
-    async def test_a_record_that_kafka_refuses_for_good_is_a_dead_letter_and_the_run_goes_on(
+    async def test_a_record_that_kafka_refuses_for_good_becomes_a_dead_letter_and_the_run_continues(
         self, database: Database, settings: Settings
     ) -> None:
-        """As when the topic's limit was lowered after it was accepted: its letter holds all of it."""
+        """This happens after the limit of the topic was lowered. The dead dead_letter has the whole event."""
         events, large = some_events(5), an_event(payload={"text": "x" * 20_000})
         await accept(database, events[0], large, *events[1:])
         sender = Sender(settings.model_copy(update={"max_record_bytes": 10_000}))
         assert await ran(a_relay(database, sender, settings)) == RelayRun(resent=5, dead=1)
         await asyncio.to_thread(sender.close, 0.0)
-        (letter,) = [found async for found in database["dead_letters"].find()]
-        assert (letter["reason"], letter["body"], letter["event_id"]) == (
+        (dead_letter,) = [found async for found in database["dead_letters"].find()]
+        assert (dead_letter["reason"], dead_letter["body"], dead_letter["event_id"]) == (
             "too-large",
             large.payload_json,
             large.event_id,
         )
         assert (await document(database, large))["outbox"]["state"] == "dead"
         again = DeadLetter(*delivered(large), Conflict("other content"), 0, 0, DeliveredEvent(large.to_document()))
-        assert again.dead_letter_id == letter["_id"], "wherever the event fails, it is the same letter"
+        assert again.dead_letter_id == dead_letter["_id"], "it is the same dead letter at any place of the failure"
 
 
 @pytest.mark.guarantee("G1", "R9")
 class TestLarge:
-    """Events whose number says little of what they take: the relay's memory and the sender's have bounds in bytes."""
+    """The memory of relay and sender is bounded in bytes, because the number of events says little."""
 
     SIZE = 20_000
 
@@ -413,10 +415,10 @@ class TestLarge:
     async def tried(self, database: Database) -> int:
         return await database["events"].count_documents({"outbox.tries": {"$gt": 0}})
 
-    async def test_events_are_loaded_and_sent_in_pieces(
+    async def test_events_are_loaded_and_sent_in_chunks(
         self, database: Database, sender: Sender, settings: Settings, large: list[Event]
     ) -> None:
-        """Of three events each here; one that is larger than a piece is one by itself."""
+        """A chunk has three events here. A larger event is a chunk of its own."""
         huge = an_event(payload={"text": "x" * (5 * self.SIZE)})
         await accept(database, huge)
         small = settings.model_copy(update={"relay_bytes": 3 * self.SIZE + 5_000})
@@ -429,28 +431,28 @@ class TestLarge:
         assert asked == [3] * 10 + [1]
         assert set(sent(settings, 31)) == {str(event.event_id) for event in [*large, huge]}
 
-    async def test_no_more_is_offered_than_the_sender_holds(
+    async def test_a_chunk_is_no_larger_than_the_sender_holds(
         self, database: Database, settings: Settings, large: list[Event]
     ) -> None:
-        """What it would not take has not been tried, so its back-off must not grow."""
+        """A refused record is no try, so its back-off must not grow."""
         narrow = settings.model_copy(update={"send_capacity": 7, "send_capacity_bytes": 5 * self.SIZE})
         sender = Sender(narrow)
         assert await ran(a_relay(database, sender, narrow)) == RelayRun(resent=30)
         await asyncio.to_thread(sender.close, 0.0)
         assert await database["events"].count_documents({"outbox.tries": 1}) == 30
 
-    async def test_a_broker_that_goes_away_costs_what_was_offered_one_try(
+    async def test_a_lost_broker_costs_only_the_offered_events_a_try(
         self, database: Database, settings: Settings, large: list[Event]
     ) -> None:
-        """The rest of the batch is sent with the first run that finds it there again."""
-        away = without_kafka(settings, relay_bytes=5 * self.SIZE)
-        sender = Sender(away)
-        run = await ran(a_relay(database, sender, away))
+        """The first run after its return sends the rest of the batch."""
+        unreachable = without_kafka(settings, relay_bytes=5 * self.SIZE)
+        sender = Sender(unreachable)
+        run = await ran(a_relay(database, sender, unreachable))
         await asyncio.to_thread(sender.close, 0.0)
         assert run is not None
         assert run.unsent == await self.tried(database) == 4
 
-    async def test_it_ends_between_two_pieces_when_its_budget_is_spent(
+    async def test_a_run_ends_between_two_chunks_when_its_budget_is_spent(
         self, database: Database, sender: Sender, settings: Settings, large: list[Event]
     ) -> None:
         small = settings.model_copy(update={"relay_bytes": 5 * self.SIZE, "relay_budget_s": 2.5})
@@ -460,40 +462,42 @@ class TestLarge:
 
 @pytest.mark.guarantee("R9")
 class TestHeld:
-    """What the consumer group has yet to come to isn't sent a second time."""
+    """An event is not sent again while the consumer group may still reach its record."""
 
-    async def test_what_may_still_be_on_its_way_is_held_without_counting_a_try(
+    async def test_an_event_in_the_backlog_is_held_without_counting_a_try(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
         event = an_event()
         await accept(database, event)
         behind = waiting(datetime.now(UTC) - MINUTE)
         assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(held=1)
-        mark = (await document(database, event))["outbox"]
-        assert (mark["state"], mark["tries"]) == ("pending", 0)
-        assert "sent_at" not in mark
+        entry = (await document(database, event))["outbox"]
+        assert (entry["state"], entry["tries"]) == ("pending", 0)
+        assert "sent_at" not in entry
 
     @pytest.mark.parametrize("later_s", [-5, 20])
-    async def test_what_was_sent_about_when_the_oldest_record_was_is_held(
+    async def test_an_event_sent_at_about_the_time_of_the_oldest_record_is_held(
         self, database: Database, sender: Sender, settings: Settings, later_s: int
     ) -> None:
-        """The record's time is a publisher's, the mark's is the server's: they may be some seconds apart."""
+        """The time of the record is a publisher's, and the time of the entry is the server's. They may differ by
+        seconds.
+        """
         await accept(database, an_event())
         behind = waiting(await server_time(database) + timedelta(seconds=later_s))
         assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(held=1)
 
-    async def test_what_the_group_has_passed_is_sent_again(
+    async def test_an_event_that_the_group_has_passed_is_sent_again(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
-        """The oldest record that waits was sent well after it."""
+        """The oldest waiting record was sent long after the event."""
         await accept(database, an_event())
         behind = waiting(datetime.now(UTC) + MINUTE)
         assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(resent=1)
 
-    async def test_it_is_sent_all_the_same_after_an_hour(
+    async def test_a_held_event_is_sent_again_after_an_hour(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
-        """However far behind the group is: what it says may be wrong."""
+        """The backlog may be wrong."""
         event = an_event()
         await accept(database, event)
         long_ago = datetime.now(UTC) - LONGEST_HOLD - MINUTE
@@ -502,7 +506,7 @@ class TestHeld:
         behind = waiting(long_ago - MINUTE)
         assert await ran(a_relay(database, sender, settings, backlog=behind)) == RelayRun(resent=1)
 
-    async def test_what_is_in_the_log_is_confirmed_whatever_waits(
+    async def test_an_event_in_the_log_is_confirmed_despite_a_backlog(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
         event = an_event()
@@ -513,7 +517,7 @@ class TestHeld:
 
 
 def waiting(since: datetime) -> Callable[[], Awaitable[Backlog]]:
-    """A consumer group with one record before it, of that time."""
+    """Return the backlog of a consumer group with one waiting record of this time."""
 
     async def backlog() -> Backlog:
         return Backlog({0: 1}, since)
@@ -522,7 +526,7 @@ def waiting(since: datetime) -> Callable[[], Awaitable[Backlog]]:
 
 
 class TestOneAtATime:
-    async def test_a_second_relay_does_nothing_meanwhile(
+    async def test_a_second_relay_does_nothing_at_the_same_time(
         self, relay: Relay, database: Database, sender: Sender, settings: Settings
     ) -> None:
         name = settings.mongodb_database
@@ -539,17 +543,19 @@ class TestOneAtATime:
             assert await running == RelayRun(resent=1)
         assert await ran(relay) == RelayRun()
 
-    async def test_many_at_once_send_each_event_once(
+    async def test_many_relays_at_once_send_every_event_once(
         self, database: Database, sender: Sender, settings: Settings
     ) -> None:
         await accept(database, *some_events(30))
         relays = [a_relay(database, sender, settings) for _ in range(5)]
-        runs = await asyncio.gather(*(each.run() for each in relays))
+        runs = await asyncio.gather(*(relay.run() for relay in relays))
         assert sum(run.resent for run in runs if run) == 30
         assert len(sent(settings, 30)) == 30
 
-    async def test_without_mongodb_it_says_so(self, sender: Sender, settings: Settings, database: Database) -> None:
-        """503, so that PingSource comes again, and nothing is taken for done."""
+    async def test_without_mongodb_a_run_raises_unavailable(
+        self, sender: Sender, settings: Settings, database: Database
+    ) -> None:
+        """PingSource gets 503 and tries again, and no event counts as confirmed."""
         name = settings.mongodb_database
         await accept(database, an_event())
         async with open_database(settings, name) as own:
@@ -557,4 +563,4 @@ class TestOneAtATime:
             async with failing(database, name, failCommands=["find"], times=5, errorCode=13):
                 with pytest.raises(Unavailable):
                     await once.run()
-            assert await ran(once) == RelayRun(resent=1), "and the lock is free again"
+            assert await ran(once) == RelayRun(resent=1), "the lock is free again"

@@ -1,4 +1,4 @@
-"""Each metric moves when it should, on real servers; the exporters are in memory."""
+"""The metrics change at the right events, on real servers. The exporters are in memory."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -60,7 +60,7 @@ def store(database: Database, settings: Settings, told: Told) -> Store:
 
 
 async def lagging() -> Backlog:
-    """A consumer group that is 3 records behind in one partition."""
+    """Return the backlog of a consumer group with 3 waiting records in a partition."""
     return Backlog({0: 3, 1: 0}, None)
 
 
@@ -71,14 +71,14 @@ def relay(database: Database, sender: Sender, settings: Settings, told: Told) ->
 
 
 @pytest.mark.guarantee("G1")
-async def test_what_is_new_in_events_counts_as_accepted(publisher: Publisher, told: Told) -> None:
+async def test_a_new_event_counts_as_accepted(publisher: Publisher, told: Told) -> None:
     await publisher.publish([IncomingEvent.of(event) for event in some_events(3)])
     assert told.value(ACCEPTED) == 3
     assert told.value(DUPLICATES) == told.value(REJECTED) == 0
 
 
 @pytest.mark.guarantee("G2")
-async def test_what_was_there_already_counts_as_a_duplicate(publisher: Publisher, told: Told) -> None:
+async def test_a_stored_event_counts_as_a_duplicate(publisher: Publisher, told: Told) -> None:
     event = an_event()
     for _ in range(3):
         await publisher.publish_base_event(event)
@@ -87,7 +87,7 @@ async def test_what_was_there_already_counts_as_a_duplicate(publisher: Publisher
 
 
 @pytest.mark.guarantee("R3", "R10")
-async def test_what_is_refused_for_good_counts_by_its_reason(publisher: Publisher, told: Told) -> None:
+async def test_a_rejected_event_counts_by_its_reason(publisher: Publisher, told: Told) -> None:
     event = an_event()
     await publisher.publish_base_event(event)
     await publisher.publish(
@@ -104,10 +104,8 @@ async def test_what_is_refused_for_good_counts_by_its_reason(publisher: Publishe
 
 
 @pytest.mark.guarantee("G1")
-async def test_a_write_counts_with_its_size_its_time_and_its_failure(
-    publisher: Publisher, database: Database, told: Told
-) -> None:
-    """What could not be written is no refusal: it can be sent again."""
+async def test_a_write_records_size_time_and_failure(publisher: Publisher, database: Database, told: Told) -> None:
+    """A failed write is no rejection: the events can be sent again."""
     await publisher.publish([IncomingEvent.of(event) for event in some_events(3)])
     async with failing(database, "metrics", errorCode=8):
         with pytest.raises(Unavailable):
@@ -119,7 +117,7 @@ async def test_a_write_counts_with_its_size_its_time_and_its_failure(
 
 
 @pytest.mark.guarantee("G2", "G4")
-async def test_what_store_does_counts_as_stored_duplicate_or_dead_letter(store: Store, told: Told) -> None:
+async def test_deliveries_count_as_stored_duplicate_or_dead_letter(store: Store, told: Told) -> None:
     event = an_event()
     for one in (event, event, altered(event), an_event()):
         await store.take(*delivered(one))
@@ -134,7 +132,7 @@ async def test_what_store_does_counts_as_stored_duplicate_or_dead_letter(store: 
 
 
 @pytest.mark.guarantee("G10")
-async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
+async def test_a_run_of_the_relay_records_its_decisions_and_its_checkpoint(
     relay: Relay, database: Database, told: Told
 ) -> None:
     logged, conflicting, pending = some_events(3)
@@ -152,7 +150,7 @@ async def test_a_run_of_the_relay_tells_what_it_did_and_what_it_stated(
 
 
 @pytest.mark.guarantee("G10")
-async def test_a_log_that_was_set_back_is_told(relay: Relay, database: Database, told: Told) -> None:
+async def test_a_regressed_log_is_recorded(relay: Relay, database: Database, told: Told) -> None:
     await log(database, an_event())
     await relay.run()
     await database["event_store"].delete_many({})  # a backup was restored
@@ -161,10 +159,8 @@ async def test_a_log_that_was_set_back_is_told(relay: Relay, database: Database,
 
 
 @pytest.mark.guarantee("R5")
-async def test_where_nobody_traces_an_event_takes_on_the_trace_of_its_request(
-    settings: Settings, database: Database
-) -> None:
-    """One that has its own keeps it."""
+async def test_without_tracing_an_event_takes_the_trace_of_its_request(settings: Settings, database: Database) -> None:
+    """An event with a trace of its own keeps it."""
     bare, own = an_event(), an_event(metadata={"service_name": "/shop", "traceparent": HOP.replace("b7", "c8")})
     async with open_publisher(settings) as publisher:
         await publisher.publish([IncomingEvent.of(event)._replace(traceparent=HOP) for event in (bare, own)])
@@ -175,14 +171,14 @@ async def test_where_nobody_traces_an_event_takes_on_the_trace_of_its_request(
 
 
 @pytest.mark.dev
-def test_each_metric_is_explained_in_the_operators_page() -> None:
-    """Its name, its kind and its unit, in a table."""
+def test_the_operators_page_explains_every_metric() -> None:
+    """The table has name, kind and unit."""
     rows = [row[:3] for row in explained()]
     assert sorted(rows) == sorted((metric.name, metric.kind, metric.unit) for metric in METRICS)
 
 
 def explained() -> list[tuple[str, str, str, str]]:
-    """Name, kind, unit and origin of each metric, as the operators' page has them."""
+    """Return name, kind, unit and origin of every metric in the operators' page."""
     page = (ROOT / "docs" / "operations.md").read_text()
     row = r"^\| `([a-z_.]+)` \| (counter|histogram|gauge) \| `([^`]+)` \| ([^|]+) \|"
     return re.findall(row, page, re.MULTILINE)
@@ -193,12 +189,12 @@ IDLE = {
     ("twofold.events.duplicates", "dead_letters"),
     ("twofold.events.rejected", "pod_events"),
 }
-"""Who ships the code that counts, and gives it nothing to count."""
+"""Functions with the code of a metric, and without an event to count."""
 
 
 @pytest.mark.dev
-def test_each_metric_comes_from_the_functions_that_ship_what_counts_it() -> None:
-    """But for the few that never have anything to count."""
+def test_the_operators_page_names_the_functions_of_every_metric() -> None:
+    """A function with the code of a metric has nothing to count in a few cases."""
     origins = {name: set(re.findall(r"`([a-z_]+)`", origin)) for name, _, _, origin in explained()}
     imports = grimp.build_graph("twofold", "functions")
     functions = [main.parent.name for main in ROOT.glob("functions/*/main.py")]
@@ -210,14 +206,14 @@ def test_each_metric_comes_from_the_functions_that_ship_what_counts_it() -> None
             for module in modules
             if imports.find_shortest_chain(f"functions.{function}.main", module)
         }
-        said = origins[metric] or set(functions)  # all
-        assert said == {function for function in ship if (metric, function) not in IDLE}, metric
+        named = origins[metric] or set(functions)
+        assert named == {function for function in ship if (metric, function) not in IDLE}, metric
         compared += 1
-    assert compared >= len(METRICS) - 2, "the group commit's are told through an argument"
+    assert compared >= len(METRICS) - 2, "the metrics of a group commit are recorded through an argument"
 
 
 def counted_in() -> dict[str, set[str]]:
-    """The modules that name a metric's constant, by the metric's name."""
+    """Return the modules that use the constant of a metric, by the name of the metric."""
     found: dict[str, set[str]] = {}
     constants = {name: value for name, value in vars(metrics).items() if value in METRICS}
     for file in (ROOT / "shared" / "twofold").rglob("*.py"):

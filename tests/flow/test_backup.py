@@ -1,7 +1,7 @@
-"""`event_store` lost after a backup, restored from it, and brought up to date again, in the steps of docs/deploy.md.
+"""The steps of docs/deploy.md after a loss of `event_store`: restore it from a backup, and complete it.
 
-mongodump isn't here: the driver writes and reads what it would, a collection's documents as BSON, one after the other.
-MongoDB checks users: root backs up and restores, set-up runs as its Job does, and all else is done with the operator's.
+mongodump is not installed here: the driver writes and reads the same BSON documents. MongoDB checks users: root backs
+up and restores, set-up runs as its Job does, and the other steps use the operator's user.
 """
 
 import json
@@ -34,14 +34,14 @@ pytestmark = [pytest.mark.guarantee("G1", "G5", "R9"), pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def own(broker_name: str) -> Iterator[View]:
-    """A stack of the test's own, whose log may be lost."""
+    """Start a stack for this test, whose log may be lost."""
     options = Options(broker=broker_name, auth=True, settings={"RELAY_FIRST_LOOK_S": "0.1"})
     with Stack(options) as stack, view(stack) as seen:
         yield seen
 
 
 def publish(own: View, events: Sequence[Event]) -> None:
-    """Until they are in the log, and their marks off."""
+    """Publish the events, and wait until they are confirmed."""
     assert own.publish_all(events).status_code == 202
     assert own.arrive(events)
     assert own.relayed(events)
@@ -55,7 +55,7 @@ def twofold(own: View, *arguments: str) -> str:
 
 
 def raw(own: View) -> Any:
-    """The collection with its documents as the bytes that they are."""
+    """Return the collection with its documents as bytes."""
     return own.database.event_store.with_options(bson.CodecOptions(RawBSONDocument))
 
 
@@ -66,12 +66,12 @@ def dump(own: View, file: Path, query: dict[str, Any] | None = None) -> None:
 
 
 def began(own: View) -> int:
-    """When a dump begins, by MongoDB's clock, in whole seconds."""
+    """Return the start of a dump by MongoDB's clock, in whole seconds."""
     return int(own.database.command("hello")["localTime"].timestamp())
 
 
 def since(time_s: int) -> dict[str, Any]:
-    """What an incremental dump asks for."""
+    """Return the query of an incremental dump."""
     return {"seq": {"$gte": Timestamp(time_s, 1)}}
 
 
@@ -82,7 +82,7 @@ def ids_in(file: Path) -> set[UUID]:
 
 
 def restore(own: View, file: Path) -> None:
-    """What is there already stays, as with mongorestore."""
+    """Insert the dump. Existing documents stay, as with mongorestore."""
     with file.open("rb") as backup:
         documents = list(bson.decode_file_iter(backup, bson.CodecOptions(RawBSONDocument)))
     try:
@@ -94,7 +94,7 @@ def restore(own: View, file: Path) -> None:
 
 @contextmanager
 def under_way(own: View, event: Event) -> Iterator[None]:
-    """An insert into the log that has its `seq` when the block begins, and commits when it ends."""
+    """Insert an event into the log. Its `seq` is set at the start of the block, and it commits at the end."""
     document = EventStore.encode(DeliveredEvent(event.to_document()), datetime.now(UTC))
     with own.database.client.start_session() as session, session.start_transaction():
         raw(own).insert_one(document, session=session)
@@ -106,8 +106,10 @@ def checkpoint(own: View) -> dict[str, Any]:
     return found
 
 
-def test_what_the_backup_lacks_comes_back_from_events(own: View, tmp_path: Path) -> None:
-    """Every event is in the log again, with its digest, and the checkpoints say when it was not, and when it is."""
+def test_events_that_the_backup_lacks_come_back_from_events(own: View, tmp_path: Path) -> None:
+    """Every event is in the log again with its digest. The checkpoints show the regressed log, and its completeness
+    later.
+    """
     backed_up, later = some_events(30), some_events(20)
     publish(own, backed_up)
     made_at = datetime.now(UTC)
@@ -119,26 +121,26 @@ def test_what_the_backup_lacks_comes_back_from_events(own: View, tmp_path: Path)
     restore(own, tmp_path / "event_store.bson")
     own.stack.setup()
     assert own.held("event_store", backed_up + later) == {event.event_id for event in backed_up}
-    stated = checkpoint(own)
-    assert (stated["log_regressed"], stated["low_watermark"]) == (True, None)
+    recorded = checkpoint(own)
+    assert (recorded["log_regressed"], recorded["low_watermark"]) == (True, None)
 
     done = json.loads(twofold(own, "reconcile", "--from", f"{made_at:%Y-%m-%dT%H:%M:%S}", "--json"))
     assert done["reopened"] == len(later)
     assert checkpoint(own)["pending"] == len(later)
     assert own.relayed(later)
-    stated = checkpoint(own)
-    assert (stated["log_regressed"], stated["pending"]) == (False, 0)
-    assert stated["low_watermark"] is not None
+    recorded = checkpoint(own)
+    assert (recorded["log_regressed"], recorded["pending"]) == (False, 0)
+    assert recorded["low_watermark"] is not None
     after = {document["_id"]: document for document in own.database.event_store.find()}
     assert {_id: document["digest"] for _id, document in after.items()} == {
         _id: document["digest"] for _id, document in before.items()
     }
     for event in backed_up:
-        assert after[event.event_id] == before[event.event_id], "restored to the byte, its place in the feed included"
+        assert after[event.event_id] == before[event.event_id], "the bytes are restored, with the place in the feed"
 
 
-def test_an_event_that_came_late_is_in_the_next_dump(own: View, tmp_path: Path) -> None:
-    """It has a lower `seq` than others that the dump before has, and that dump lacks it."""
+def test_an_event_with_a_late_commit_is_in_the_next_dump(own: View, tmp_path: Path) -> None:
+    """Its `seq` is lower than the `seq` of events in the dump before, and that dump lacks it."""
     (late,), before, later = some_events(1), some_events(5), some_events(5)
     with under_way(own, late):
         publish(own, before)
@@ -151,7 +153,7 @@ def test_an_event_that_came_late_is_in_the_next_dump(own: View, tmp_path: Path) 
     assert late.event_id not in ids_in(tmp_path / "full.bson")
 
     dump(own, tmp_path / "from_the_highest.bson", {"seq": {"$gt": highest}})
-    assert late.event_id not in ids_in(tmp_path / "from_the_highest.bson"), "so this would lose it"
+    assert late.event_id not in ids_in(tmp_path / "from_the_highest.bson"), "this dump would lose the event"
     dump(own, tmp_path / "since.bson", since(full_began - 60))
 
     own.database.event_store.drop()

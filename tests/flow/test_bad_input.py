@@ -198,7 +198,7 @@ def test_the_largest_accepted_attributes_reach_the_log(flow: View, form: str) ->
     assert f"at most {MAX_ATTRIBUTES_BYTES} are allowed" in rejected.text
     assert flow.held("events", [largest, larger]) == {largest.event_id}
     assert flow.arrive([largest])
-    assert flow.letters(largest) == []
+    assert flow.dead_letters(largest) == []
 
 
 # --- replays ---------------------------------------------------------------------------------------------------------

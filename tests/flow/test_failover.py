@@ -1,4 +1,4 @@
-"""Three members of MongoDB: what a majority is worth, and what an acknowledgement without one would be."""
+"""Three members of MongoDB: a majority write survives a fail-over, and a write on one member does not."""
 
 import asyncio
 import shutil
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def three(broker_name: str) -> Iterator[View]:
-    """A view of a stack with three members."""
+    """Open a view of a stack with three members."""
     options = Options(members=3, broker=broker_name, settings={"RELAY_FIRST_LOOK_S": "0.1"})
     with Stack(options) as running, view(running) as seen:
         yield seen
@@ -40,7 +40,7 @@ def members(three: View) -> ReplicaSet:
 
 
 def publish_with(stack: Stack, write_concern: str, directory: Path) -> FunctionProcess:
-    """A `publish` made of a copy of the source in which inserts are acknowledged at that write concern.
+    """Start a `publish` from a changed copy of the source, with this write concern for inserts.
 
     There is no such setting, on purpose.
     """
@@ -55,10 +55,10 @@ def publish_with(stack: Stack, write_concern: str, directory: Path) -> FunctionP
 
 
 async def fail_over(members: ReplicaSet, url: str) -> Load:
-    """Load on `url`, while the primary is left alone for a moment, and then dies; it goes on until events are taken.
+    """Send load to `url`, isolate the primary for a moment, kill it, and wait until events are accepted again.
 
-    The others come back, and choose one of themselves, who has never heard of what the first one took alone. (They
-    die too: frozen ones would find it in their sockets' buffers when they wake.)
+    The other members return and elect a primary without the isolated writes. (They are killed too: frozen members would
+    find these writes in the buffers of their sockets.)
     """
     primary = members.primary()
     others = [index for index in range(3) if index != primary]
@@ -77,7 +77,7 @@ async def fail_over(members: ReplicaSet, url: str) -> Load:
 
 @pytest.mark.guarantee("G1")
 async def test_the_primarys_death_under_load_loses_no_accepted_event(three: View, members: ReplicaSet) -> None:
-    """Neither of those from before it was cut off, nor of those that it took while it was."""
+    """This includes the events that the primary accepted before and during its isolation."""
     sent = await fail_over(members, three.stack.publish_url)
     assert sent.others == []
     accepted = {event.event_id for event in sent.accepted}
@@ -89,10 +89,10 @@ async def test_the_primarys_death_under_load_loses_no_accepted_event(three: View
 
 @pytest.mark.guarantee("G1")
 @pytest.mark.parametrize(("write_concern", "loses"), [("1", True), ('"majority"', False)])
-async def test_it_is_the_majority_that_keeps_them(
+async def test_without_majority_writes_events_are_lost(
     three: View, members: ReplicaSet, tmp_path: Path, write_concern: str, loses: bool
 ) -> None:
-    """The same, with a copy of the code: acknowledged by one member, events are lost; so the test above can fail."""
+    """The same with a changed copy of the code loses events, so the test above can fail."""
     publish = publish_with(three.stack, write_concern, tmp_path)
     publish.start()
     try:
@@ -104,8 +104,10 @@ async def test_it_is_the_majority_that_keeps_them(
 
 
 @pytest.mark.guarantee("G1", "G2")
-async def test_a_duplicate_of_what_is_not_yet_durable_is_not_acknowledged(three: View, members: ReplicaSet) -> None:
-    """The primary alone has it, and may lose it: until a majority does, the answer to a repetition is "later" too."""
+async def test_a_duplicate_of_an_event_that_is_not_durable_is_not_acknowledged(
+    three: View, members: ReplicaSet
+) -> None:
+    """Only the primary has the event and may lose it, so a repeated request gets 503 too."""
     primary = members.primary()
     others = [index for index in range(3) if index != primary]
     event = an_event()
@@ -132,8 +134,8 @@ async def test_a_duplicate_of_what_is_not_yet_durable_is_not_acknowledged(three:
 
 
 @pytest.mark.guarantee("G10")
-async def test_without_a_majority_nothing_new_is_stated(three: View, members: ReplicaSet) -> None:
-    """The primary alone may know things that never will have been: it says nothing, rather than something untrue."""
+async def test_without_a_majority_there_is_no_new_checkpoint(three: View, members: ReplicaSet) -> None:
+    """An isolated primary may have events that will be rolled back."""
     settings = settings_of(three.stack, mongodb_timeout_s=2.0)
     primary = members.primary()
     others = [index for index in range(3) if index != primary]
@@ -154,10 +156,10 @@ async def test_without_a_majority_nothing_new_is_stated(three: View, members: Re
                 members.resume(index)
         await asyncio.to_thread(members.wait_primary)
 
-        async def stated() -> bool:
+        async def recorded() -> bool:
             with suppress(Unavailable):
                 return await checkpoints.last() == before
             return False
 
-        await eventually(stated)
+        await eventually(recorded)
         three.database.events.delete_one({"_id": event.event_id})

@@ -1,4 +1,4 @@
-"""How functions leave: whoever keeps a connection to one is told before it is gone."""
+"""The end of connections: a caller that keeps a connection learns of its end before it is closed."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ from twofold.cloudevents.encode import encode_http
 LOAD_S = 0.7
 COLLECTIONS = {"publish": "events", "store": "event_store"}
 READERS = {"query": "/events?limit=1", "admin": "/events?limit=1", "audit": "/events?limit=1"}
-"""Functions that are asked, and what."""
+"""The functions, and their senders."""
 
 
 class Call(NamedTuple):
-    """One request that a function is sent under load."""
+    """A request that a function gets under load."""
 
     about: Any
-    """The event, or the pod's uid; None if nothing is to be kept."""
+    """The event, or the uid of the pod. None if the function stores nothing."""
     headers: Mapping[str, str] | Raw
     body: bytes
     method: str = "POST"
@@ -32,7 +32,7 @@ class Call(NamedTuple):
 
 
 def call_of(name: str) -> Call:
-    """A new request for that function, which it takes."""
+    """Return a new, valid request for the function."""
     if name in READERS:
         return Call(None, {}, b"", "GET", READERS[name])
     if name == "pod_events":
@@ -43,7 +43,7 @@ def call_of(name: str) -> Call:
 
 
 def is_kept(flow: View, name: str, about: Sequence[Any]) -> bool:
-    """Whether all that was sent is where that function puts it."""
+    """Return True if the content of the request is stored."""
     if name in COLLECTIONS:
         return flow.held(COLLECTIONS[name], about) == {event.event_id for event in about}
     if name == "pod_events":
@@ -56,10 +56,10 @@ def is_kept(flow: View, name: str, about: Sequence[Any]) -> bool:
 
 
 async def keep_calling(function: FunctionProcess, leaving: asyncio.Event) -> list[tuple[Any, int]]:
-    """Be a caller who keeps one connection until it is told to close it; once the function leaves, it makes no new one.
+    """Send requests on one connection until the function announces its end.
 
-    So do the proxies in a cluster: an endpoint that is going is taken off their lists, and gets nothing new. Returns
-    what each request was about, and the status of its answer; raises `aiohttp.ClientError` if one has none.
+    No new connection is opened after the signal: the proxies of a cluster remove an ending endpoint from their lists.
+    Returns the requests and the statuses of the answers. Raises `aiohttp.ClientError` for a request without an answer.
     """
     answers: list[tuple[Any, int]] = []
     closed = False
@@ -78,7 +78,9 @@ async def keep_calling(function: FunctionProcess, leaving: asyncio.Event) -> lis
 @pytest.mark.guarantee("G1", "G4", "G6")
 @pytest.mark.parametrize("name", FUNCTIONS)
 async def test_sigterm_under_load_resets_no_connection(flow: View, spawn: Spawner, name: str) -> None:
-    """Each request on a connection that is there is answered, the last answer says so, and what was taken is kept."""
+    """Every request on an open connection is answered, the last answer announces the end, and accepted events are
+    stored.
+    """
     function, leaving = spawn(name), asyncio.Event()
     calling = [asyncio.create_task(keep_calling(function, leaving)) for _ in range(16)]
     await asyncio.sleep(LOAD_S)
@@ -90,8 +92,8 @@ async def test_sigterm_under_load_resets_no_connection(flow: View, spawn: Spawne
 
 
 @pytest.mark.guarantee("G1")
-async def test_after_sigterm_an_answer_says_that_its_connection_closes(flow: View, spawn: Spawner) -> None:
-    """A caller who pauses between two requests, too, is told before the connection is gone."""
+async def test_after_sigterm_an_answer_announces_the_end_of_its_connection(flow: View, spawn: Spawner) -> None:
+    """A caller with a pause between two requests learns of the end too."""
     function = spawn("publish")
     ending: asyncio.Task[None] | None = None
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), headers=bearer()) as session:

@@ -1,4 +1,4 @@
-"""How functions end: in order, with everything answered; and at once, with nothing lost that was."""
+"""The end of a function: SIGTERM finishes and answers every request, and SIGKILL loses no answered event."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ LOAD_S = 0.7
 async def under_load(
     function: FunctionProcess, end: Callable[[], None], request: Callable[[Event], Request] = encode_http
 ) -> Load:
-    """What became of the requests before, while and after `end` ended the function."""
+    """Return the results of requests before, during and after `end` ended the function."""
     async with load(function.url, request) as sent:
         await sent.has(accepted=100)
         await asyncio.sleep(LOAD_S)
@@ -44,21 +44,19 @@ async def under_load(
 
 
 def sender_of(name: str) -> Callable[[Event], Request]:
-    """Who sends events to that function: a producer, or KafkaSource."""
+    """Return the sender of events to the function: a producer or KafkaSource."""
     return encode_http if name == "publish" else delivered
 
 
 def collection_of(name: str) -> str:
-    """Where that function puts what it accepts."""
+    """Return the collection of the events that the function accepts."""
     return "events" if name == "publish" else "event_store"
 
 
 @pytest.mark.guarantee("G1")
 @pytest.mark.parametrize("name", ["publish", pytest.param("store", marks=pytest.mark.slow)])
-async def test_sigterm_under_load_answers_all_that_is_written_and_writes_all_that_is_answered(
-    flow: View, spawn: Spawner, name: str
-) -> None:
-    """What was accepted is stored, what was not is not: nobody is left to wonder."""
+async def test_sigterm_under_load_answers_exactly_the_stored_events(flow: View, spawn: Spawner, name: str) -> None:
+    """An accepted event is stored, and a refused event is not. Every request has an answer."""
     function = spawn(name)
     sent = await under_load(function, function.terminate, sender_of(name))
     assert sent.others == []
@@ -69,7 +67,7 @@ async def test_sigterm_under_load_answers_all_that_is_written_and_writes_all_tha
 
 @pytest.mark.slow
 @pytest.mark.guarantee("G4")
-async def test_sigterm_under_load_keeps_every_letter_that_was_answered(flow: View, spawn: Spawner) -> None:
+async def test_sigterm_under_load_keeps_every_answered_dead_letter(flow: View, spawn: Spawner) -> None:
     function = spawn("dead_letters")
     sent = await under_load(function, function.terminate, delivered)
     assert sent.others == []
@@ -79,7 +77,7 @@ async def test_sigterm_under_load_keeps_every_letter_that_was_answered(flow: Vie
 
 @pytest.mark.slow
 @pytest.mark.guarantee("G1", "G6")
-async def test_sigterm_under_load_keeps_the_facts_of_every_pod_that_was_answered(flow: View, spawn: Spawner) -> None:
+async def test_sigterm_under_load_keeps_the_facts_of_every_answered_pod(flow: View, spawn: Spawner) -> None:
     state = life(names()[0])[0]
 
     def of_another_pod(event: Event) -> Request:
@@ -96,7 +94,7 @@ async def test_sigterm_under_load_keeps_the_facts_of_every_pod_that_was_answered
 @pytest.mark.slow
 @pytest.mark.guarantee("G1", "G5")
 async def test_sigterm_lets_the_relay_end_its_run(flow: View, spawn: Spawner) -> None:
-    """The database takes a second, the signal comes meanwhile: the run is answered, and locks nobody out."""
+    """The signal arrives during a second of waiting for the database. The run is answered, and its lock is released."""
     function, event = spawn("relay"), an_event()
     flow.accept(event)
     async with callers(1) as sending, listened(settings_of(flow.stack)) as (database, _):
@@ -112,8 +110,8 @@ async def test_sigterm_lets_the_relay_end_its_run(flow: View, spawn: Spawner) ->
 
 @pytest.mark.slow
 @pytest.mark.guarantee("G9")
-async def test_sigterm_answers_the_questions_that_were_asked(flow: View, spawn: Spawner) -> None:
-    """The database takes a second, the signal comes meanwhile: nobody's connection breaks."""
+async def test_sigterm_answers_readers(flow: View, spawn: Spawner) -> None:
+    """The signal arrives during a second of waiting for the database. No connection breaks."""
     function, event = spawn("query"), an_event()
     flow.accept(event)
     url = f"{function.url}/events/{event.event_id}"
@@ -128,8 +126,8 @@ async def test_sigterm_answers_the_questions_that_were_asked(flow: View, spawn: 
 
 
 @pytest.mark.guarantee("G1", "G7")
-async def test_sigterm_flushes_what_waits_for_kafka(flow: View, spawn: Spawner) -> None:
-    """Kafka is slow when the signal comes, and takes the records a moment later: the relay isn't needed."""
+async def test_sigterm_flushes_records_to_kafka(flow: View, spawn: Spawner) -> None:
+    """Kafka is slow at the signal and accepts the records a moment later. The relay is not needed."""
     function, events, broker = spawn("publish"), some_events(50), flow.stack.broker
     first = an_event()
     flow.publish(first, function.url)
@@ -147,22 +145,22 @@ async def test_sigterm_flushes_what_waits_for_kafka(flow: View, spawn: Spawner) 
 
 @pytest.mark.slow
 @pytest.mark.guarantee("G1", "G7", "R1")
-async def test_sigterm_without_kafka_ends_soon_and_leaves_the_rest_to_the_marks(flow: View, spawn: Spawner) -> None:
-    """Well within the time that Kubernetes gives."""
+async def test_sigterm_without_kafka_ends_soon_and_leaves_the_outbox_entries(flow: View, spawn: Spawner) -> None:
+    """It ends well within the grace period of Kubernetes."""
     function = spawn("publish", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}")
     events = some_events(50)
     assert flow.publish_all(events, function.url).status_code == 202
     start = time.monotonic()
     await asyncio.to_thread(function.terminate, 25.0)
     assert time.monotonic() - start < 20.0
-    assert flow.marked(events) == 50
+    assert flow.outbox_entries(events) == 50
     assert flow.relayed(events)
 
 
 @pytest.mark.guarantee("G1")
 @pytest.mark.parametrize("name", ["publish", "store"])
-async def test_sigterm_waits_for_a_write_that_is_under_way(flow: View, spawn: Spawner, name: str) -> None:
-    """The database takes a second, the signal comes meanwhile: all who wait for it are answered as ever."""
+async def test_sigterm_waits_for_a_write_under_way(flow: View, spawn: Spawner, name: str) -> None:
+    """The signal arrives during a second of waiting for the database. Every waiting caller gets its answer."""
     function, events = spawn(name), some_events(20)
     request = sender_of(name)
     async with callers(20) as sending, listened(settings_of(flow.stack)) as (database, _):
@@ -179,8 +177,8 @@ async def test_sigterm_waits_for_a_write_that_is_under_way(flow: View, spawn: Sp
 @pytest.mark.slow
 @pytest.mark.guarantee("G1", "R1")
 @pytest.mark.parametrize("name", ["publish", "store"])
-async def test_kill_9_under_load_loses_nothing_that_was_answered(flow: View, spawn: Spawner, name: str) -> None:
-    """Without a chance to finish anything: what had its 2xx is there, and reaches the log."""
+async def test_kill_9_under_load_loses_no_answered_event(flow: View, spawn: Spawner, name: str) -> None:
+    """The function finishes nothing. An event with a 2xx is stored and reaches the log."""
     function = spawn(name)
     sent = await under_load(function, function.kill, sender_of(name))
     accepted = {event.event_id for event in sent.accepted}

@@ -1,4 +1,4 @@
-"""Servers and functions that stop, freeze, die and forget, on a stack of its own."""
+"""Servers and functions that stop, freeze, die and lose data, on a stack of their own."""
 
 import asyncio
 import time
@@ -18,12 +18,12 @@ from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.event.model import Event
 
 CAPACITY = 300
-"""How many records `publish` may hold for Kafka, in this stack."""
+"""The capacity of the sender in this stack, in records."""
 
 
 @pytest.fixture(scope="module")
 def fragile(broker_name: str) -> Iterator[Stack]:
-    """A stack to break, and to leave whole again."""
+    """Start a stack for tests that break and repair it."""
     options = Options(
         broker=broker_name,
         settings={"RELAY_FIRST_LOOK_S": "0.1"},
@@ -41,7 +41,7 @@ def broken(fragile: Stack) -> Iterator[View]:
 
 
 def committed(stack: Stack) -> list[UUID]:
-    """The ids of all events that the source will never deliver again."""
+    """Return the ids of the events that the source will not deliver again."""
     found: list[UUID] = []
     with (
         KafkaAdminClient(bootstrap_servers=stack.kafka) as admin,
@@ -58,7 +58,7 @@ def committed(stack: Stack) -> list[UUID]:
 
 
 def put_all(stack: Stack, events: list[Event]) -> None:
-    """Put the events into the topic, past `publish`, which holds only a few of them at a time here."""
+    """Put the events into the topic past `publish`, because its sender holds only a few records here."""
     with KafkaProducer(bootstrap_servers=stack.kafka, linger_ms=5) as producer:
         for record in map(encode_kafka, events):
             producer.send(stack.topic, record.value, record.key, list(record.headers))
@@ -66,7 +66,7 @@ def put_all(stack: Stack, events: list[Event]) -> None:
 
 
 def resumed(seen: View, within: float = 60.0) -> bool:
-    """Whether a new event comes to be sent without anybody's help, once Kafka is back."""
+    """Return True if a new event is sent without help after the return of Kafka."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         event = an_event()
@@ -78,8 +78,8 @@ def resumed(seen: View, within: float = 60.0) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.guarantee("G1", "G2", "R6")
-def test_killing_store_and_source_in_the_middle_loses_and_doubles_nothing(broken: View) -> None:
-    """What the source has committed is in the log by then, and what is not in the log comes again."""
+def test_killing_store_and_source_loses_and_doubles_no_event(broken: View) -> None:
+    """The log has the committed events, and other events are delivered again."""
     stack, events = broken.stack, some_events(10_000)
     put_all(stack, events)
     assert wait_until(lambda: len(broken.held("event_store", events)) > 500, within=40.0)
@@ -100,7 +100,7 @@ def test_killing_store_and_source_in_the_middle_loses_and_doubles_nothing(broken
 
 
 def refused_in_time(answers: list[Answer]) -> bool:
-    """Whether each answer is "later", within the five seconds in which a caller may expect one."""
+    """Return True if every answer is 503, within five seconds."""
     return all(
         answer.status == 503 and int(answer.headers["retry-after"]) > 0 and answer.seconds < 5.0 for answer in answers
     )
@@ -109,8 +109,8 @@ def refused_in_time(answers: list[Answer]) -> bool:
 @pytest.mark.slow
 @pytest.mark.guarantee("G1", "R10")
 @pytest.mark.parametrize("how", ["killed", "paused"])
-async def test_without_mongodb_everybody_is_told_to_come_again(broken: View, how: str) -> None:
-    """In time, also those who come while others wait; and with MongoDB back, the same processes take it."""
+async def test_without_mongodb_every_caller_gets_503_in_time(broken: View, how: str) -> None:
+    """This includes callers that arrive while others wait. After its return, the same processes accept events."""
     stack, mongod = broken.stack, broken.stack.mongo
     assert mongod is not None
     before = {name: function.worker_pids for name, function in stack.functions.items()}
@@ -150,12 +150,12 @@ async def test_without_mongodb_everybody_is_told_to_come_again(broken: View, how
         assert {answer.status for answer in await sending.post_all(stack.store_url, to_store)} == {200}
     assert {name: function.worker_pids for name, function in stack.functions.items()} == before
     assert broken.arrive(deliveries)
-    assert broken.relayed(events), "a frozen mongod may have stored what was answered with 503: then the relay sends it"
+    assert broken.relayed(events), "a frozen mongod may have stored an event with a 503: then the relay sends it"
     assert broken.database.dead_letters.count_documents({"body": poison[1]}) == 1
 
 
 class Footprint:
-    """What a process takes, now."""
+    """The present resources of a process."""
 
     def __init__(self, function: FunctionProcess) -> None:
         (worker,) = function.worker_pids
@@ -170,8 +170,10 @@ class Footprint:
 @pytest.mark.slow
 @pytest.mark.guarantee("G1", "G7", "R2", "R9")
 @pytest.mark.parametrize("how", ["frozen", "killed"])
-def test_kafka_away_changes_nothing_for_producers_and_the_log_is_completed_later(broken: View, how: str) -> None:
-    """Accepted as ever, with no thread, socket or memory for what can't be sent; the relay sends what was left."""
+def test_an_outage_of_kafka_changes_nothing_for_producers_and_the_log_is_completed_later(
+    broken: View, how: str
+) -> None:
+    """Events are accepted as before, without more threads, sockets or memory. The relay sends the rest."""
     stack, text = broken.stack, "x" * 4000
     first = some_events(CAPACITY * 2, payload={"text": text})
     many = some_events(CAPACITY * 20, payload={"text": text})
@@ -196,44 +198,44 @@ def test_kafka_away_changes_nothing_for_producers_and_the_log_is_completed_later
 
 @pytest.mark.slow
 @pytest.mark.guarantee("G1", "G7", "R2", "R9")
-def test_a_kafka_that_died_and_forgot_everything_is_used_again_without_a_restart(broken: View) -> None:
-    """Its log may be gone, and with it the producer's state; `events` still has every mark."""
+def test_a_kafka_without_its_data_is_used_again_without_a_restart(broken: View) -> None:
+    """Its data and the producer's state may be lost. `events` still has every outbox entry."""
     stack = broken.stack
     before = stack.functions["publish"].worker_pids
-    lost, away = some_events(50), some_events(50)
+    lost, missed = some_events(50), some_events(50)
     stack.functions["store"].pause()
     assert broken.publish_all(lost).status_code == 202
     time.sleep(0.5)
     stack.broker.kill()
     stack.functions["store"].resume()
-    assert broken.publish_all(away).status_code == 202
+    assert broken.publish_all(missed).status_code == 202
     assert {broken.publish(event).status_code for event in some_events(20)} == {202}
     stack.restart_broker()
     assert resumed(broken)
-    assert broken.relayed([*lost, *away])
-    assert len(broken.held("event_store", [*lost, *away])) == 100
+    assert broken.relayed([*lost, *missed])
+    assert len(broken.held("event_store", [*lost, *missed])) == 100
     assert stack.functions["publish"].worker_pids == before
 
 
 @pytest.mark.guarantee("G1", "R1", "R2")
-def test_a_publish_that_dies_between_the_insert_and_the_send_loses_nothing(flow: View, spawn: Spawner) -> None:
-    """Here Kafka is away for it, so that nothing was sent when it is killed; the marks are there."""
+def test_a_publish_killed_between_insert_and_sending_loses_no_event(flow: View, spawn: Spawner) -> None:
+    """Kafka is unavailable for it, so no record was sent at the kill. The outbox entries exist."""
     dying = spawn("publish", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}")
     events = some_events(100)
     assert flow.publish_all(events, dying.url).status_code == 202
     dying.kill()
     assert flow.held("event_store", events) == set()
-    assert flow.marked(events) == 100
+    assert flow.outbox_entries(events) == 100
     assert flow.relay(due=events)["resent"] >= 100
     assert flow.arrive(events)
-    assert flow.marked(events) == 100, "sent is not stored: only the read-back takes a mark off"
+    assert flow.outbox_entries(events) == 100, "a sent event is not stored: only the relay confirms it"
     assert flow.relayed(events)
 
 
 @pytest.mark.slow
 @pytest.mark.guarantee("G1", "R6")
-def test_an_event_waits_in_kafka_while_store_is_away(broken: View) -> None:
-    """However long: here longer than the source's first retries, and its offset is not committed meanwhile."""
+def test_an_event_waits_in_kafka_while_store_is_unavailable(broken: View) -> None:
+    """The outage is longer than the first retries of the source. The offset is not committed during it."""
     event: Event = an_event()
     store = broken.stack.functions["store"]
     store.kill()

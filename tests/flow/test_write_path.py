@@ -1,4 +1,4 @@
-"""The main job over HTTP, from a producer's request to both collections, on the shared stack."""
+"""The main job over HTTP: from the request of a producer to both collections, on the shared stack."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaProducer
 
-from dev.process.child import wait_until
+from dev.processes import wait_until
 from dev.stack import Stack
 from tests.conftest import Spawner
 from tests.helpers import (
@@ -34,33 +34,33 @@ from twofold.storage.dead_letter import DeadLetter
 from twofold.storage.dead_letters import DeadLetters
 
 OWN = {"stored_at", "seq"}
-"""What each collection's insert adds."""
+"""The fields that the insert adds, by collection."""
 
 
 def put(stack: Stack, value: bytes, headers: list[tuple[str, bytes]], key: bytes | None = None) -> tuple[int, int]:
-    """Put a record into the topic past `publish`, and return where it lies."""
+    """Put a record into the topic past `publish`, and return its place."""
     with KafkaProducer(bootstrap_servers=stack.kafka) as producer:
         where = producer.send(stack.topic, value, key, headers).get(20)
     return where.partition, where.offset
 
 
 def writes(flow: View) -> int:
-    """How many write commands the server has executed in `events`."""
+    """Return the number of write commands in `events` on the server."""
     (stats,) = flow.database.events.aggregate([{"$collStats": {"latencyStats": {}}}])
     return int(stats["latencyStats"]["writes"]["ops"])
 
 
-def letters_at(flow: View, partition: int, offset: int) -> list[dict[str, Any]]:
-    """The dead letters of the record there, once there are some."""
-    query = {"log": {"partition": partition, "offset": offset}}
+def dead_letters_at(flow: View, partition: int, offset: int) -> list[dict[str, Any]]:
+    """Wait for the dead letters of the record at this place, and return them."""
+    query = {"kafka": {"partition": partition, "offset": offset}}
     wait_until(lambda: flow.database.dead_letters.count_documents(query) > 0, within=40.0, every=0.05)
     return list(flow.database.dead_letters.find(query))
 
 
 class TestBothCollections:
     @pytest.mark.guarantee("G1", "G2", "R5")
-    def test_a_published_event_is_in_both_equal_field_by_field(self, flow: View) -> None:
-        """At once in `events`, and through Kafka in `event_store`, whatever its payload and attributes."""
+    def test_a_published_event_is_in_both_collections_with_equal_fields(self, flow: View) -> None:
+        """It is in `events` at once, and in `event_store` through Kafka, with any payload and attributes."""
         event = an_event(
             payload={"total": 3.5, "big": 2**60, "$ref": "a.b", "": {"ünïcode": ["😀", None, True, -0.0]}, "e": {}},
             metadata={
@@ -84,15 +84,15 @@ class TestBothCollections:
         permanent = flow.document("event_store", event)
         assert permanent is not None
         assert operational.keys() - permanent.keys() == {"outbox"}
-        assert permanent.keys() - operational.keys() == {"log"}
+        assert permanent.keys() - operational.keys() == {"kafka"}
         common = operational.keys() & permanent.keys() - OWN
         assert {name: operational[name] for name in common} == {name: permanent[name] for name in common}
         assert permanent["digest"] == event.digest
         assert json.dumps(permanent["payload"], sort_keys=True) == json.dumps(event.payload, sort_keys=True)
 
     @pytest.mark.guarantee("G5", "R2", "R34")
-    def test_the_relay_takes_the_mark_off_and_starts_the_clock(self, flow: View) -> None:
-        """Three days in this stack, from the read-back and not from the insert; its copy in the log has no clock."""
+    def test_the_relay_confirms_an_event_and_starts_its_retention(self, flow: View) -> None:
+        """The retention is three days in this stack, counted from the confirmation. The log has no expiry."""
         event = an_event()
         flow.publish(event)
         assert flow.arrive([event])
@@ -124,7 +124,7 @@ class TestBothCollections:
         assert flow.arrive([event])
 
     @pytest.mark.guarantee("G1", "G2")
-    def test_a_thousand_events_are_each_once_in_both(self, flow: View) -> None:
+    def test_a_thousand_events_are_once_in_both_collections(self, flow: View) -> None:
         events = some_events(1000)
         for start in range(0, 1000, 250):
             assert flow.publish_all(events[start : start + 250]).status_code == 202
@@ -134,8 +134,8 @@ class TestBothCollections:
         assert flow.database.event_store.count_documents({"_id": ids(events)}) == 1000
 
     @pytest.mark.guarantee("R22")
-    def test_one_aggregate_lies_in_one_partition_in_order(self, flow: View) -> None:
-        """Whatever their types and sources: there is one topic, and the aggregate's id is the key."""
+    def test_an_aggregate_is_in_one_partition_in_order(self, flow: View) -> None:
+        """Types and sources do not matter: there is one topic, and the aggregate's id is the key."""
         aggregate = f"order-{uuid4()}"
         events = [
             an_event(aggregate_id=aggregate, event_type=f"order.step{n}", metadata={"service_name": f"/service-{n}"})
@@ -144,7 +144,7 @@ class TestBothCollections:
         for event in events:
             flow.publish(event)
         assert flow.arrive(events)
-        logs = [(flow.document("event_store", event) or {})["log"] for event in events]
+        logs = [(flow.document("event_store", event) or {})["kafka"] for event in events]
         assert len({log["partition"] for log in logs}) == 1
         assert [log["offset"] for log in logs] == sorted(log["offset"] for log in logs)
 
@@ -161,7 +161,7 @@ class TestOnce:
         assert flow.relayed([event])
 
     def test_a_retry_without_a_time_is_the_same_event(self, flow: View) -> None:
-        """`publish` fills the time in, and the digest leaves it out."""
+        """`publish` gives the time, and the digest leaves it out."""
         event_id = str(uuid4())
         headers = {"ce-specversion": "1.0", "ce-id": event_id, "ce-type": "order.created", "ce-source": "/shop"}
         results = []
@@ -171,8 +171,8 @@ class TestOnce:
             time.sleep(0.01)
         assert results == ["accepted", "duplicate"]
 
-    def test_a_duplicate_after_its_mark_is_gone_is_one_still(self, flow: View) -> None:
-        """It neither comes back to the outbox nor loses its clock."""
+    def test_a_duplicate_of_a_confirmed_event_changes_nothing(self, flow: View) -> None:
+        """The event gets no new outbox entry and keeps its expiry."""
         event = an_event()
         flow.publish(event)
         assert flow.arrive([event])
@@ -181,7 +181,7 @@ class TestOnce:
         assert flow.publish(event).json()["result"] == "duplicate"
         assert flow.document("events", event) == before
 
-    def test_a_conflict_is_refused_and_changes_nothing(self, flow: View) -> None:
+    def test_a_conflict_is_rejected_and_changes_nothing(self, flow: View) -> None:
         event = an_event()
         flow.publish(event)
         answer = flow.publish(altered(event))
@@ -191,7 +191,7 @@ class TestOnce:
         assert flow.arrive([event])
 
     def test_everything_delivered_again_changes_nothing(self, flow: View) -> None:
-        """By the producer, by Kafka, by the source, and by the relay."""
+        """The producer, Kafka, the source and the relay repeat the event."""
         event = an_event()
         flow.publish(event)
         assert flow.arrive([event])
@@ -205,12 +205,12 @@ class TestOnce:
         assert flow.arrive([later])
         assert flow.relayed([event])
         assert flow.document("event_store", event) == before
-        assert flow.letters(event) == []
+        assert flow.dead_letters(event) == []
 
 
 @pytest.mark.guarantee("R3", "R7")
 class TestRefused:
-    def test_what_is_refused_leaves_nothing_anywhere(self, flow: View) -> None:
+    def test_a_rejected_event_is_stored_nowhere(self, flow: View) -> None:
         event = an_event()
         headers, _ = encode_http(event)
         for body in (b"no json", b"[]", b'{"a":"\\ud800"}', b'{"a":NaN}'):
@@ -219,8 +219,8 @@ class TestRefused:
         assert flow.document("events", event) is None
         assert not flow.arrive([event], within=0.5)
 
-    def test_one_bad_event_does_not_spoil_a_batch(self, flow: View) -> None:
-        """207, and each event's own result in its place."""
+    def test_an_invalid_event_does_not_spoil_a_batch(self, flow: View) -> None:
+        """The answer is 207, with the results in the order of the batch."""
         there, good, conflicting = some_events(3)
         flow.publish_all([there, conflicting])
         members: list[Any] = [structured(good), {"specversion": "1.0"}, structured(there), 7]
@@ -241,8 +241,8 @@ class TestRefused:
         assert results[4]["title"] == "identity-conflict"
         assert flow.arrive([good])
 
-    async def test_500_at_once_are_each_answered_for_themselves(self, flow: View) -> None:
-        """A duplicate, a conflict and bad ones among them; and MongoDB sees a tenth of that many inserts at most."""
+    async def test_500_events_at_once_get_their_own_answers(self, flow: View) -> None:
+        """A duplicate, a conflict and invalid events are among them. MongoDB gets 50 inserts at most."""
         there, conflicting = some_events(2)
         flow.publish_all([there, conflicting])
         good = some_events(496)
@@ -251,7 +251,7 @@ class TestRefused:
         requests[100:100] = [encode_http(there), encode_http(altered(conflicting)), (headers, b"no json")]
         requests.insert(300, (headers, b'{"a":"\\ud800"}'))
         before = writes(flow)
-        hold = {"blockConnection": True, "blockTimeMS": 1000}  # while all are sent, however slowly
+        hold = {"blockConnection": True, "blockTimeMS": 1000}  # while the requests are sent, even on a slow machine
         async with (
             callers(500) as sending,
             open_database(settings_of(flow.stack), "tests") as database,
@@ -270,52 +270,52 @@ class TestRefused:
 @pytest.mark.guarantee("G4", "R8", "R10")
 class TestPoison:
     def test_a_plain_record_in_the_topic_is_kept_and_blocks_nothing(self, flow: View) -> None:
-        """Its bytes, the reason and its place; what comes behind it in its partition arrives."""
+        """Its bytes, its reason and its place are kept. The record after it in the partition arrives."""
         body = b"\x00\xffnot ours" + uuid4().bytes
         event = an_event()
         key = encode_kafka(event).key
         partition, offset = put(flow.stack, body, [], key)
         flow.publish(event)
         assert flow.arrive([event])
-        (letter,) = letters_at(flow, partition, offset)
-        assert (letter["body"], letter["reason"], letter["state"]) == (body, "malformed", "dead")
+        (dead_letter,) = dead_letters_at(flow, partition, offset)
+        assert (dead_letter["body"], dead_letter["reason"], dead_letter["state"]) == (body, "malformed", "dead")
 
     @pytest.mark.slow
-    def test_an_altered_record_is_a_letter_and_the_event_itself_still_arrives(self, flow: View) -> None:
-        """The relay sends it again: what was altered is not what was published."""
+    def test_an_altered_record_is_a_dead_letter_and_the_event_itself_still_arrives(self, flow: View) -> None:
+        """The relay sends the published event again."""
         event = an_event()
         record = encode_kafka(event)
         flow.accept(event)
         partition, offset = put(flow.stack, b'{"total":1000000}', list(record.headers), record.key)
-        (letter,) = letters_at(flow, partition, offset)
-        assert letter["reason"] == "digest-mismatch"
+        (dead_letter,) = dead_letters_at(flow, partition, offset)
+        assert dead_letter["reason"] == "digest-mismatch"
         assert flow.document("event_store", event) is None
         assert flow.relayed([event])
         assert flow.held("event_store", [event])
 
-    def test_a_conflict_in_the_topic_is_a_letter_and_the_log_keeps_the_first(self, flow: View) -> None:
+    def test_a_conflict_in_the_topic_is_a_dead_letter_and_the_log_keeps_the_first_event(self, flow: View) -> None:
         event = an_event()
         flow.publish(event)
         assert flow.arrive([event])
         record = encode_kafka(altered(event))
         partition, offset = put(flow.stack, record.value, list(record.headers), record.key)
-        (letter,) = letters_at(flow, partition, offset)
-        assert letter["reason"] == "identity-conflict"
+        (dead_letter,) = dead_letters_at(flow, partition, offset)
+        assert dead_letter["reason"] == "identity-conflict"
         assert flow.held("event_store", [event])
 
     def test_store_answers_200_for_poison_and_counts_its_redelivery(self, flow: View) -> None:
-        """Knative must neither retry nor bury it a second time."""
+        """Knative must neither retry it nor send it to the dead-dead_letter sink."""
         request = plain_record(b"poison" + uuid4().bytes, partition=70, offset=1)
         assert [flow.store(request).status_code for _ in range(3)] == [200, 200, 200]
-        (letter,) = letters_at(flow, 70, 1)
-        assert letter["times"] == 3
+        (dead_letter,) = dead_letters_at(flow, 70, 1)
+        assert dead_letter["times"] == 3
 
     @pytest.mark.guarantee("G5", "G10")
     def test_an_event_that_became_a_dead_letter_never_expires(self, flow: View) -> None:
-        """Its mark stays, without a next try."""
+        """Its outbox entry stays, without a next try."""
         event = an_event()
         flow.accept(event)
-        asyncio.run(bury(flow, event))
+        asyncio.run(keep_dead_letter(flow, event))
         assert flow.relay(due=[event])["dead"] == 1
         document = flow.document("events", event)
         assert document is not None
@@ -323,8 +323,8 @@ class TestPoison:
         assert "expires_at" not in document
 
 
-async def bury(flow: View, event: Event) -> None:
-    """Keep a letter of the event, as `store` does when the log has another event under its id."""
+async def keep_dead_letter(flow: View, event: Event) -> None:
+    """Keep a dead dead_letter of the event, as `store` does for a conflict in the log."""
     async with open_database(settings_of(flow.stack), "tests") as database:
         reason = Conflict("this id belongs to another event in the log")
         await DeadLetters(database).keep(
@@ -342,39 +342,39 @@ class TestReplayed:
         answer = flow.publish(event, **digest)
         assert (answer.status_code, answer.json()["result"]) == (202, "duplicate")
         assert flow.store(delivered(event, replayid="r-1")).status_code == 200
-        assert flow.letters(event) == []
+        assert flow.dead_letters(event) == []
 
     @pytest.mark.slow
     @pytest.mark.guarantee("G1", "R2", "R12")
-    def test_a_replay_of_what_is_still_on_its_way_stops_nothing(self, flow: View) -> None:
-        """Accepted, but not yet in the log: `store` refuses the replay, and the relay still brings the event there."""
+    def test_a_replay_of_an_event_that_is_not_in_the_log_yet_stops_nothing(self, flow: View) -> None:
+        """`store` rejects the replay, and the relay still brings the event to the log."""
         event = an_event()
         flow.accept(event)
         assert flow.store(delivered(event, replayid="r-1")).status_code == 200
-        assert [letter["reason"] for letter in flow.letters(event)] == ["unknown-replay"]
+        assert [dead_letter["reason"] for dead_letter in flow.dead_letters(event)] == ["unknown-replay"]
         assert flow.relayed([event])
         assert flow.held("event_store", [event])
-        assert [letter["state"] for letter in flow.letters(event)] == ["stored"]
+        assert [dead_letter["state"] for dead_letter in flow.dead_letters(event)] == ["stored"]
 
-    def test_a_replay_of_an_unknown_event_is_refused(self, flow: View) -> None:
+    def test_a_replay_of_an_unknown_event_is_rejected(self, flow: View) -> None:
         event = an_event()
         answer = flow.publish(event, **{"ce-replayid": "r-1", "ce-digest": event.digest.hex()})
         assert (answer.status_code, answer.json()["title"]) == (422, "unknown-replay")
         assert flow.store(delivered(event, replayid="r-1")).status_code == 200
         assert flow.held("events", [event]) == flow.held("event_store", [event]) == set()
-        assert [letter["reason"] for letter in flow.letters(event)] == ["unknown-replay"]
+        assert [dead_letter["reason"] for dead_letter in flow.dead_letters(event)] == ["unknown-replay"]
 
 
 class TestEdge:
     @pytest.mark.parametrize("prefer", ["reply", "Reply", "respond-async, reply; x=1", "wait=10,reply"])
     def test_a_sink_that_is_asked_not_to_reply_sends_no_body(self, flow: View, prefer: str) -> None:
-        """A Broker would take a body for an event, and answer 502. One preference among others (RFC 7240) is enough."""
+        """A Broker would read a body as an event, and answer 502. The preference may stand beside others (RFC 7240)."""
         answer = flow.publish(an_event(), prefer=prefer)
         assert (answer.status_code, answer.content) == (202, b"")
         batch = flow.publish_all(some_events(2), prefer=prefer)
         assert (batch.status_code, batch.content) == (202, b"")
 
-    def test_what_was_refused_of_a_batch_is_told_whoever_asks(self, flow: View) -> None:
+    def test_rejected_events_of_a_batch_are_reported_to_every_caller(self, flow: View) -> None:
         there, new = some_events(2)
         flow.publish(there)
         answer = flow.publish_all([altered(there), new], prefer="reply")
@@ -402,11 +402,11 @@ class TestEdge:
 
     @pytest.mark.guarantee("G7")
     def test_health_does_not_depend_on_servers(self, spawn: Spawner) -> None:
-        """A restart would not bring MongoDB back."""
+        """A restart of the function would not repair MongoDB."""
         lost = spawn("publish", MONGODB_URI="mongodb://127.0.0.1:1/", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
         assert lost.healthy()
 
-    def test_a_second_relay_says_that_one_is_at_it(self, flow: View) -> None:
+    def test_a_second_relay_answers_that_another_relay_is_running(self, flow: View) -> None:
         flow.database.locks.update_one(
             {"_id": "relay"}, [{"$set": {"expires_at": {"$add": ["$$NOW", 60_000]}}}], upsert=True
         )

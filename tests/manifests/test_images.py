@@ -54,7 +54,7 @@ def relays(flow: View, url: str) -> None:
 
     def relayed() -> bool:
         assert flow.http.post(url).status_code == HTTPStatus.OK
-        return flow.marked([event]) == 0
+        return flow.outbox_entries([event]) == 0
 
     assert wait_until(relayed, within=60.0, every=0.5)
 

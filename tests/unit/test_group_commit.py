@@ -1,4 +1,4 @@
-"""Many waiting callers, one write: who is grouped, who hears what, and what a full or closing queue says."""
+"""Group commit: the groups, the results of the callers, and the errors of a full or closing queue."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -15,7 +15,7 @@ Commit = GroupCommit[int, int]
 
 
 class Database:
-    """A write that notes its groups, and waits for `gate` if that is closed. Each result is the item times ten."""
+    """A write that records its groups and waits for `gate`. A result is ten times the item."""
 
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
@@ -48,8 +48,8 @@ async def commit(database: Database) -> Commit:
     return GroupCommit(database.write, max_items=5, wait_s=0.0, capacity=20)
 
 
-async def settled() -> None:
-    """Everything that can go on without an answer from the database has gone on."""
+async def until_blocked() -> None:
+    """Run every task until it waits for the database."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -63,20 +63,20 @@ async def test_a_lone_caller_is_written_alone(database: Database, commit: Commit
     assert database.groups == [[1]]
 
 
-async def test_callers_of_one_moment_share_a_write(database: Database, commit: Commit) -> None:
+async def test_callers_at_the_same_time_share_a_write(database: Database, commit: Commit) -> None:
     results = await asyncio.gather(*(commit.submit([number]) for number in range(5)))
 
     assert results == [[0], [10], [20], [30], [40]]
     assert database.groups == [[0, 1, 2, 3, 4]]
 
 
-async def test_what_arrives_during_a_write_gathers_for_the_next(database: Database, commit: Commit) -> None:
-    """So the groups grow with the load."""
+async def test_callers_during_a_write_form_the_next_group(database: Database, commit: Commit) -> None:
+    """So a group grows with the load."""
     database.gate.clear()
     first = start(commit.submit([1]))
-    await settled()
+    await until_blocked()
     later = [start(commit.submit([number])) for number in (2, 3, 4)]
-    await settled()
+    await until_blocked()
     assert database.groups == [[1]]
 
     database.gate.set()
@@ -85,7 +85,7 @@ async def test_what_arrives_during_a_write_gathers_for_the_next(database: Databa
     assert database.groups == [[1], [2, 3, 4]]
 
 
-async def test_callers_who_come_within_the_wait_are_taken_along(database: Database) -> None:
+async def test_a_caller_within_the_wait_joins_the_group(database: Database) -> None:
     commit: Commit = GroupCommit(database.write, max_items=5, wait_s=0.05, capacity=20)
     first = start(commit.submit([1]))
     await asyncio.sleep(0.001)
@@ -104,7 +104,7 @@ async def test_a_full_group_does_not_wait(database: Database) -> None:
     assert database.groups == [[1, 2]]
 
 
-async def test_no_group_is_larger_than_it_may_be(database: Database, commit: Commit) -> None:
+async def test_no_group_exceeds_the_maximum(database: Database, commit: Commit) -> None:
     results = await asyncio.gather(*(commit.submit([number]) for number in range(12)))
 
     assert [len(group) for group in database.groups] == [5, 5, 2]
@@ -112,7 +112,7 @@ async def test_no_group_is_larger_than_it_may_be(database: Database, commit: Com
 
 
 async def test_the_items_of_a_caller_stay_together_and_in_order(database: Database, commit: Commit) -> None:
-    """A batch that doesn't fit any more goes into the next group as a whole."""
+    """A batch without room in a group goes into the next group as a whole."""
     results = await asyncio.gather(*map(commit.submit, [[1, 2, 3], [4, 5, 6], [7]]))
 
     assert results == [[10, 20, 30], [40, 50, 60], [70]]
@@ -126,8 +126,10 @@ async def test_a_batch_larger_than_a_group_is_a_group_of_its_own(database: Datab
     assert database.groups == [[0], list(range(1, 9)), [9]]
 
 
-async def test_an_error_goes_to_everyone_in_the_group_and_to_nobody_else(database: Database, commit: Commit) -> None:
-    """Nobody in a group is acknowledged whose write is not known to be durable."""
+async def test_an_error_goes_to_every_caller_of_the_group_and_to_no_other_caller(
+    database: Database, commit: Commit
+) -> None:
+    """No caller is acknowledged for a write that may not be durable."""
     database.error = Unavailable("not durable")
     failed = await asyncio.gather(*(commit.submit([number]) for number in range(3)), return_exceptions=True)
     database.error = None
@@ -137,7 +139,7 @@ async def test_an_error_goes_to_everyone_in_the_group_and_to_nobody_else(databas
     assert await commit.submit([9]) == [90]
 
 
-async def test_an_error_that_nobody_expects_is_an_answer_too(database: Database, commit: Commit) -> None:
+async def test_an_unexpected_error_reaches_the_callers_too(database: Database, commit: Commit) -> None:
     """A caller without an answer would wait for ever."""
     database.error = ZeroDivisionError()
 
@@ -145,12 +147,12 @@ async def test_an_error_that_nobody_expects_is_an_answer_too(database: Database,
         await commit.submit([1])
 
 
-async def test_a_full_queue_refuses_and_keeps_what_it_has(database: Database, commit: Commit) -> None:
+async def test_a_full_queue_refuses_a_caller_and_keeps_its_items(database: Database, commit: Commit) -> None:
     database.gate.clear()
     writing = start(commit.submit([0]))
-    await settled()
+    await until_blocked()
     waiting = [start(commit.submit([number])) for number in range(1, 21)]
-    await settled()
+    await until_blocked()
 
     with pytest.raises(Unavailable, match="too many"):
         await commit.submit([99])
@@ -161,7 +163,7 @@ async def test_a_full_queue_refuses_and_keeps_what_it_has(database: Database, co
 
 
 def in_bytes(database: Database, capacity_bytes: int) -> Commit:
-    """A queue in which each number is as many bytes as it says."""
+    """Return a queue with items that are their own sizes in bytes."""
     return GroupCommit(
         database.write,
         max_items=2,
@@ -172,16 +174,16 @@ def in_bytes(database: Database, capacity_bytes: int) -> Commit:
     )
 
 
-async def test_bytes_are_bounded_whether_they_wait_or_are_being_written(database: Database) -> None:
-    """Else events of a megabyte would be more than the memory, long before they are too many."""
+async def test_bytes_in_the_queue_and_in_writes_are_bounded_together(database: Database) -> None:
+    """Events of a megabyte could exceed the memory long before their number is large."""
     commit = in_bytes(database, 10)
     database.gate.clear()
     writing = start(commit.submit([6]))
-    await settled()
+    await until_blocked()
     with pytest.raises(Unavailable, match="too many bytes"):
         await asyncio.wait_for(commit.submit([2, 3]), 5)
     waiting = start(commit.submit([4]))
-    await settled()
+    await until_blocked()
     with pytest.raises(Unavailable, match="too many bytes"):
         await asyncio.wait_for(commit.submit([1]), 5)
 
@@ -190,30 +192,30 @@ async def test_bytes_are_bounded_whether_they_wait_or_are_being_written(database
     assert await commit.submit([10]) == [100]
 
 
-async def test_what_is_larger_than_all_room_is_taken_when_it_comes_alone(database: Database) -> None:
-    """To tell it to come again later would be for ever."""
+async def test_a_caller_larger_than_the_room_is_accepted_alone(database: Database) -> None:
+    """A refusal would repeat for ever."""
     commit = in_bytes(database, 10)
 
     assert await commit.submit([11]) == [110]
     assert await commit.submit([12]) == [120]
 
 
-async def test_room_in_bytes_comes_back_from_who_failed_and_who_gave_up(database: Database) -> None:
+async def test_bytes_of_failed_and_cancelled_callers_are_released(database: Database) -> None:
     commit = in_bytes(database, 10)
     database.gate.clear()
     callers = [start(commit.submit([number])) for number in (1, 2, 3, 4)]
-    await settled()
+    await until_blocked()
     callers[3].cancel()
-    database.error = Unavailable("away")
+    database.error = Unavailable("no primary")
     database.gate.set()
     await asyncio.gather(*callers, return_exceptions=True)
     database.error = None
     database.gate.clear()
 
     small = start(commit.submit([1]))
-    await settled()
+    await until_blocked()
     full = start(commit.submit([9]))
-    await settled()
+    await until_blocked()
     database.gate.set()
 
     assert [*await asyncio.gather(small, full)] == [[10], [90]]
@@ -228,8 +230,8 @@ async def test_a_batch_that_does_not_fit_is_refused_as_a_whole(database: Databas
 
 
 async def test_room_comes_back_with_every_write(database: Database, commit: Commit) -> None:
-    """What was written, or failed, no longer counts against the capacity."""
-    for error in (None, Unavailable("away")):
+    """Written and failed items no longer count against the capacity."""
+    for error in (None, Unavailable("no primary")):
         database.error = error
         await asyncio.gather(*(commit.submit([number]) for number in range(20)), return_exceptions=True)
 
@@ -238,12 +240,12 @@ async def test_room_comes_back_with_every_write(database: Database, commit: Comm
     assert results == [[number * 10] for number in range(20)]
 
 
-async def test_who_waits_behind_a_write_that_failed_hears_it_too(database: Database, commit: Commit) -> None:
-    """With the database away, each group finding out for itself would take its time-out once more."""
+async def test_callers_behind_a_failed_write_get_its_error(database: Database, commit: Commit) -> None:
+    """Without the database, a group of their own would wait for the same time-out again."""
     database.gate.clear()
     callers = [start(commit.submit([number])) for number in range(12)]
-    await settled()
-    database.error = Unavailable("away")
+    await until_blocked()
+    database.error = Unavailable("no primary")
     database.gate.set()
 
     outcomes = await asyncio.gather(*callers, return_exceptions=True)
@@ -251,8 +253,8 @@ async def test_who_waits_behind_a_write_that_failed_hears_it_too(database: Datab
     assert len(database.groups) == 1
 
 
-async def test_a_turn_lets_a_write_that_is_due_begin(database: Database) -> None:
-    """Who is about to do the work of making items lets those who wait be written first."""
+async def test_yielding_lets_a_due_write_begin(database: Database) -> None:
+    """A caller that is about to make items lets waiting callers go first."""
     commit: Commit = GroupCommit(database.write, max_items=64, wait_s=0.0, capacity=100, yield_threshold=8)
     callers = [start(commit.submit([number])) for number in range(8)]
     await asyncio.sleep(0)
@@ -263,12 +265,12 @@ async def test_a_turn_lets_a_write_that_is_due_begin(database: Database) -> None
     await asyncio.gather(*callers)
 
 
-async def test_close_writes_and_answers_everything_that_was_taken(database: Database, commit: Commit) -> None:
+async def test_close_writes_and_answers_every_accepted_caller(database: Database, commit: Commit) -> None:
     database.gate.clear()
     taken = [start(commit.submit([number])) for number in range(12)]
-    await settled()
+    await until_blocked()
     closing = asyncio.ensure_future(commit.close())
-    await settled()
+    await until_blocked()
     assert not closing.done()
 
     database.gate.set()
@@ -278,7 +280,7 @@ async def test_close_writes_and_answers_everything_that_was_taken(database: Data
     assert await asyncio.gather(*taken) == [[number * 10] for number in range(12)]
 
 
-async def test_a_closed_queue_takes_nothing_more(database: Database, commit: Commit) -> None:
+async def test_a_closed_queue_refuses_callers(database: Database, commit: Commit) -> None:
     await commit.close()
 
     with pytest.raises(Unavailable, match="shutting down"):
@@ -292,11 +294,11 @@ async def test_close_may_be_called_twice(database: Database, commit: Commit) -> 
     await commit.close()
 
 
-async def test_a_caller_who_gives_up_harms_nobody(database: Database, commit: Commit) -> None:
-    """Its items are written all the same: they may be in a group already, and a retry finds them."""
+async def test_a_cancelled_caller_does_not_harm_other_callers(database: Database, commit: Commit) -> None:
+    """Its items are written, because they may be in a group already. A retry finds them."""
     database.gate.clear()
     one, gone, other = (start(commit.submit([number])) for number in (1, 2, 3))
-    await settled()
+    await until_blocked()
     gone.cancel()
     database.gate.set()
 
@@ -306,13 +308,11 @@ async def test_a_caller_who_gives_up_harms_nobody(database: Database, commit: Co
     assert await commit.submit([4]) == [40]
 
 
-async def test_a_caller_who_gave_up_does_not_swallow_the_error_of_the_others(
-    database: Database, commit: Commit
-) -> None:
+async def test_a_cancelled_caller_does_not_hide_an_error_from_other_callers(database: Database, commit: Commit) -> None:
     database.gate.clear()
-    database.error = Unavailable("away")
+    database.error = Unavailable("no primary")
     gone, other = start(commit.submit([1])), start(commit.submit([2]))
-    await settled()
+    await until_blocked()
     gone.cancel()
     database.gate.set()
 
@@ -321,11 +321,11 @@ async def test_a_caller_who_gave_up_does_not_swallow_the_error_of_the_others(
 
 
 @pytest.mark.parametrize("max_writes", [1, 3])
-async def test_no_more_writes_are_under_way_than_may_be(database: Database, max_writes: int) -> None:
+async def test_no_more_than_the_maximum_of_writes_is_under_way(database: Database, max_writes: int) -> None:
     commit: Commit = GroupCommit(database.write, max_items=2, wait_s=0.0, capacity=100, max_writes=max_writes)
     database.gate.clear()
     callers = [start(commit.submit([number])) for number in range(20)]
-    await settled()
+    await until_blocked()
     assert database.under_way == max_writes
 
     database.gate.set()
@@ -334,7 +334,7 @@ async def test_no_more_writes_are_under_way_than_may_be(database: Database, max_
     assert database.most_under_way == max_writes
 
 
-async def test_results_reach_their_own_callers_though_writes_end_in_another_order() -> None:
+async def test_results_reach_their_own_callers_when_writes_end_in_another_order() -> None:
     gates = {number: asyncio.Event() for number in range(3)}
 
     async def write(items: list[int]) -> Sequence[int]:
@@ -344,16 +344,16 @@ async def test_results_reach_their_own_callers_though_writes_end_in_another_orde
     commit: Commit = GroupCommit(write, max_items=1, wait_s=0.0, capacity=10, max_writes=3)
     callers = [start(commit.submit([number])) for number in range(3)]
     for number in (2, 0, 1):
-        await settled()
+        await until_blocked()
         gates[number].set()
         assert await callers[number] == [number * 10]
 
 
-async def test_a_failed_write_leaves_the_others_alone() -> None:
+async def test_a_failed_write_does_not_affect_a_write_under_way() -> None:
     async def write(items: list[int]) -> Sequence[int]:
         await asyncio.sleep(0)
         if items == [1]:
-            raise Unavailable("away")
+            raise Unavailable("no primary")
         return items
 
     commit: Commit = GroupCommit(write, max_items=1, wait_s=0.0, capacity=10, max_writes=3)
@@ -364,7 +364,7 @@ async def test_a_failed_write_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("callers", [1, 7, 500])
-async def test_the_number_of_writes_stays_far_below_that_of_the_callers(database: Database, callers: int) -> None:
+async def test_the_number_of_writes_is_far_below_the_number_of_callers(database: Database, callers: int) -> None:
     commit: Commit = GroupCommit(database.write, max_items=50, wait_s=0.001, capacity=1000)
 
     await asyncio.gather(*(commit.submit([number]) for number in range(callers)))
