@@ -69,7 +69,7 @@ def require_users(rendered: Rendered, project: Project) -> Iterator[str]:
     servers, database = rendered.data("mongodb"), rendered.data("settings")["MONGODB_DATABASE"]
     for name, service in rendered.functions.items():
         if name not in project.roles:
-            yield f"{called(service)}: shared/twofold/setup.py has no role {name}"
+            yield f"{called(service)}: shared/twofold/setup/roles.py has no role {name}"
         address = f"{servers['hosts']}/?authSource={database}&{servers['options']}"
         uri = {"MONGODB_URI": f"mongodb://{name}:{passwords.get(name)}@{address}"}
         yield from differences(service, environment(rendered, service["spec"]["template"]["spec"]), uri)

@@ -32,7 +32,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 def event(event_id: str, *more: tuple[str, bytes], source: str = "/s") -> list[tuple[str, bytes]]:
-    """The headers of a record that is a CloudEvent."""
+    """Return the headers of a record that is a CloudEvent."""
     required = {"ce_specversion": "1.0", "ce_id": event_id, "ce_source": source, "ce_type": "t"}
     return [*((name, value.encode()) for name, value in required.items()), *more]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from dev.processes import free_port
+from dev.process.child import free_port
 from tests.helpers import (
     Commands,
     Raw,

@@ -10,8 +10,8 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from dev.functions import FunctionProcess
-from dev.processes import free_port, wait_until
+from dev.process.child import free_port, wait_until
+from dev.stack.functions import FunctionProcess
 from tests.conftest import Spawner
 from tests.helpers import Raw, View, an_event, delivered, plain_record, settings_of
 from twofold.kafka.sender import Sender

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaProducer
 
-from dev.processes import wait_until
+from dev.process.child import wait_until
 from dev.stack import Stack
 from tests.conftest import Spawner
 from tests.helpers import (

@@ -249,7 +249,7 @@ def test_a_function_runs_a_file_that_skaffold_syncs(
         function.terminate(20.0)
 
 
-CHANGED = "shared/twofold/http.py"
+CHANGED = "shared/twofold/web/function.py"
 
 
 def skaffold_sync(image: str) -> Any:

@@ -40,7 +40,7 @@ def load(answered: int = 1000, **changes: float) -> LoadResult:
 
 
 def run(**changes: object) -> Measurement:
-    """A run of 1,000 acknowledged events after 100 in the warm-up. The servers hold them."""
+    """Return a run of 1,000 acknowledged events after 100 in the warm-up. The servers hold these events."""
     good = Measurement(load(1000), load(100), Held(stored=1100, outbox_entries=1100), sends=True)
     return replace(good, **changes)  # type: ignore[arg-type]
 

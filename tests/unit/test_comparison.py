@@ -30,18 +30,18 @@ ACCEPTED = [SentEvent.of(new_order("run", marker, random.Random(marker))) for ma
 
 @pytest.fixture
 def events() -> list[Stored]:
-    """The contents of both collections when nothing is wrong."""
+    """Return the contents of both collections without a difference."""
     return [read_by_publish(sent.event).to_document() for sent in deepcopy(ACCEPTED)]
 
 
 @pytest.fixture
 def log(events: list[Stored]) -> list[Stored]:
-    """The same contents, in separate documents."""
+    """Return the same contents in separate documents."""
     return deepcopy(events)
 
 
 def found(events: list[Stored], log: list[Stored], **options: Any) -> dict[str, int]:
-    """The kinds of differences that were found, with their counts."""
+    """Return the kinds of the found differences, with their counts."""
     findings = compare(options.pop("accepted", ACCEPTED), events, log, **options)
     return {name: len(found) for name, found in findings.items() if found}
 

@@ -31,29 +31,29 @@ POISON = [str(UUID(int=number, version=4)) for number in range(3)]
 
 
 def at(second: int) -> Timestamp:
-    """A time of the cluster's clock."""
+    """Return a time of the cluster's clock."""
     return Timestamp(1000 + second, 1)
 
 
 def stored(sent: SentEvent, second: int, **more: object) -> Document:
-    """The document of an event, in either collection."""
+    """Return the document of an event, in either collection."""
     return {**read_by_publish(sent.event).to_document(), "seq": at(second), **more}
 
 
 def inserted(sent: SentEvent, second: int) -> Change:
-    """An event that came into `events`."""
+    """Return the insert of an event into `events`."""
     return Inserted(sent.event_id, at(second), sent.digest, dict(sent.event["data"]))
 
 
 def dead_letter(marker: str | None, name: str = "ce-marker", **more: object) -> Document:
-    """A dead letter. Without a marker it holds no poison."""
+    """Return a dead letter. Without a marker it holds no poison."""
     headers = [{"name": name, "value": marker.encode()}] if marker else []
     first = {"_id": UUID(int=7), "headers": headers, "reason": "malformed", "state": "dead", "history": []}
     return {**first, "event_id": None, "digest": None, **more}
 
 
 def checkpoint(second: int, watermark: int | None, **more: object) -> Document:
-    """A completeness checkpoint of `second`."""
+    """Return a completeness checkpoint of `second`."""
     figures: Document = {"pending": 0, "dead": 0, "unreadable": 0, "conflicting": 1, "log_regressed": False}
     complete = at(watermark) if watermark is not None else None
     return {"kind": "checkpoint", "seq": at(second), "low_watermark": complete, **figures, **more}
@@ -84,19 +84,19 @@ SOUND = Evidence(
 
 
 def wrong(**more: object) -> dict[str, object]:
-    """The figures of the verdict that differ from the figures of sound evidence."""
+    """Return the figures of the verdict that differ from the figures of sound evidence."""
     verdict, sound = judge(replace(SOUND, **more)), judge(SOUND).figures()  # type: ignore[arg-type]
     assert verdict.complaints()
     return {name: count for name, count in verdict.figures().items() if count != sound[name]}
 
 
 def changed(documents: Any, position: int, **more: object) -> list[Document]:
-    """The documents, with a change in one document."""
+    """Return the documents, with a change in a single document."""
     return [{**document, **more} if n == position else document for n, document in enumerate(documents)]
 
 
 def without(items: Any, position: int) -> list[Any]:
-    """The items without one item."""
+    """Return the items except the item at the position."""
     return [item for n, item in enumerate(items) if n != position]
 
 
@@ -211,7 +211,7 @@ class TestPlan:
 
 
 def arrived(headers: Any) -> list[tuple[bytes, bytes]]:
-    """A CloudEvent's Kafka headers as KafkaSource delivers them."""
+    """Return a CloudEvent's Kafka headers as KafkaSource delivers them."""
     return [(name.replace("ce_", "ce-").encode(), value) for name, value in headers]
 
 

@@ -50,13 +50,13 @@ class FakeRecord:
 
 
 def binary(*headers: tuple[str, str], value: bytes | None = b"{}") -> SourceEvent:
-    """The event of a record with the four required headers and these."""
+    """Return the event of a record with the four required headers and `headers`."""
     encoded = [(name, text.encode()) for name, text in headers]
     return to_event(FakeRecord(headers=[*EVENT_HEADERS, *encoded], value=value), SOURCE)
 
 
 def structured(content_type: str = "application/cloudevents+json", /, **members: object) -> SourceEvent:
-    """The event of a record in structured mode."""
+    """Return the event of a record in structured mode."""
     value = json.dumps({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", **members}).encode()
     return to_event(FakeRecord(headers=[("content-type", content_type.encode())], value=value), SOURCE)
 
@@ -190,7 +190,7 @@ def test_a_null_header_is_seen() -> None:
 
 
 async def test_a_null_header_loses_the_batch_of_its_partition() -> None:
-    """The offsets of the batch may be committed. (kafka-python's producer writes no null header.)"""
+    """The source may commit the offsets of the batch. kafka-python's producer cannot write a null header."""
     deliverer = Deliverer(Destination("http://sink/", "local", 1.0), None, retries())
     consumer = SourceConsumer(SourceSettings("broker:9092", "topic", "group", SOURCE, "earliest"), deliverer)
     partition = TopicPartition("topic", 3)
