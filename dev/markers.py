@@ -93,7 +93,7 @@ class Coverage(NamedTuple):
 
     tests: dict[str, int]
     """The number of tests by claim."""
-    unmarked: tuple[str, ...]
+    without_marker: tuple[str, ...]
     problems: tuple[str, ...]
 
 
@@ -111,8 +111,8 @@ def coverage(tests: Iterable[MarkedTest], built: frozenset[str]) -> Coverage:
         for name, claim in CLAIMS.items()
         if name in built and not counts[name]
     ]
-    unmarked = tuple(test.name for test in tests if not test.shows and not test.of_dev)
-    return Coverage(counts, unmarked, (*unknown, *unshown))
+    without_marker = tuple(test.name for test in tests if not test.shows and not test.of_dev)
+    return Coverage(counts, without_marker, (*unknown, *unshown))
 
 
 def wrong_files(root: Path) -> Iterator[str]:
@@ -160,10 +160,10 @@ def show(result: Coverage, console: Console) -> None:
             rows.add_row(name, claim.text, str(result.tests[name]))
     console.print(rows)
     lines = [f"not built yet: {' '.join(name for name in CLAIMS if name in NOT_BUILT)}"]
-    if result.unmarked:
+    if result.without_marker:
         lines += [
-            f"{len(result.unmarked)} tests without a marker (allowed):",
-            *(f"  {name}" for name in result.unmarked),
+            f"{len(result.without_marker)} tests without a marker (allowed):",
+            *(f"  {name}" for name in result.without_marker),
         ]
     lines += [f"FAILED {problem}" for problem in result.problems]
     for line in lines:

@@ -395,7 +395,7 @@ _REPLAYS = [
         "belongs to other content",
     ),
     Bad(
-        "a replay with a wrong mark of its time",
+        "a replay with a wrong timeassigned",
         _structured(replayid="r", digest=_DIGEST, time="2026-07-01T00:00:00Z", timeassigned=False),
         Malformed,
         "timeassigned",

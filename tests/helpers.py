@@ -256,7 +256,7 @@ class View:
         return wait_until(done, within=within, every=0.5)
 
     def dead_letters(self, event: Event) -> list[Document]:
-        """Return the dead dead_letters from deliveries of the event."""
+        """Return the dead letters from deliveries of the event."""
         return list(self.database.dead_letters.find({"headers.value": event.given_id.encode()}))
 
 

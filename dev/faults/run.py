@@ -1,4 +1,4 @@
-"""One run: a stack with load, poison and faults. At the end: wait until it settles, read the servers, and judge."""
+"""One run: load, poison and faults on a stack. At the end: wait until no event is pending, then judge the data."""
 
 import json
 import random
@@ -84,13 +84,13 @@ class _FaultRun:
         self._plan_seed = seeds.getrandbits(32)
 
     def figures(self) -> dict[str, Any]:
-        """Break parts under load, wait until the stack settles, and judge."""
+        """Break parts under load, wait until no event is pending, and judge."""
         began = time.monotonic()
         faults = self._break()
         broken = time.monotonic()
-        self._on_step("waiting until the stack settles")
-        settled = wait_until(self._is_settled, within=WITHIN_S, every=0.5)
-        settle_s = time.monotonic() - broken
+        self._on_step("waiting until no event is pending")
+        complete = wait_until(self._is_complete, within=WITHIN_S, every=0.5)
+        recovery_s = time.monotonic() - broken
         self._on_step("reading the servers, and judging")
         evidence = self._evidence()
         self._keep(evidence)
@@ -106,10 +106,10 @@ class _FaultRun:
             "retries": self._load.producer.retries,
             "faults": dict(sorted(faults.items())),
             "run_s": round(broken - began, 1),
-            "settle_s": round(settle_s, 1),
+            "recovery_s": round(recovery_s, 1),
             "seed": self._wanted.seed,
             "broker": self._wanted.broker,
-            "complaints": verdict.complaints() + self._trouble(settled),
+            "complaints": verdict.complaints() + self._trouble(complete=complete),
         }
 
     def _break(self) -> Counter[str]:
@@ -135,7 +135,7 @@ class _FaultRun:
     def _acknowledged(self) -> int:
         return len(self._load.ledger.acknowledged)
 
-    def _is_settled(self) -> bool:
+    def _is_complete(self) -> bool:
         """Check the last checkpoint, the poison among the dead letters, and the first expired event."""
         poison = self._poisoner.sent
         changes = self._changes.copy()
@@ -198,8 +198,8 @@ class _FaultRun:
             with (self._stack.logs / f"{name}.ndjson").open("w") as lines:
                 lines.writelines(f"{json.dumps(item, default=_readable)}\n" for item in getattr(evidence, name))
 
-    def _trouble(self, settled: bool) -> list[str]:
-        trouble = [] if settled else [f"the stack did not settle within {WITHIN_S:g} s"]
+    def _trouble(self, *, complete: bool) -> list[str]:
+        trouble = [] if complete else [f"events or poison were still missing {WITHIN_S:g} s after the faults"]
         if self._acknowledged() < self._wanted.events:
             trouble.append(f"only {self._acknowledged()} of {self._wanted.events} events were acknowledged")
         if self._follower.failure:

@@ -25,7 +25,7 @@ MODULES = Path(__file__).parent / "go"
 BUDGET_VARIABLE = "TWOFOLD_GO_BUDGET_S"
 """The seconds for all builds together. With 0, only the cache is used."""
 DEFAULT_BUDGET_S = 1500.0
-ROOM_BYTES = 10 * 2**30
+BUILD_BYTES = 10 * 2**30
 """The disk space for Go's caches and the programs. A first build took 8.4 GiB."""
 
 _GO_INSTALLATION = Path("/usr/local/go/bin")
@@ -111,7 +111,7 @@ def program(name: str, deadline: float) -> tuple[Path, float]:
     if target.exists():
         return target, 0.0
     go = usable_go(PROGRAMS[name].module)
-    check_room(shutil.disk_usage(Path.home()).free, name)
+    check_disk_space(shutil.disk_usage(Path.home()).free, name)
     start = time.monotonic()
     with alone(target, deadline):
         if not target.exists():  # another process may have built it during the wait
@@ -119,10 +119,10 @@ def program(name: str, deadline: float) -> tuple[Path, float]:
     return target, time.monotonic() - start
 
 
-def check_room(free: int, name: str) -> None:
+def check_disk_space(free: int, name: str) -> None:
     """Raise `Unbuilt` for too few free bytes: a compiler without disk space looks like a broken pin."""
-    if free < ROOM_BYTES:
-        raise Unbuilt(f"building {name} may take {ROOM_BYTES / 2**30:.0f} GiB, and only {free / 2**30:.1f} are free")
+    if free < BUILD_BYTES:
+        raise Unbuilt(f"building {name} may take {BUILD_BYTES / 2**30:.0f} GiB, and only {free / 2**30:.1f} are free")
 
 
 def usable_go(module: str) -> str:

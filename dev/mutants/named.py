@@ -31,7 +31,7 @@ def parse(listed: str) -> Iterator[Mutant]:
             file = head[3:]
             continue
         tests, *changes = body.rstrip("\n").split("\n")
-        before, after = ([line[1:] for line in changes if line[0] == mark] for mark in "-+")
+        before, after = ([line[1:] for line in changes if line[0] == sign] for sign in "-+")
         if len(before) + len(after) != len(changes) or not before:
             raise ValueError(f"dev/mutants/named.txt: {head}: lines must begin with - or +")
         yield Mutant(head[2:], file, "\n".join(before), "\n".join(after), tuple(tests.split()))

@@ -10,7 +10,7 @@ class ProcessStatus(NamedTuple):
 
     id: int
     state: str
-    """The letter of proc(5): `R`, `S`, `T` (stopped), `Z` (ended, not waited for)..."""
+    """The code in proc(5): `R`, `S`, `T` (stopped), `Z` (ended, not waited for)..."""
     parent: int
     group: int
 

@@ -116,7 +116,7 @@ def _adapter(
     )
 
 
-def mark_ready(api: Api, source: Manifest, sink: str) -> None:
+def set_ready(api: Api, source: Manifest, sink: str) -> None:
     """Write a source's status, as its controller does when the sink's address is known."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     condition = {"type": "Ready", "status": "True", "lastTransitionTime": now}

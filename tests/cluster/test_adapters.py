@@ -11,7 +11,7 @@ import pytest
 from dev.kubernetes.api import Api, Manifest
 from dev.kubernetes.control_plane import ControlPlane
 from dev.process.child import Child, wait_until
-from tests.cluster.adapters import mark_ready, ping_adapter, receive_adapter
+from tests.cluster.adapters import ping_adapter, receive_adapter, set_ready
 from tests.cluster.conftest import Binary
 from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.objects import READS_PODS, a_ping_source, a_pod_source, a_role_for, an_account
@@ -176,7 +176,7 @@ def test_a_ping_has_an_empty_object_and_a_new_id(
 ) -> None:
     source = a_ping_source(namespace, sink.url, "*/1 * * * * *")
     cluster.api.apply(source)
-    mark_ready(cluster.api, source, sink.url)
+    set_ready(cluster.api, source, sink.url)
     adapter = ping_adapter(binary("mtping"), cluster, log=tmp_path / "mtping.log")
     try:
         adapter.start()

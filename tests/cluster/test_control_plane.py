@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.go, pytest.mark.dev]
 
 
 def test_it_reports_the_pinned_version(cluster: ControlPlane) -> None:
-    said = cluster.api.send("GET", "/version")["gitVersion"]
-    assert said == module_version("control_plane", "k8s.io/kubernetes")
+    version = cluster.api.send("GET", "/version")["gitVersion"]
+    assert version == module_version("control_plane", "k8s.io/kubernetes")
 
 
 def test_it_keeps_a_pod_and_its_life(cluster: ControlPlane, namespace: str) -> None:
@@ -42,9 +42,9 @@ def test_all_times_of_a_report_are_equal(cluster: ControlPlane, namespace: str) 
     kubelet = Kubelet(cluster.api, lambda: f"2026-01-01T00:{next(minutes):02}:00Z")
     cluster.api.create(pod)
     status = kubelet.run(pod)["status"]
-    said = [condition["lastTransitionTime"] for condition in status["conditions"]]
-    said += [status["startTime"], status["containerStatuses"][0]["state"]["running"]["startedAt"]]
-    assert said == ["2026-01-01T00:00:00Z"] * 5
+    times = [condition["lastTransitionTime"] for condition in status["conditions"]]
+    times += [status["startTime"], status["containerStatuses"][0]["state"]["running"]["startedAt"]]
+    assert times == ["2026-01-01T00:00:00Z"] * 5
 
 
 def test_it_refuses_an_invalid_pod(cluster: ControlPlane, namespace: str) -> None:

@@ -12,7 +12,7 @@ from dev.kubernetes.api import Manifest
 from dev.kubernetes.control_plane import ControlPlane
 from dev.manifests.rendering import Rendered
 from dev.stack.functions import FunctionProcess
-from tests.cluster.adapters import mark_ready, ping_adapter
+from tests.cluster.adapters import ping_adapter, set_ready
 from tests.cluster.conftest import Binary
 from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.timelines import come_to_be, told
@@ -39,7 +39,7 @@ class Waker:
     def wakes(self, function: FunctionProcess) -> Iterator[None]:
         """Call the function every second for the time of the block."""
         self._cluster.api.apply(self._source)
-        mark_ready(self._cluster.api, self._source, function.url)
+        set_ready(self._cluster.api, self._source, function.url)
         self._adapter.start()
         try:
             yield

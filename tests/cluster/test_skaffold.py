@@ -51,8 +51,8 @@ def rendered(skaffold: Skaffold, tmp_path: Path) -> Callable[[str], list[Object]
 
     def objects(profile: str) -> list[Object]:
         images = ("--build-artifacts", str(tmp_path / "built.json"), "--digest-source", "tag")
-        said = skaffold("render", "--profile", profile, "--offline=true", "--label", f"{RUN}=7", *images)
-        return [found for found in yaml.safe_load_all(said) if found]
+        rendered = skaffold("render", "--profile", profile, "--offline=true", "--label", f"{RUN}=7", *images)
+        return [found for found in yaml.safe_load_all(rendered) if found]
 
     return objects
 

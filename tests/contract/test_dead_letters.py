@@ -1,4 +1,4 @@
-"""Dead dead_letters on a real server."""
+"""Dead letters on a real server."""
 
 import asyncio
 from typing import Any

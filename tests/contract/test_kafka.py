@@ -80,7 +80,7 @@ def test_without_kafka_the_queue_stays_within_its_capacity(no_kafka: Settings) -
 
 @pytest.mark.guarantee("G7")
 async def test_without_kafka_every_record_fails_in_time(no_kafka: Settings) -> None:
-    """This includes the records without room in the queue."""
+    """This includes the records that a full queue refuses."""
     with sending(no_kafka) as sender:
         outcomes = await sender.send([encode_kafka(event) for event in some_events(12)])
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 12

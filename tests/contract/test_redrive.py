@@ -1,4 +1,4 @@
-"""Redriven dead dead_letters on real servers: through Kafka to `store`, with their ids."""
+"""Redriven dead letters on real servers: through Kafka to `store`, with their ids."""
 
 import asyncio
 import time
@@ -57,7 +57,7 @@ def relay(database: Database, sender: Sender, settings: Settings) -> Relay:
 
 
 async def keep_valid(dead_letters: DeadLetters, event: Event) -> DeadLetter:
-    """Keep a dead dead_letter of a valid event: the reason of its rejection no longer exists."""
+    """Keep a dead letter of a valid event: the reason of its rejection no longer exists."""
     dead_letter = DeadLetter(*delivered(event), Conflict("other content"), 0, 0, DeliveredEvent(event.to_document()))
     await dead_letters.keep(dead_letter)
     return dead_letter
@@ -118,7 +118,7 @@ async def test_a_redriven_event_that_is_rejected_again_is_the_same_dead_letter(
 async def test_redriven_poison_is_the_same_dead_letter(
     dead_letters: DeadLetters, redrive: Redrive, store: Store, database: Database, settings: Settings
 ) -> None:
-    """Its coordinates in the topic is new, and its bytes stay as in the first delivery."""
+    """Its place in the topic is new, and its bytes stay as in the first delivery."""
     await store.take(*plain_record(b"\x00\xffpoison", partition=3, offset=7))
     (before,) = [found async for found in database["dead_letters"].find()]
     await redrive.redrive([before["_id"]], "Ada")
@@ -227,12 +227,12 @@ async def test_a_redriven_event_that_counted_as_lost_is_stored_when_it_arrives(
 
 
 class TestForgedIds:
-    """A writer of the topic can name any dead dead_letter."""
+    """A writer of the topic can name any dead letter."""
 
     async def test_other_poison_with_the_id_is_another_dead_letter(
         self, dead_letters: DeadLetters, store: Store, database: Database
     ) -> None:
-        """As a redelivery of the named dead dead_letter, its bytes would be lost."""
+        """As a redelivery of the named dead letter, its bytes would be lost."""
         await store.take(*plain_record(b"poison"))
         (first,) = [found async for found in database["dead_letters"].find()]
         headers, body = plain_record(b"other poison", offset=7)

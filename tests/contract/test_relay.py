@@ -261,7 +261,7 @@ class TestNotRetried:
     async def test_a_dead_letter_of_another_event_with_its_id_does_not_stop_it(
         self, relay: Relay, database: Database
     ) -> None:
-        """A forged dead dead_letter is another event."""
+        """A forged dead letter is another event."""
         event = an_event()
         await accept(database, event)
         await keep_dead_letter(database, altered(event))
@@ -383,7 +383,7 @@ class TestSentAgain:
     async def test_a_record_that_kafka_refuses_for_good_becomes_a_dead_letter_and_the_run_continues(
         self, database: Database, settings: Settings
     ) -> None:
-        """This happens after the limit of the topic was lowered. The dead dead_letter has the whole event."""
+        """This happens after the limit of the topic was lowered. The dead letter has the whole event."""
         events, large = some_events(5), an_event(payload={"text": "x" * 20_000})
         await accept(database, events[0], large, *events[1:])
         sender = Sender(settings.model_copy(update={"max_record_bytes": 10_000}))

@@ -210,7 +210,7 @@ class TestTrouble:
         assert (await logged(database), await dead_letters(database)) == (21, [])
 
     async def test_without_mongodb_neither_event_nor_poison_is_acknowledged(self, settings: Settings) -> None:
-        """Poison is acknowledged when its dead dead_letter is durable."""
+        """Poison is acknowledged when its dead letter is durable."""
         uri = SecretStr(f"mongodb://127.0.0.1:{free_port()}")
         unreachable = settings.model_copy(update={"mongodb_uri": uri, "mongodb_timeout_s": 0.5})
         async with open_database(unreachable, "tests") as database:

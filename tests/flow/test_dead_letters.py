@@ -1,4 +1,4 @@
-"""The dead-dead_letter sink of the KafkaSource, and the redrive into the log, through all processes."""
+"""The dead-letter sink of the KafkaSource, and the redrive into the log, through all processes."""
 
 import asyncio
 import base64
@@ -27,7 +27,7 @@ TROUBLE = {
     "ce-knativeerrordest": "http://store.local/",
     "ce-knativeerrordata": base64.b64encode(b'{"title":"unavailable"}').decode(),
 }
-"""The headers that KafkaSource adds to a dead dead_letter: https://knative.dev/docs/eventing/event-delivery/"""
+"""The headers that KafkaSource adds to a dead letter: https://knative.dev/docs/eventing/event-delivery/"""
 
 
 def undelivered(request: tuple[Raw, bytes]) -> tuple[Raw, bytes]:
@@ -92,7 +92,7 @@ class TestSink:
 
 @pytest.mark.guarantee("R32")
 class TestConfidential:
-    """Dead dead_letters may hold any data, so only operators see them."""
+    """Dead letters may hold any data, so only operators see them."""
 
     def test_no_function_shows_or_changes_a_dead_letter_over_http(self, flow: View) -> None:
         """The sink only accepts deliveries. An operator works through MongoDB, as a user with a name."""

@@ -51,15 +51,15 @@ def printed(tmp_path: Path) -> Iterator[list[str]]:
 
 
 def _until(last: str, terminal: int) -> list[str]:
-    said, deadline = b"", time.monotonic() + WITHIN_S
-    while last.encode() not in said:
+    output, deadline = b"", time.monotonic() + WITHIN_S
+    while last.encode() not in output:
         ready, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
-        assert ready, said.decode(errors="replace")
+        assert ready, output.decode(errors="replace")
         try:
-            said += os.read(terminal, 65536)
+            output += os.read(terminal, 65536)
         except OSError:  # the command has ended
-            pytest.fail(said.decode(errors="replace"))
-    return said.decode().replace("\r", "").splitlines()
+            pytest.fail(output.decode(errors="replace"))
+    return output.decode().replace("\r", "").splitlines()
 
 
 @pytest.mark.slow

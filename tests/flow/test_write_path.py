@@ -304,7 +304,7 @@ class TestPoison:
         assert flow.held("event_store", [event])
 
     def test_store_answers_200_for_poison_and_counts_its_redelivery(self, flow: View) -> None:
-        """Knative must neither retry it nor send it to the dead-dead_letter sink."""
+        """Knative must neither retry it nor send it to the dead-letter sink."""
         request = plain_record(b"poison" + uuid4().bytes, partition=70, offset=1)
         assert [flow.store(request).status_code for _ in range(3)] == [200, 200, 200]
         (dead_letter,) = dead_letters_at(flow, 70, 1)
@@ -324,7 +324,7 @@ class TestPoison:
 
 
 async def keep_dead_letter(flow: View, event: Event) -> None:
-    """Keep a dead dead_letter of the event, as `store` does for a conflict in the log."""
+    """Keep a dead letter of the event, as `store` does for a conflict in the log."""
     async with open_database(settings_of(flow.stack), "tests") as database:
         reason = Conflict("this id belongs to another event in the log")
         await DeadLetters(database).keep(

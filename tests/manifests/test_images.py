@@ -78,7 +78,7 @@ def answers(flow: View, url: str) -> None:
 def administers_events(flow: View, url: str) -> None:
     event = an_event()
     flow.accept(event)
-    assert flow.http.get(f"{url}/events/{event.event_id}").json()["mark"]["state"] == "new"
+    assert flow.http.get(f"{url}/events/{event.event_id}").json()["outbox"]["state"] == "new"
     lines = flow.http.get(f"{url}/export", params={"format": "ndjson", "aggregate": event.aggregate_id}).text
     assert len(lines.splitlines()) == 1
     refused = flow.http.delete(f"{url}/events/{event.event_id}", params={"reason": "a test"})

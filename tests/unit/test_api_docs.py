@@ -51,6 +51,6 @@ def references(part: Any) -> list[str]:
 @pytest.mark.guarantee("R24")
 @pytest.mark.parametrize(("function", "operation"), OPERATIONS, ids=NAMES)
 def test_a_description_names_every_parameter_of_the_model(function: str, operation: OperationDescription) -> None:
-    said = describe(function, [operation])["paths"][operation.path][operation.method.lower()]
+    described = describe(function, [operation])["paths"][operation.path][operation.method.lower()]
     names = {field.alias or name for name, field in operation.parameters.model_fields.items()}
-    assert {each["name"] for each in said["parameters"] if each["in"] != "header"} == names
+    assert {each["name"] for each in described["parameters"] if each["in"] != "header"} == names

@@ -112,7 +112,7 @@ async def test_no_group_exceeds_the_maximum(database: Database, commit: Commit) 
 
 
 async def test_the_items_of_a_caller_stay_together_and_in_order(database: Database, commit: Commit) -> None:
-    """A batch without room in a group goes into the next group as a whole."""
+    """A batch that exceeds the rest of a group goes into the next group as a whole."""
     results = await asyncio.gather(*map(commit.submit, [[1, 2, 3], [4, 5, 6], [7]]))
 
     assert results == [[10, 20, 30], [40, 50, 60], [70]]
@@ -192,7 +192,7 @@ async def test_bytes_in_the_queue_and_in_writes_are_bounded_together(database: D
     assert await commit.submit([10]) == [100]
 
 
-async def test_a_caller_larger_than_the_room_is_accepted_alone(database: Database) -> None:
+async def test_a_caller_larger_than_the_capacity_is_accepted_alone(database: Database) -> None:
     """A refusal would repeat for ever."""
     commit = in_bytes(database, 10)
 
@@ -229,7 +229,7 @@ async def test_a_batch_that_does_not_fit_is_refused_as_a_whole(database: Databas
     assert await commit.submit([1]) == [10]
 
 
-async def test_room_comes_back_with_every_write(database: Database, commit: Commit) -> None:
+async def test_every_write_releases_its_capacity(database: Database, commit: Commit) -> None:
     """Written and failed items no longer count against the capacity."""
     for error in (None, Unavailable("no primary")):
         database.error = error

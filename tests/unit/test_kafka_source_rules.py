@@ -403,8 +403,8 @@ def test_uris_are_judged_as_java_judges_them(tmp_path: Path) -> None:
     values = [*URIS, *generated(likely * 8 + odd * 4 + characters, 7), *generated(likely + odd, 7)]
     wrong = [
         v
-        for v, said in zip(values, java_says("uri", values, tmp_path), strict=True)
-        if said != str(java_accepts_uri(v))
+        for v, answer in zip(values, java_says("uri", values, tmp_path), strict=True)
+        if answer != str(java_accepts_uri(v))
     ]
     assert wrong == []
 
@@ -420,6 +420,6 @@ def test_times_are_written_as_java_writes_them(tmp_path: Path) -> None:
     zones += ["+2", "+02:00:30", "+02:60", " Z", "[UTC]", "-00:00:01", "+020030"]
     values = [f"{d}{t}{time}{z}" for d in dates for t in ("T", "t", " ") for time in times for z in zones]
     wrong = [
-        v for v, said in zip(values, java_says("time", values, tmp_path), strict=True) if said != str(java_time(v))
+        v for v, answer in zip(values, java_says("time", values, tmp_path), strict=True) if answer != str(java_time(v))
     ]
     assert wrong == []

@@ -11,12 +11,12 @@ import pytest
 from dev.kubernetes.__main__ import LEFT_OUT
 from dev.kubernetes.golang import (
     BUDGET_VARIABLE,
+    BUILD_BYTES,
     MODULES,
     PROGRAMS,
-    ROOM_BYTES,
     BuildFailed,
     Unbuilt,
-    check_room,
+    check_disk_space,
     fetched,
     module_version,
     required_go,
@@ -63,9 +63,9 @@ def test_an_absent_module_is_left_out_and_an_altered_module_is_a_failure() -> No
 
 
 def test_a_build_without_enough_disk_space_does_not_start() -> None:
-    check_room(ROOM_BYTES, "etcd")
+    check_disk_space(BUILD_BYTES, "etcd")
     with pytest.raises(Unbuilt, match=r"only 10\.0 are free"):
-        check_room(ROOM_BYTES - 1, "etcd")
+        check_disk_space(BUILD_BYTES - 1, "etcd")
 
 
 @pytest.mark.parametrize(

@@ -63,13 +63,13 @@ def test_a_test_counts_for_every_claim_in_its_marker() -> None:
     assert (result.tests["G1"], result.tests["R6"], result.tests["G2"]) == (2, 1, 0)
 
 
-def test_unmarked_tests_are_listed_and_no_problem() -> None:
+def test_tests_without_a_marker_are_listed_and_no_problem() -> None:
     """Tests of the local stack itself name no guarantee."""
     tests = [shows(name="test_b"), shows(name="test_a"), shows(name="test_dev", of_dev=True)]
 
     result = coverage(tests, NOTHING)
 
-    assert result.unmarked == ("test_a", "test_b")
+    assert result.without_marker == ("test_a", "test_b")
     assert result.problems == ()
 
 

@@ -104,6 +104,6 @@ def test_the_parts_are_the_whole_list() -> None:
     assert part_in_turn() in range(1, PARTS + 1)
 
 
-def test_an_entry_without_marks_is_refused() -> None:
+def test_an_entry_without_signs_is_refused() -> None:
     with pytest.raises(ValueError, match="a name: lines must begin with - or \\+"):
-        list(parse("== Makefile\n# a name\ntests/test_it.py\nno mark\n"))
+        list(parse("== Makefile\n# a name\ntests/test_it.py\nno sign\n"))
