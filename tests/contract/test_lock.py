@@ -95,6 +95,6 @@ async def test_a_lock_that_another_process_took_cannot_be_renewed(database: Data
         assert late
         await asyncio.sleep(0.05)
         async with hold_lock(database, "work", MINUTE):
-            with pytest.raises(Unavailable, match="another's"):
+            with pytest.raises(Unavailable, match="another process"):
                 await late.renew()
             assert not await taken(database)

@@ -46,7 +46,7 @@ def publish_with(stack: Stack, write_concern: str, directory: Path) -> FunctionP
     """
     source = directory / "shared"
     shutil.copytree(ROOT / "shared" / "twofold", source / "twofold")
-    module = source / "twofold" / "mongo.py"
+    module = source / "twofold" / "mongo" / "client.py"
     text = module.read_text()
     assert text.count('WriteConcern("majority")') == 1
     module.write_text(text.replace('WriteConcern("majority")', f"WriteConcern({write_concern})"))
