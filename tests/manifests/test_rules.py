@@ -336,7 +336,7 @@ OTHERS = (
     Broken(pods.require_valid_objects, "find schema", lambda r: the(r, "Job", "setup").update(kind="Jobs")),
     *(
         Broken(pods.require_hardening, f"{name} is", without(context, name))
-        for name in (*(set(pods.HARDENED) - {"privileged"}), "readOnlyRootFilesystem")
+        for name in (*(sorted(set(pods.HARDENED) - {"privileged"})), "readOnlyRootFilesystem")
     ),
     Broken(
         pods.require_hardening,
