@@ -1,4 +1,4 @@
-"""`dead_letters`: the dead-letter sink of the KafkaSource. It keeps each delivery that the source stopped retrying."""
+"""`dead_letters`: the dead-letter sink of the KafkaSource. It keeps the deliveries that the source stopped retrying."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,13 +26,13 @@ write_logs(settings, "dead_letters")
 
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[DeadLetters]:
-    """Open the connections of one worker process."""
+    """Open the connections of a worker process."""
     async with open_database(settings, "dead_letters") as database:
         yield DeadLetters(database, telemetry)
 
 
 async def handle(service: DeadLetters, request: Request) -> Response:
-    """Answer 200 once the dead letter is durable. Raises `Unavailable`."""
+    """Answer 200 when the dead letter is durable. Raises `Unavailable`."""
     require_method(request, "POST")
     await keep_undelivered(service, request.headers.raw, await read_body(request, settings.max_delivery_bytes))
     return Response(status_code=200)

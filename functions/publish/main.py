@@ -1,4 +1,4 @@
-"""`publish`: takes CloudEvents over HTTP into `events`, answers, and sends them to Kafka behind the answer."""
+"""`publish`: accept CloudEvents over HTTP, insert them into `events`, and send them to Kafka after the answer."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -38,19 +38,19 @@ callers = authenticator(settings)
 
 @cache
 def description() -> Response:
-    """What `/openapi.json` answers."""
+    """Return the answer of `/openapi.json`."""
     return JsonResponse(describe("publish", OPERATIONS))
 
 
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[Publisher]:
-    """Open the connections of one worker process."""
+    """Open the connections of a worker process."""
     async with open_publisher(settings, "publish", telemetry) as publisher:
         yield publisher
 
 
 async def handle(publisher: Publisher, request: Request) -> Response:
-    """Publish the event, or the batch, that `request` holds. Raises `TwofoldError`."""
+    """Publish the event or the batch of the request. Raises `TwofoldError`."""
     if request.method == "GET" and request.scope["path"] == "/openapi.json":
         return description()
     require_method(request, "POST")
@@ -61,48 +61,47 @@ async def handle(publisher: Publisher, request: Request) -> Response:
             parse_query(request.scope["query_string"], NoParameters)
         body = await read_body(request, settings.max_body_bytes)
         await publisher.yield_to_pending_write()
-        received = decode_http(request.scope["headers"], body, publisher.clock(), settings.max_batch_events)
-    except Rejected as unreadable:
-        raise publisher.count_rejection(unreadable) from None
-    if not isinstance(received, IncomingEvent):
-        return _batch_answer(request, await publisher.publish(_permitted(caller, each) for each in received))
-    EVENT_ID.set(received.encoded.given_id)
-    if refusal := caller.refusal(received.encoded.attributes):
+        incoming = decode_http(request.scope["headers"], body, publisher.clock(), settings.max_batch_events)
+    except Rejected as error:
+        raise publisher.count_rejection(error) from None
+    if not isinstance(incoming, IncomingEvent):
+        return _batch_response(request, await publisher.publish(_if_permitted(caller, event) for event in incoming))
+    EVENT_ID.set(incoming.encoded.given_id)
+    if refusal := caller.refusal(incoming.encoded.attributes):
         raise publisher.count_rejection(refusal)
-    (outcome,) = await publisher.publish([received])
+    (outcome,) = await publisher.publish([incoming])
     if isinstance(outcome, TwofoldError):
         raise outcome
-    return _all_taken(request, _taken(outcome))
+    return _accepted_response(request, _result(outcome))
 
 
-def _all_taken(request: Request, what: object) -> Response:
-    """202 with `what`; or without a body, for a Broker (`Prefer: reply`): it would take this one for an event."""
-    for line in request.headers.getlist("prefer"):
-        if any(preference.partition(";")[0].strip().lower() == "reply" for preference in line.split(",")):
-            return Response(status_code=202)
-    return JsonResponse(what, status_code=202)
+def _if_permitted(caller: Principal, event: IncomingEvent | Rejected) -> IncomingEvent | Rejected:
+    if isinstance(event, Rejected):
+        return event
+    return caller.refusal(event.encoded.attributes) or event
 
 
-def _batch_answer(request: Request, outcomes: Sequence[Published | TwofoldError]) -> Response:
-    """202 if all were taken, else 207; each event's own status stands in its place."""
+def _batch_response(request: Request, outcomes: Sequence[Published | TwofoldError]) -> Response:
+    """Return 202 if the whole batch was accepted, or else 207. The results are in the order of the batch."""
     results = [
-        problem_details(outcome) if isinstance(outcome, TwofoldError) else {"status": 202} | _taken(outcome)
+        problem_details(outcome) if isinstance(outcome, TwofoldError) else {"status": 202} | _result(outcome)
         for outcome in outcomes
     ]
     if any(isinstance(outcome, TwofoldError) for outcome in outcomes):
         return JsonResponse({"results": results}, status_code=207)
-    return _all_taken(request, {"results": results})
+    return _accepted_response(request, {"results": results})
 
 
-def _permitted(caller: Principal, received: IncomingEvent | Rejected) -> IncomingEvent | Rejected:
-    """The same, or why the caller may not publish it."""
-    return (
-        (caller.refusal(received.encoded.attributes) or received) if isinstance(received, IncomingEvent) else received
-    )
-
-
-def _taken(published: Published) -> dict[str, str | UUID]:
+def _result(published: Published) -> dict[str, str | UUID]:
     return {"id": published.given_id, "event_id": published.event_id, "result": published.status}
+
+
+def _accepted_response(request: Request, content: object) -> Response:
+    """Return 202, without a body for `Prefer: reply`: a Broker would read the body as a reply event."""
+    for line in request.headers.getlist("prefer"):
+        if any(preference.partition(";")[0].strip().lower() == "reply" for preference in line.split(",")):
+            return Response(status_code=202)
+    return JsonResponse(content, status_code=202)
 
 
 publish = serve("publish", open_service, handle, finish=Publisher.flush, topic=settings.kafka_topic)

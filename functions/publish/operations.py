@@ -1,4 +1,4 @@
-"""What `publish` takes and answers, for OpenAPI and docs/api.md: CloudEvents 1.0 by the HTTP binding."""
+"""The operation of `publish`, for OpenAPI and docs/api.md: CloudEvents 1.0 in the HTTP binding."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -15,52 +15,52 @@ Attribute = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTE_CHARS)]
 
 
 class CloudEvent(BaseModel):
-    """An event in structured mode; other attributes are its extensions: strings, and kept as they are."""
+    """An event in structured mode. Further attributes are extensions: strings that are stored unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
     specversion: Literal["1.0"]
-    id: Annotated[Attribute, Field(description="the same for each attempt to send it")]
+    id: Annotated[Attribute, Field(description="the same in every attempt to send the event")]
     type: Attribute
     source: Annotated[Attribute, Field(description="a URI reference")]
-    time: Annotated[str | None, Field(description="RFC 3339; without it, that of its arrival")] = None
-    subject: Annotated[Attribute | None, Field(description="the aggregate")] = None
+    time: Annotated[str | None, Field(description="RFC 3339; the default is the time of arrival")] = None
+    subject: Annotated[Attribute | None, Field(description="the id of the aggregate")] = None
     data: Annotated[dict[str, Any], Field(default_factory=dict, description="the payload: a JSON object")]
     correlationid: Attribute | None = None
     causationid: Attribute | None = None
-    userid: Annotated[Attribute | None, Field(description="one's own, without the right `events:publish:any`")] = None
+    userid: Annotated[Attribute | None, Field(description="the caller, or any user with `events:publish:any`")] = None
 
 
 class Batch(RootModel[list[CloudEvent]]):
-    """Several events, each with its own result."""
+    """Events with separate results."""
 
 
 class Data(RootModel[dict[str, Any]]):
-    """The payload in binary mode, where the attributes are headers: `ce-id`, `ce-type` and so on."""
+    """The payload in binary mode. The attributes are headers: `ce-id`, `ce-type` and so on."""
 
 
-class Taken(BaseModel):
-    """An event that is durable in `events`, and will be in `event_store`."""
+class Accepted(BaseModel):
+    """An accepted event: durable in `events`, and on its way to `event_store`."""
 
-    id: Annotated[str, Field(description="as it was given")]
+    id: Annotated[str, Field(description="the `id` in the request")]
     event_id: Annotated[UUID, Field(description="its identity in Twofold")]
     result: Literal["accepted", "duplicate"]
 
 
-class TakenOfBatch(Taken):
-    """One that was taken, in its place in a batch."""
+class AcceptedInBatch(Accepted):
+    """An accepted event of a batch."""
 
     status: Literal[202]
 
 
 class Results(BaseModel):
-    """What became of each event, in its place; with 202, all were taken."""
+    """The results in the order of the batch. With 202, the whole batch was accepted."""
 
-    results: list[TakenOfBatch | ProblemDetails]
+    results: list[AcceptedInBatch | ProblemDetails]
 
 
-class AllTaken(RootModel[Taken | Results]):
-    """Of one event, or of a batch."""
+class AllAccepted(RootModel[Accepted | Results]):
+    """The answer for an event or for a batch."""
 
 
 _BINARY = (
@@ -81,12 +81,12 @@ OPERATIONS = (
         name="publish",
         method="POST",
         path="/",
-        summary="Publish one event, or a batch.",
+        summary="Publish an event or a batch.",
         details=(
-            "The answer comes when a majority of MongoDB's members has what was taken. Sending the same again is "
-            "always safe. In binary mode (any content type of JSON) the attributes are headers, `ce-` before each "
-            "name. Without the right `events:publish:any`, `userid` can only be one's own. 422 `identity-conflict` "
-            "says that the id belongs to another event already."
+            "The answer comes when a majority of MongoDB's members has the accepted events. Sending the same request "
+            "again is always safe. In binary mode (any JSON content type) the attributes are headers with the prefix "
+            "`ce-`. Without the permission `events:publish:any`, `userid` can only be the caller. 422 "
+            "`identity-conflict` means that another event has the same id."
         ),
         permission=Permission.PUBLISH,
         headers={
@@ -94,7 +94,7 @@ OPERATIONS = (
             "ce-id": "binary mode: the id",
             "ce-type": "binary mode: the type",
             "ce-source": "binary mode: the source, a URI reference",
-            "Prefer": "`reply`: 202 has no body, as a Broker needs it",
+            "Prefer": "`reply`: 202 has no body, as a Broker requires it",
         },
         bodies={
             "application/cloudevents+json": CloudEvent,
@@ -102,7 +102,7 @@ OPERATIONS = (
             "application/json": Data,
         },
         status=202,
-        answer=AllTaken,
+        answer=AllAccepted,
         answers={207: Results},
         refusals=(Invalid,),
         examples=(

@@ -1,4 +1,4 @@
-"""`relay`: woken by a PingSource. It confirms the events that the log has, and sends the missing ones again.
+"""`relay`: the sink of a PingSource. It confirms the events that the log has, and sends the missing events again.
 
 GET answers the last completeness checkpoint.
 """
@@ -29,13 +29,13 @@ write_logs(settings, "relay")
 
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[Relay]:
-    """Open the connections of one worker process."""
+    """Open the connections of a worker process."""
     async with open_database(settings, "relay") as database:
         yield open_relay(database, Sender(settings), settings, telemetry)
 
 
 async def handle(service: Relay, request: Request) -> Response:
-    """Run the relay once, and answer its counts; or answer the last checkpoint. Raises `Unavailable`."""
+    """Run the relay and answer the result, or answer the last checkpoint. Raises `Unavailable`."""
     require_method(request, "GET", "POST")
     if request.method == "GET":
         return JsonResponse(await service.last_checkpoint())

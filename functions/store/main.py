@@ -1,4 +1,4 @@
-"""`store`: the sink of the KafkaSource. It appends each event to `event_store`, and keeps poison as a dead letter."""
+"""`store`: the sink of the KafkaSource. It appends events to `event_store`, and keeps poison as dead letters."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,13 +28,13 @@ write_logs(settings, "store")
 
 @asynccontextmanager
 async def open_service(telemetry: Telemetry) -> AsyncIterator[Store]:
-    """Open the connections of one worker process."""
+    """Open the connections of a worker process."""
     async with open_database(settings, "store") as database:
         yield Store(database, settings, lambda: datetime.now(UTC), telemetry=telemetry)
 
 
 async def handle(service: Store, request: Request) -> Response:
-    """Answer 200 once the delivery is durable. Raises `Unavailable`."""
+    """Answer 200 when the delivery is durable. Raises `Unavailable`."""
     require_method(request, "POST")
     await service.take(request.scope["headers"], await read_body(request, settings.max_delivery_bytes))
     return DURABLE

@@ -1,4 +1,4 @@
-"""TODO module."""
+"""The Kafka client: its import, and the connection settings that every client shares."""
 
 from functools import cache
 from typing import Any
@@ -6,16 +6,14 @@ from typing import Any
 from twofold.settings import KafkaSettings
 
 ANSWER_S = 10.0
-"""How long Kafka may take for one question."""
-
-
+"""The longest wait for an answer of a broker, in seconds."""
 BOOTSTRAP_S = 5.0
-"""How long it may take until there is a broker to ask."""
+"""The longest wait for a first connection to a broker, in seconds."""
 
 
 @cache
 def client_module() -> Any:
-    """confluent-kafka, imported when it is first used: `cold_start_ratio` feels it."""
+    """Import confluent-kafka at its first use. An import at the start would slow down a cold start."""
     import confluent_kafka  # noqa: PLC0415
     import confluent_kafka.admin  # noqa: PLC0415
 
@@ -23,9 +21,9 @@ def client_module() -> Any:
 
 
 def connection_config(settings: KafkaSettings) -> dict[str, Any]:
-    """What each client is told. librdkafka says much about a broker that is away: its callers say it once."""
+    """Return the settings of a client. librdkafka logs only errors, because the callers warn about lost brokers."""
     password = settings.kafka_sasl_password
-    given = {
+    config = {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "client.id": "twofold",
         "security.protocol": settings.kafka_security_protocol,
@@ -38,4 +36,4 @@ def connection_config(settings: KafkaSettings) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 1000,
         "log_level": 2,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in config.items() if value is not None}

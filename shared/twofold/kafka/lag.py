@@ -1,4 +1,7 @@
-"""TODO module."""
+"""The backlog of the consumer group of `store`: its lag, and the time of its oldest record.
+
+The relay uses the backlog to wait with events that the consumer group may still reach.
+"""
 
 import contextlib
 import time
@@ -17,20 +20,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What the consumer group has not yet committed."""
+    """The records that the consumer group has not committed."""
 
     lag: dict[int, int]
-    """Records by partition."""
+    """The number of records by partition."""
     waiting_since: datetime | None
-    """The time on the oldest of those records, by its producer's clock; None if there is none."""
+    """The timestamp of the oldest record, by its producer's clock. None for an empty backlog."""
 
     def may_hold(self, sent_at: datetime) -> bool:
-        """Whether a record that was sent at `sent_at` can be among them."""
+        """Return True if the backlog can hold a record of this time."""
         return self.waiting_since is not None and sent_at >= self.waiting_since
 
 
 def read_backlog(settings: KafkaSettings) -> Backlog:
-    """The backlog of the group that feeds `store`. Blocks. Raises `Unavailable` when Kafka is away."""
+    """Read the backlog of the consumer group. Blocks. Raises `Unavailable` when Kafka is unavailable."""
     kafka = client_module()
     config = {
         **connection_config(settings),
@@ -46,25 +49,28 @@ def read_backlog(settings: KafkaSettings) -> Backlog:
         with contextlib.closing(kafka.Consumer(config)) as consumer:
             topics = consumer.list_topics(settings.kafka_topic, timeout=BOOTSTRAP_S).topics
             partitions = [
-                kafka.TopicPartition(settings.kafka_topic, each) for each in topics[settings.kafka_topic].partitions
+                kafka.TopicPartition(settings.kafka_topic, number) for number in topics[settings.kafka_topic].partitions
             ]
             return _read_partitions(consumer, consumer.committed(partitions, timeout=ANSWER_S))
     except kafka.KafkaException as error:
-        what = error.args[0].name()
-        raise Unavailable(f"Kafka did not say what the consumer group has before it: {what}") from error
+        group, servers = settings.kafka_consumer_group, settings.kafka_bootstrap_servers
+        raise Unavailable(
+            f"Kafka at {servers} did not give the backlog of the consumer group {group}: {error.args[0].name()}"
+        ) from error
 
 
 def _read_partitions(consumer: "Consumer", committed: "Sequence[TopicPartition]") -> Backlog:
-    """Read the next record of each partition, and the high watermark that a fetch brings with it.
+    """Fetch the next record of every partition. The fetch brings the partition's high watermark too.
 
-    Not by ListOffsets: Tansu answers that with the last batch's first offset. Raises `KafkaException` after 10 s.
+    ListOffsets would be simpler, but Tansu answers it with the first offset of the last batch. Raises `KafkaException`
+    after `ANSWER_S`.
     """
     kafka = client_module()
     lag: dict[int, int] = {}
     times: list[int] = []
-    waiting = {place.partition: place for place in committed}
-    for place in committed:
-        place.offset = max(place.offset, 0)  # negative: none is committed
+    waiting = {partition.partition: partition for partition in committed}
+    for partition in committed:
+        partition.offset = max(partition.offset, 0)  # a negative offset: the group has not committed yet
     consumer.assign(list(committed))
     until = time.monotonic() + ANSWER_S
     while waiting:
@@ -72,28 +78,28 @@ def _read_partitions(consumer: "Consumer", committed: "Sequence[TopicPartition]"
             raise kafka.KafkaException(kafka.KafkaError(kafka.KafkaError.REQUEST_TIMED_OUT))
         message: Any = consumer.poll(0.2)
         if message is None:
-            _begin_lost_logs_anew(consumer, waiting.values())
+            _restart_lost_partitions(consumer, waiting.values())
         elif message.partition() in waiting:
             error = message.error()
             if error is not None and error.code() != kafka.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
                 raise kafka.KafkaException(error)
-            place = waiting.pop(message.partition())
-            lag[place.partition] = _end(consumer, place) - message.offset()
+            partition = waiting.pop(message.partition())
+            lag[partition.partition] = _end(consumer, partition) - message.offset()
             times += [] if error else [message.timestamp()[1]]
-            consumer.pause([place])
+            consumer.pause([partition])
     waiting_since = datetime.fromtimestamp(min(times) / 1000, UTC) if times else None
     return Backlog(dict(sorted(lag.items())), waiting_since)
 
 
-def _begin_lost_logs_anew(consumer: "Consumer", waiting: "Iterable[TopicPartition]") -> None:
-    """What was committed of a log that was lost counts for nothing: its group begins anew. Tansu does not say so."""
-    for place in waiting:
-        if 0 <= _end(consumer, place) < place.offset:
-            place.offset = 0
-            consumer.seek(place)
+def _restart_lost_partitions(consumer: "Consumer", waiting: "Iterable[TopicPartition]") -> None:
+    """Read from the start when a partition ends below its committed offset: it was lost. Tansu reports no error."""
+    for partition in waiting:
+        if 0 <= _end(consumer, partition) < partition.offset:
+            partition.offset = 0
+            consumer.seek(partition)
 
 
-def _end(consumer: "Consumer", place: "TopicPartition") -> int:
-    """The high watermark that the last fetch brought; negative before the first."""
-    end: int = consumer.get_watermark_offsets(place, cached=True)[1]
+def _end(consumer: "Consumer", partition: "TopicPartition") -> int:
+    """Return the high watermark of the last fetch. It is negative before the first fetch."""
+    end: int = consumer.get_watermark_offsets(partition, cached=True)[1]
     return end

@@ -1,7 +1,8 @@
-"""Kafka: the only importer of confluent-kafka. A bounded sender behind the replies, and the topic's settings.
+"""A bounded sender of records, which works after the answers to producers.
 
-Kafka is transport, not storage: whatever is not sent, or sent and lost, keeps its mark in `events`, and the relay sends
-it again. So the sender may drop a record at any time, and must never block, grow or need a restart.
+Kafka is transport, not storage. If a record is not sent, or is lost later, the event keeps its outbox entry, and the
+relay sends it again. So the sender may drop a record at any time. It must never block, grow without bound, or need a
+restart.
 """
 
 import asyncio
@@ -23,27 +24,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 Outcome = TwofoldError | None
+"""The error of a record, or `None` after Kafka's acknowledgement."""
 
-
-_SAID_AGAIN_S = 60.0
-"""How long Kafka takes no records before that is said once more."""
+_WARN_AGAIN_S = 60.0
+"""Minimum seconds between two warnings that Kafka is unavailable."""
 
 
 def new_producer(settings: SendSettings, failed: "Callable[[KafkaError], None]") -> "Producer":
-    """A bounded producer with acks from all in-sync replicas. `failed` is told of what is no record's own fault.
+    """Return a bounded producer that waits for all in-sync replicas. `failed` gets the errors of the connection.
 
-    One request at a time to each broker keeps the order. Not by idempotence: that saves doubles, which `store` drops
-    anyway, by a state in the broker; and one that lost it can fence the producer for good (seen with Tansu). Raises
-    `KafkaException` for settings that can't be.
+    One request at a time to a broker keeps the order of records. Idempotence would keep the order too. But its state
+    lives in the broker, and a broker that lost the state can fence the producer for good (seen with Tansu). Duplicates
+    do no harm, because `store` drops them. Raises `KafkaException` for invalid settings.
     """
     producer: Producer = client_module().Producer(
         {
             **connection_config(settings),
             "acks": "all",
             "max.in.flight.requests.per.connection": 1,
-            "partitioner": "consistent",  # the CRC-32 of the key
+            "partitioner": "consistent",  # CRC-32 of the key
             "allow.auto.create.topics": False,
             "linger.ms": 5,
             "batch.size": 256 * 1024,
@@ -61,90 +61,90 @@ def new_producer(settings: SendSettings, failed: "Callable[[KafkaError], None]")
 class Sender:
     """Sends records in the background, in the order of their offers.
 
-    librdkafka does it, in threads of its own. They start with the first offer, so a sender may be made before a fork.
-    It holds at most `send_capacity` records and `send_capacity_bytes`, and none for longer than `send_timeout_s`.
+    The threads of librdkafka start at the first offer, so a sender may be created before a fork. The queue has at most
+    `send_capacity` records and `send_capacity_bytes`. A record leaves it after `send_timeout_s` at the latest.
     """
 
     def __init__(self, settings: SendSettings) -> None:
         self._settings = settings
         self._producer: Producer | None = None
-        self._said_at = -math.inf
+        self._warned_at = -math.inf
 
     def offer(self, records: Sequence[KafkaRecord]) -> int:
-        """Hand over as many of `records` as there is room for, and return their number at once."""
-        self._serve()
-        for taken, record in enumerate(records):
-            if isinstance(self._hand_over(record, self._not_delivered), Unavailable):
-                return taken
+        """Queue records as long as there is room, and return their number at once."""
+        self._poll()
+        for queued, record in enumerate(records):
+            if isinstance(self._queue(record, self._on_delivery), Unavailable):
+                return queued
         return len(records)
 
     async def send(self, records: Sequence[KafkaRecord]) -> list[Outcome]:
-        """Send `records` and wait for each one's outcome: None once Kafka has acknowledged it, or else the error.
+        """Send the records, and return their outcomes in order.
 
-        On a sender that nobody else uses meanwhile: otherwise some may be called not acknowledged that are.
+        Do not use the sender elsewhere at the same time: acknowledged records could count as not acknowledged then.
         """
-        outcomes: list[Outcome] = [None] * len(records)  # only failures are reported, before the queue is empty
+        outcomes: list[Outcome] = [None] * len(records)  # librdkafka reports only failures, before the queue is empty
 
-        def not_delivered(position: int, error: "KafkaError | None", _: "Message") -> None:
+        def on_delivery(position: int, error: "KafkaError | None", _: "Message") -> None:
             outcomes[position] = None if error is None else self._outcome(error)
 
-        self._serve()
+        self._poll()
         first = self._producer
         for position, record in enumerate(records):
-            if (refusal := self._hand_over(record, partial(not_delivered, position))) is not None:
+            if (refusal := self._queue(record, partial(on_delivery, position))) is not None:
                 outcomes[position] = refusal
             first = first or self._producer
         if await asyncio.to_thread(self.flush, self._settings.send_timeout_s + 1) and self._producer is first:
             return outcomes
-        return [outcome or Unavailable("Kafka did not acknowledge in time") for outcome in outcomes]
+        return [outcome or Unavailable("Kafka did not acknowledge the record in time") for outcome in outcomes]
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until nothing is held, at most `timeout_s`; whether that came to be."""
+        """Wait up to `timeout_s` until the queue is empty. Return True if it is."""
         producer = self._producer
         return producer is None or producer.flush(timeout_s) == 0
 
     def close(self, timeout_s: float) -> None:
-        """Flush for at most `timeout_s`, then let go of what is left: its marks remain. Offer nothing afterwards."""
+        """Flush for up to `timeout_s`, and drop the rest: its outbox entries remain. Offer no records afterwards."""
         self.flush(timeout_s)
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.purge()
 
-    def _serve(self) -> None:
-        """Take in what became of the records before: failures are reported, and all make room."""
+    def _poll(self) -> None:
+        """Handle the outcomes of earlier records. This makes room in the queue."""
         if self._producer is not None:
             self._producer.poll(0)
 
-    def _hand_over(self, record: KafkaRecord, failed: "Callable[[KafkaError | None, Message], None]") -> Outcome:
-        """Queue `record`, or say why not; `failed` hears if one that is queued comes to nothing."""
+    def _queue(self, record: KafkaRecord, on_delivery: "Callable[[KafkaError | None, Message], None]") -> Outcome:
+        """Put the record into the queue, or return the error. `on_delivery` gets a later failure."""
         errors = client_module().KafkaException
         try:
             if self._producer is None:
                 self._producer = new_producer(self._settings, self._failed)
             self._producer.produce(
-                self._settings.kafka_topic, record.value, record.key, headers=[*record.headers], on_delivery=failed
+                self._settings.kafka_topic, record.value, record.key, headers=[*record.headers], on_delivery=on_delivery
             )
         except BufferError:
-            return Unavailable("too many records are waiting for Kafka")
+            return Unavailable("the queue of records for Kafka is full")
         except errors as error:
             return self._outcome(error.args[0])
         return None
 
     def _outcome(self, error: "KafkaError") -> TwofoldError:
-        """Why a record was not sent: by its own fault, or by what passes."""
+        """Return `TooLarge` for a record that Kafka never accepts, else `Unavailable`."""
         kafka_error = client_module().KafkaError
         if error.code() in (kafka_error.MSG_SIZE_TOO_LARGE, kafka_error.RECORD_LIST_TOO_LARGE):
             return TooLarge(f"Kafka refuses the record: {error.str()}")
         self._failed(error)
-        return Unavailable(f"Kafka did not acknowledge: {error.name()}")
+        return Unavailable(f"Kafka did not acknowledge the record: {error.name()}")
 
     def _failed(self, error: "KafkaError") -> None:
-        """Say that Kafka does not take records, now and then."""
+        """Warn that Kafka is unavailable, at most once in `_WARN_AGAIN_S`."""
         now = time.monotonic()
-        if now - self._said_at >= _SAID_AGAIN_S:
-            self._said_at = now
-            logger.warning("what Kafka does not take is left to the relay: %s", error)
+        if now - self._warned_at >= _WARN_AGAIN_S:
+            self._warned_at = now
+            logger.warning("Kafka is unavailable, so the relay will send these events: %s", error)
 
-    def _not_delivered(self, error: "KafkaError | None", _: "Message") -> None:
+    def _on_delivery(self, error: "KafkaError | None", _: "Message") -> None:
         if error is not None:
             self._failed(error)

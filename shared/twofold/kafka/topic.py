@@ -1,4 +1,4 @@
-"""TODO module."""
+"""The topic: create it, or bring its settings up to date."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def ensure_topic(settings: SetupSettings) -> None:
-    """Make the topic, or bring its partitions (never fewer) and settings to what they should be. Blocks.
+    """Create the topic, or update its settings and add missing partitions. Blocks.
 
-    Raises `Unavailable` when Kafka is away.
+    The number of partitions never shrinks. Raises `Unavailable` when Kafka is unavailable.
     """
     config = {
         "max.message.bytes": str(settings.max_message_bytes),
@@ -24,25 +24,26 @@ def ensure_topic(settings: SetupSettings) -> None:
         "cleanup.policy": "delete",
         "min.insync.replicas": str(settings.setup_topic_min_insync_replicas),
     }
-    name, partitions = settings.kafka_topic, settings.setup_topic_partitions
+    topic, partitions = settings.kafka_topic, settings.setup_topic_partitions
     kafka = client_module()
     admin = kafka.admin.AdminClient(connection_config(settings))
     try:
-        new = kafka.admin.NewTopic(name, partitions, settings.setup_topic_replication, config=config)
+        new = kafka.admin.NewTopic(topic, partitions, settings.setup_topic_replication, config=config)
         if not _created(admin, new):
             set_ = partial(kafka.admin.ConfigEntry, incremental_operation=kafka.admin.AlterConfigOpType.SET)
             entries = [set_(setting, value) for setting, value in config.items()]
-            changed = kafka.admin.ConfigResource(kafka.admin.ResourceType.TOPIC, name, incremental_configs=entries)
+            changed = kafka.admin.ConfigResource(kafka.admin.ResourceType.TOPIC, topic, incremental_configs=entries)
             _wait(admin.incremental_alter_configs([changed], request_timeout=ANSWER_S))
-            if len(admin.list_topics(name, timeout=ANSWER_S).topics[name].partitions) < partitions:
-                more = kafka.admin.NewPartitions(name, partitions)
+            if len(admin.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions) < partitions:
+                more = kafka.admin.NewPartitions(topic, partitions)
                 _wait(admin.create_partitions([more], request_timeout=ANSWER_S))
     except kafka.KafkaException as error:
-        raise Unavailable(f"Kafka did not make the topic {name}: {error}") from error
+        servers = settings.kafka_bootstrap_servers
+        raise Unavailable(f"Kafka at {servers} did not create or update the topic {topic}: {error}") from error
 
 
 def _created(admin: "AdminClient", topic: Any) -> bool:
-    """Whether the topic was made, and not there before."""
+    """Create the topic. Return False if it exists."""
     try:
         _wait(admin.create_topics([topic], request_timeout=ANSWER_S))
     except client_module().KafkaException as error:
