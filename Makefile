@@ -64,7 +64,7 @@ check: .venv/made ## check lint, format, types, import direction, manifests, and
 	@$(RUN) dev.manifests check
 	@$(RUN) dev.markers
 
-render: .venv/made ## print the Kubernetes manifests of both overlays as YAML, without a cluster (OVERLAY=local|production)
+render: .venv/made ## print the Kubernetes manifests of an overlay as YAML, without a cluster (OVERLAY=local|production)
 	@$(RUN) dev.manifests render $(OVERLAY)
 
 bench: .venv/made ## compare the functions with naive functions and a limit, in one run (JSON=FILE; uses wrk if it is installed)

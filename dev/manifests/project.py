@@ -41,7 +41,7 @@ class Project:
         return cls(
             functions=functions,
             senders=_importing(imports, functions, "confluent_kafka"),
-            gatherers=_importing(imports, functions, "twofold.group_commit"),
+            gatherers=_importing(imports, functions, "twofold.write.group_commit"),
             artifacts=_artifacts(root / "skaffold.yaml"),
             calls={name: _calls(root / "functions" / name) for name in functions},
             roles=frozenset(ROLES),

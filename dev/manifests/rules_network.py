@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from dev.manifests.project import Project
 from dev.manifests.rendering import Object, Rendered, called
-from dev.manifests.rules_functions import OPEN
+from dev.manifests.rules_functions import OPEN, OPERATOR
 
 Labels = Mapping[str, str]
 Ports = frozenset[tuple[str, int]]
@@ -49,7 +49,8 @@ def _used(rendered: Rendered, project: Project) -> Iterator[tuple[str, Labels, P
         used |= ISSUER if name in OPEN else frozenset()
         used |= KUBERNETES if project.calls.get(name) else frozenset()
         yield name, _of_function(name), used
-    yield "setup", {"app.kubernetes.io/name": "setup"}, DNS | MONGODB | KAFKA
+    for name in ("setup", OPERATOR):
+        yield name, {"app.kubernetes.io/name": name}, DNS | MONGODB | KAFKA
     for source in rendered.of("ApiServerSource"):
         name = source["metadata"]["name"]
         labels = {"eventing.knative.dev/sourceName": name}

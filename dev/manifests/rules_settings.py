@@ -113,9 +113,9 @@ def secret_value(rendered: Rendered, name: str, key: str) -> str:
 
 
 def _environments(rendered: Rendered) -> Iterator[tuple[Object, Mapping[str, str]]]:
-    """Yield each Service and Job with its variables."""
+    """Yield each Service, Job and Deployment with its variables."""
     for thing, spec in rendered.pods():
-        if thing["kind"] in ("Service", "Job"):
+        if thing["kind"] in ("Service", "Job", "Deployment"):
             yield thing, environment(rendered, spec)
 
 
