@@ -2,7 +2,7 @@
 
 It obeys the rules of the data plane, bad rules included: one POST for each event, raw and damaged attributes, a fixed
 list of retried statuses, finite retries, dead letters, commits of contiguous offsets only, no commit at SIGTERM,
-batches of 50 records, the rate of the shipped ConfigMap, and Envoy's limit of headers in front of the sinks. 20 requests
+batches of 50 records, the rate of the shipped ConfigMap, and the limit of headers of Envoy. 20 requests
 of the real data plane judge it (`tests/fixtures/kafka_source_requests`).
 
 These differences stay:
