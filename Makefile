@@ -20,24 +20,30 @@ CLUSTER = cluster=''; $(RUN) dev.kubernetes || { test $$? = 3 || exit 1; cluster
 # The cluster with the watched pods. Only the command line counts: the shell's KUBECONFIG may name any cluster.
 WATCHED = $(if $(filter command,$(word 1,$(origin KUBECONFIG))),--kubeconfig $(KUBECONFIG))
 
-OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(KEEP),--keep)
+# PORTS=fixed: the same addresses at each start. Without it, two stacks can run side by side.
+FIXED = $(if $(PORTS),$(if $(filter fixed,$(PORTS)),--fixed-ports,$(error PORTS can only be `fixed`)))
+
+OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(KEEP),--keep) $(FIXED)
 
 FAULT_OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS))
 
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-all mutants check render bench bench-full faults format
+.PHONY: help demo dev token test test-all mutants check render bench bench-full faults format
 
 help: ## print this list
 	@echo 'Usage: make COMMAND [NAME=VALUE...]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/made ## publish 1,000 events and compare the contents of the servers (JSON=FILE, KEEP=1, BROKER=tansu|apache)
+demo: .venv/made ## publish 1,000 events and compare the contents of the servers (JSON=FILE, KEEP=1, PORTS=fixed, BROKER=tansu|apache)
 	@$(RUN) dev demo $(OPTIONS)
 
-dev: .venv/made ## run the whole stack on this machine until Ctrl-C (BROKER=tansu|apache, KUBECONFIG=FILE)
-	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER)) $(WATCHED)
+dev: .venv/made ## run the whole stack on this machine until Ctrl-C (PORTS=fixed, BROKER=tansu|apache, KUBECONFIG=FILE)
+	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER)) $(FIXED) $(WATCHED)
+
+token: .venv/made ## print a token for the running stack (SUB=ann, ROLES='events:publish audit:read'; default: a service with all roles)
+	@$(RUN) dev token $(if $(SUB),--sub '$(SUB)') $(if $(ROLES),--roles '$(ROLES)')
 
 test: .venv/made ## run the tests that need only Python and PyPI, in under 5 minutes
 	@$(PYTEST) -n 3 tests -m 'not java and not apache and not go and not slow'
