@@ -86,17 +86,21 @@ format: .venv/made ## format the code, and repair the errors that ruff can repai
 	@.venv/bin/ruff check --fix $(CODE)
 	@.venv/bin/ruff format $(CODE)
 
-# Name the missing parts of the machine, then make the environment from constraints.txt.
+# Name the missing parts of the machine, then make the environment from constraints.txt. A lock lets one make do it.
 .venv/made: pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is missing: apt-get install python3 python3-venv, or make PYTHON=...' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo '$(PYTHON) is not Python 3.11 or newer.' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo 'The venv module of $(PYTHON) is missing: apt-get install python3-venv' >&2; exit 1; }
+	@command -v flock >/dev/null || { echo 'flock is missing: apt-get install util-linux' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; from dev.preflight import Machine, machine_complaints; \
 		sys.exit("\n".join(machine_complaints(Machine.this())) or None)'
-	@echo 'Making .venv from pyproject.toml and constraints.txt (a minute or two the first time) ...'
-	@$(PYTHON) -m venv .venv
-	@$(RUN) pip install --quiet --disable-pip-version-check pip==$(PIP)
-	@$(RUN) pip install --quiet --disable-pip-version-check -e '.[kafka,auth,pods,cli]' --group dev -c constraints.txt
-	@touch $@
+	@exec 9>.venv.lock; flock -n 9 || { echo 'Another make is making .venv. Waiting for it ...'; flock 9; }; \
+	if test -e $@ && test ! pyproject.toml -nt $@ && test ! constraints.txt -nt $@; then exit 0; fi; \
+	echo 'Making .venv from pyproject.toml and constraints.txt (a minute or two the first time) ...'; \
+	$(PYTHON) -m venv .venv && \
+	$(RUN) pip install --quiet --disable-pip-version-check pip==$(PIP) && \
+	$(RUN) pip install --quiet --disable-pip-version-check -e '.[kafka,auth,pods,cli]' --group dev -c constraints.txt || { \
+		echo 'pip could not install the packages. This step needs the network: PyPI, or a mirror in PIP_INDEX_URL.' >&2; exit 1; }; \
+	touch $@
