@@ -15,7 +15,8 @@ def _tcp(*ports: int) -> Ports:
     return frozenset(("TCP", port) for port in ports)
 
 
-DNS: Ports = frozenset({("UDP", 53), ("TCP", 53)})
+DNS: Ports = frozenset((protocol, port) for protocol in ("UDP", "TCP") for port in (53, 5353))
+"""5353 is the port of OpenShift's DNS pods."""
 MONGODB = _tcp(27017)
 KAFKA = _tcp(9092, 9093)
 ISSUER = _tcp(443)  # the keys of the token issuer

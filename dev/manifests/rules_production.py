@@ -25,7 +25,8 @@ def require_tls(rendered: Rendered, project: Project) -> Iterator[str]:
     """Require TLS for MongoDB, and TLS and a user for Kafka, of each process that connects."""
     for thing, env in _environments(rendered):
         options = dict(parse_qsl(urlsplit(env["MONGODB_URI"]).query))
-        yield from differences(thing, options, {"tls": "true", "tlsCAFile": "/etc/twofold/mongodb/ca.crt"})
+        private_ca = {"tlsCAFile": "/etc/twofold/mongodb/ca.crt"} if "tlsCAFile" in options else {}
+        yield from differences(thing, options, {"tls": "true"} | private_ca)
         if thing["kind"] in ("Job", "Deployment") or thing["metadata"]["name"].replace("-", "_") in project.senders:
             yield from differences(thing, env, {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"} | SASL)
     for source in rendered.of("KafkaSource") if rendered.overlay == "production" else []:

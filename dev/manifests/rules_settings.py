@@ -12,9 +12,9 @@ from twofold.read.feed import MAX_WAIT_S
 from twofold.settings import Settings
 
 NO_SETTINGS = re.compile(
-    r"FUNCTION_|OTEL_|PYTHON|(HOST|PORT|WORKERS|GUNICORN_LOG_LEVEL)$|MONGODB_(HOSTS$|OPTIONS$|PASSWORD)"
+    r"FUNCTION_|OTEL_|PYTHON|SSL_CERT_|(HOST|PORT|WORKERS|GUNICORN_LOG_LEVEL)$|MONGODB_(HOSTS$|OPTIONS$|PASSWORD)"
 )
-"""Variables of functions-framework, OpenTelemetry and Python, and the parts of MONGODB_URI."""
+"""Variables of functions-framework, OpenTelemetry, Python and OpenSSL, and the parts of MONGODB_URI."""
 
 _REFERENCE = re.compile(r"\$\((\w+)\)")
 _FIELDS = {name.upper(): field for name, field in Settings.model_fields.items()}
