@@ -1,5 +1,6 @@
 """A changed value in the tree reaches the pods."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from dev.manifests.check import complaints
+from dev.manifests.project import Project
 from dev.manifests.rendering import OVERLAYS, Rendered, render
 from dev.paths import ROOT
 from tests.manifests.breaking import Overlays
@@ -46,6 +49,23 @@ def test_a_changed_value_makes_a_new_revision_of_every_function(
         concerned = f"/{overlay}/" in f"/{file}" or file.startswith("base/")
         assert before.keys() == after.keys()
         assert {before[name] != after[name] for name in before} == {concerned}
+
+
+@pytest.mark.fault("D2")
+def test_the_patch_of_docs_deploy_makes_admin_public(tmp_path: Path, project: Project) -> None:
+    """The rules accept the choice. Without the annotation, they would not."""
+    shutil.copytree(ROOT / "knative", tmp_path / "knative")
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+    (patch,) = [block for block in blocks if "twofold.dev~1public" in block]
+    production = tmp_path / "knative/overlays/production"
+    (production / "public.yaml").write_text(patch)
+    target = "{kind: Service, group: serving.knative.dev, name: admin}"
+    with (production / "kustomization.yaml").open("a") as kustomization:
+        kustomization.write(f"  - path: public.yaml\n    target: {target}\n")
+    rendered = render("production", tmp_path)
+    labels = rendered.functions["admin"]["metadata"]["labels"]
+    assert "networking.knative.dev/visibility" not in labels
+    assert complaints([rendered], project) == []
 
 
 @pytest.mark.fault("C9")
