@@ -1,7 +1,8 @@
 # The definition of all images: `docker build --build-arg FUNCTION=store .` makes the image of the function `store`. It has
 # Python, the function, shared/ and the packages in functions/store/requirements.txt. A function that does not use
-# Kafka has no Kafka client. tests/manifests runs these steps in a new environment, and starts each function as the
-# container does. The base image has a fixed tag. For production, add its digest.
+# Kafka has no Kafka client. `FUNCTION=operator` makes the image of the command line `twofold`: functions/operator has no
+# code, and knative/base/operator.yaml has the command. tests/manifests runs these steps in a new environment, and starts
+# each function as the container does. The base image has a fixed tag. For production, add its digest (docs/deploy.md).
 FROM python:3.11.14-slim-bookworm AS dependencies
 ARG FUNCTION
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1

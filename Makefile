@@ -20,24 +20,30 @@ CLUSTER = cluster=''; $(RUN) dev.kubernetes || { test $$? = 3 || exit 1; cluster
 # The cluster with the watched pods. Only the command line counts: the shell's KUBECONFIG may name any cluster.
 WATCHED = $(if $(filter command,$(word 1,$(origin KUBECONFIG))),--kubeconfig $(KUBECONFIG))
 
-OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(KEEP),--keep)
+# PORTS=fixed: the same addresses at each start. Without it, two stacks can run side by side.
+FIXED = $(if $(PORTS),$(if $(filter fixed,$(PORTS)),--fixed-ports,$(error PORTS can only be `fixed`)))
+
+OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(KEEP),--keep) $(FIXED)
 
 FAULT_OPTIONS = $(if $(BROKER),--broker $(BROKER)) $(if $(JSON),--json $(JSON)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS))
 
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-all mutants check render bench bench-full faults format
+.PHONY: help demo dev token test test-all mutants check render bench bench-full faults format
 
 help: ## print this list
 	@echo 'Usage: make COMMAND [NAME=VALUE...]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/made ## publish 1,000 events and compare the contents of the servers (JSON=FILE, KEEP=1, BROKER=tansu|apache)
+demo: .venv/made ## publish 1,000 events and compare the contents of the servers (JSON=FILE, KEEP=1, PORTS=fixed, BROKER=tansu|apache)
 	@$(RUN) dev demo $(OPTIONS)
 
-dev: .venv/made ## run the whole stack on this machine until Ctrl-C (BROKER=tansu|apache, KUBECONFIG=FILE)
-	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER)) $(WATCHED)
+dev: .venv/made ## run the whole stack on this machine until Ctrl-C (PORTS=fixed, BROKER=tansu|apache, KUBECONFIG=FILE)
+	@$(RUN) dev up $(if $(BROKER),--broker $(BROKER)) $(FIXED) $(WATCHED)
+
+token: .venv/made ## print a token for the running stack (SUB=ann, ROLES='events:publish audit:read'; default: a service with all roles)
+	@$(RUN) dev token $(if $(SUB),--sub '$(SUB)') $(if $(ROLES),--roles '$(ROLES)')
 
 test: .venv/made ## run the tests that need only Python and PyPI, in under 5 minutes
 	@$(PYTEST) -n 3 tests -m 'not java and not apache and not go and not slow'
@@ -64,7 +70,7 @@ check: .venv/made ## check lint, format, types, import direction, manifests, and
 	@$(RUN) dev.manifests check
 	@$(RUN) dev.markers
 
-render: .venv/made ## print the Kubernetes manifests of both overlays as YAML, without a cluster (OVERLAY=local|production)
+render: .venv/made ## print the Kubernetes manifests of an overlay as YAML, without a cluster (OVERLAY=local|production)
 	@$(RUN) dev.manifests render $(OVERLAY)
 
 bench: .venv/made ## compare the functions with naive functions and a limit, in one run (JSON=FILE; uses wrk if it is installed)
@@ -80,17 +86,21 @@ format: .venv/made ## format the code, and repair the errors that ruff can repai
 	@.venv/bin/ruff check --fix $(CODE)
 	@.venv/bin/ruff format $(CODE)
 
-# Name the missing parts of the machine, then make the environment from constraints.txt.
+# Name the missing parts of the machine, then make the environment from constraints.txt. A lock lets one make do it.
 .venv/made: pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is missing: apt-get install python3 python3-venv, or make PYTHON=...' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo '$(PYTHON) is not Python 3.11 or newer.' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo 'The venv module of $(PYTHON) is missing: apt-get install python3-venv' >&2; exit 1; }
+	@command -v flock >/dev/null || { echo 'flock is missing: apt-get install util-linux' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; from dev.preflight import Machine, machine_complaints; \
 		sys.exit("\n".join(machine_complaints(Machine.this())) or None)'
-	@echo 'Making .venv from pyproject.toml and constraints.txt (a minute or two the first time) ...'
-	@$(PYTHON) -m venv .venv
-	@$(RUN) pip install --quiet --disable-pip-version-check pip==$(PIP)
-	@$(RUN) pip install --quiet --disable-pip-version-check -e '.[kafka,auth,pods,cli]' --group dev -c constraints.txt
-	@touch $@
+	@exec 9>.venv.lock; flock -n 9 || { echo 'Another make is making .venv. Waiting for it ...'; flock 9; }; \
+	if test -e $@ && test ! pyproject.toml -nt $@ && test ! constraints.txt -nt $@; then exit 0; fi; \
+	echo 'Making .venv from pyproject.toml and constraints.txt (a minute or two the first time) ...'; \
+	$(PYTHON) -m venv .venv && \
+	$(RUN) pip install --quiet --disable-pip-version-check pip==$(PIP) && \
+	$(RUN) pip install --quiet --disable-pip-version-check -e '.[kafka,auth,pods,cli]' --group dev -c constraints.txt || { \
+		echo 'pip could not install the packages. This step needs the network: PyPI, or a mirror in PIP_INDEX_URL.' >&2; exit 1; }; \
+	touch $@

@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cold_start, contestants, kafka_unavailable
-from benchmarks.arena import WARM_UP_S, Arena, NotBelievable
+from benchmarks import cold_start, contestants, kafka_unavailable, supply
+from benchmarks.arena import Arena, NotBelievable
 from benchmarks.contestants import Contestant
-from benchmarks.events import BATCH, PAYLOAD_BYTES, Feeds
+from benchmarks.events import BATCH, PAYLOAD_BYTES
 from benchmarks.figures import (
     CEILINGS,
     COLD_START,
@@ -44,8 +44,6 @@ THREADS = (4, 8, 16, 32)
 _THREADS_S = 2.0
 _BUSY = 1.25
 """The limit waits for no disk and no server. On an idle machine its rates vary less than this."""
-_MOST_EVENTS_PER_S = 20_000
-"""The ready-made events for a second. A run that needs more events fails."""
 
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -87,26 +85,38 @@ def bench(
         raise typer.Exit(1)
 
 
-def _measure(
-    generator: LoadGenerator, seconds: float, broker: str, say: Steps
-) -> tuple[dict[str, list[Measurement]], Sequence[Contestant], dict[str, list[float]], dict[str, list[Measurement]]]:
-    with tempfile.TemporaryDirectory(prefix="twofold-bench-") as folder:
-        say("making events")
-        measured, warm_up = (round(_MOST_EVENTS_PER_S * duration) for duration in (seconds, WARM_UP_S))
-        feeds = Feeds.write(Path(folder), measured, warm_up)
-        with Stack(Options(with_functions=(), broker=broker), on_step=say) as stack:
-            arena = Arena(stack, feeds, generator)
-            lineup = (
-                contestants.LIMIT,
-                contestants.STORE,
-                _at_its_best(arena, contestants.NAIVE_STORE, say),
-                contestants.PUBLISH,
-                _at_its_best(arena, contestants.NAIVE_PUBLISH, say),
-                contestants.BATCHES,
-            )
-            runs = _rounds(arena, lineup, seconds, say)
-            starts = cold_start.measure(stack, say)
-            return runs, lineup, starts, kafka_unavailable.measure(arena, stack, seconds, say)
+_Measured = tuple[
+    dict[str, list[Measurement]], Sequence[Contestant], dict[str, list[float]], dict[str, list[Measurement]]
+]
+
+
+def _measure(generator: LoadGenerator, seconds: float, broker: str, say: Steps) -> _Measured:
+    with (
+        tempfile.TemporaryDirectory(prefix="twofold-bench-") as folder,
+        Stack(Options(with_functions=(), broker=broker), on_step=say) as stack,
+    ):
+        per_s = supply.needed_per_s(stack, Path(folder), generator, say)
+
+        def measure(per_s: int) -> _Measured:
+            say(f"making {per_s:,} events for each second of a run")
+            arena = Arena(stack, supply.make(Path(folder), per_s, seconds), generator)
+            return _measure_with(arena, stack, seconds, say)
+
+        return supply.with_enough(per_s, measure, say)
+
+
+def _measure_with(arena: Arena, stack: Stack, seconds: float, say: Steps) -> _Measured:
+    lineup = (
+        contestants.LIMIT,
+        contestants.STORE,
+        _at_its_best(arena, contestants.NAIVE_STORE, say),
+        contestants.PUBLISH,
+        _at_its_best(arena, contestants.NAIVE_PUBLISH, say),
+        contestants.BATCHES,
+    )
+    runs = _rounds(arena, lineup, seconds, say)
+    starts = cold_start.measure(stack, say)
+    return runs, lineup, starts, kafka_unavailable.measure(arena, stack, seconds, say)
 
 
 def _at_its_best(arena: Arena, contestant: Contestant, say: Steps) -> Contestant:

@@ -24,6 +24,10 @@ class NotBelievable(RuntimeError):
     """A run lost an event, refused an event, or broke, so the benchmark gives no figures."""
 
 
+class RanOut(NotBelievable):
+    """The ready-made events did not last, so the generator sent some twice. The machine needs more of them."""
+
+
 class Arena:
     """A stack without functions, the ready-made requests, and the load generator."""
 
@@ -35,7 +39,8 @@ class Arena:
     def run(self, contestant: Contestant, seconds: float, during: During = nullcontext) -> Measurement:
         """Measure once. `during` begins after the warm-up, and may act on the broker.
 
-        Raises `NotBelievable` after any failure, or if the servers hold less than the acknowledged events.
+        Raises `NotBelievable` after any failure, or if the servers hold less than the acknowledged events. Raises
+        `RanOut` if the ready-made events did not last.
         """
         self._clear()
         in_topic = self._in_topic()
@@ -55,6 +60,8 @@ class Arena:
             stores=contestant.collection is not None,
             sends=contestant.sends,
         )
+        if run.ran_out:
+            raise RanOut(f"{contestant.name}: the ready-made events did not last")
         if found := complaints(run):
             raise NotBelievable(f"{contestant.name}: {'; '.join(found)}{self._log_tail(contestant)}")
         return run

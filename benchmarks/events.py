@@ -94,7 +94,7 @@ def delivery(event: Event, offset: int) -> bytes:
     headers = [(name.replace("ce_", "ce-"), value.decode("latin-1")) for name, value in record.headers]
     headers.append(("ce-knativekafkapartition", str(offset % _PARTITIONS)))
     headers.append(("ce-knativekafkaoffset", str(offset // _PARTITIONS)))
-    return _post([("prefer", "reply"), ("user-agent", "Vert.x-WebClient/4.5.27"), *headers], record.value)
+    return _post([("prefer", "reply"), ("user-agent", "Vert.x-WebClient/4.5.21"), *headers], record.value)
 
 
 def single(event: Event) -> bytes:

@@ -53,6 +53,11 @@ class Measurement:
         return self.load.answered * self.events_per_request / self.load.seconds
 
     @property
+    def ran_out(self) -> bool:
+        """True if events were sent twice to a function that stores events."""
+        return self.stores and (self.load.repeated or self.warm_up.repeated)
+
+    @property
     def acknowledged(self) -> int:
         """The number of events that the function accepted, by its answers."""
         answered = self.load.answered + self.warm_up.answered
@@ -72,7 +77,7 @@ def complaints(run: Measurement) -> list[str]:
     if run.held.dead:
         found.append(f"{run.held.dead} valid events became dead letters")
     if run.stores:
-        if run.load.repeated or run.warm_up.repeated:
+        if run.ran_out:
             found.append("the ready-made events did not last, so some were sent twice")
         if run.held.stored < run.acknowledged:
             found.append(f"{run.acknowledged} events were acknowledged, and {run.held.stored} are stored")

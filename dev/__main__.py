@@ -1,6 +1,7 @@
 """Run the demo, the fault tests, or a stack to work with."""
 
 import json
+import re
 import secrets
 import sys
 import time
@@ -24,17 +25,21 @@ from dev.demo import run as the_demo
 from dev.faults import plan as fault_plan
 from dev.faults import run as the_faults
 from dev.mutants.run import mutants
+from dev.paths import ROOT
 from dev.preflight import Unfit
 from dev.process.child import StartFailed
 from dev.process.signals import wait_for_a_signal
-from dev.stack import Stack
-from dev.stack.running import FIXED_PORTS, Running, Steps, command_line_options, here, hold, kept, new_logs
+from dev.servers.issuer import SERVICE_RIGHTS
+from dev.stack import Stack, shell
+from dev.stack.running import Running, Steps, command_line_options, here, hold, kept, new_logs
+from twofold.web.permissions import Permission
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 error_console = Console(stderr=True, style="red")
 
 BrokerOption = Annotated[str, typer.Option("--broker", help="tansu, apache or testcontainers")]
+PortsOption = Annotated[bool, typer.Option("--fixed-ports", help="use 8080 and up, 27017 and 9092, not free ports")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="write the figures to this file too")]
 SHOWN_WITHIN_S = 10.0
 
@@ -43,13 +48,15 @@ app.command()(mutants)
 
 @app.command()
 def demo(
+    *,
     broker: BrokerOption = "tansu",
     json_path: JsonOption = None,
     keep: Annotated[bool, typer.Option(help="leave the stack running, and print the command that stops it")] = False,
+    fixed_ports: PortsOption = False,
 ) -> None:
     """Publish more than 1,000 events over HTTP, and compare both collections with the accepted events."""
-    began = time.monotonic()
-    with _explained(), _steps() as on_step, (kept if keep else here)(broker, on_step) as running:
+    began, start = time.monotonic(), kept if keep else here
+    with _explained(), _steps() as on_step, start(broker, on_step, fixed_ports=fixed_ports) as running:
         start_s = time.monotonic() - began
         report = the_demo.run(running, on_step)
     figures = report.figures | {"start_s": round(start_s, 2), "broker": running.broker}
@@ -59,12 +66,16 @@ def demo(
     _exit_if("The demo failed:", report.complaints, running.logs)
     console.print("Every accepted event is in both collections, once, with an equal digest.")
     if keep:
-        print(f"\nTOKEN={running.token}\n{running.stop_command}")
+        print(
+            f"\n. {shell.FILE.relative_to(ROOT)}   # the addresses of all functions, and TOKEN\n{running.stop_command}"
+        )
 
 
 def _left_running(running: Running) -> dict[str, Any]:
-    names = ("mongodb_uri", "database", "kafka", "publish_url", "token")
-    return {name: getattr(running, name) for name in names} | {"stop": running.stop_command}
+    names = ("mongodb_uri", "database", "kafka", "kafka_topic", "issuer_url", "token")
+    addresses = {f"{name}_url": url for name, url in running.urls.items()}
+    kept_at = {"env_file": str(shell.write(running)), "stop": running.stop_command}
+    return {name: getattr(running, name) for name in names} | addresses | kept_at
 
 
 def _print_figures(figures: dict[str, Any], json_path: Path | None) -> None:
@@ -123,16 +134,15 @@ def up(
     workers: Annotated[int, typer.Option(help="worker processes of each function")] = 1,
     members: Annotated[int, typer.Option(help="mongod processes in the replica set: 1 or 3")] = 1,
     auth: Annotated[bool, typer.Option(help="let MongoDB check users: each function has its own user")] = False,
-    fixed_ports: Annotated[bool, typer.Option(help="use 8080 and up, 27017 and 9092, not free ports")] = False,
+    fixed_ports: PortsOption = False,
     kubeconfig: Annotated[Path | None, typer.Option(help="watch this cluster's pods, not example pods")] = None,
 ) -> None:
     """Run the whole stack until Ctrl-C."""
     options = replace(
-        command_line_options(broker),
+        command_line_options(broker, fixed_ports=fixed_ports),
         members=members,
         auth=auth,
         workers=workers,
-        ports=FIXED_PORTS if fixed_ports else {},
         pod_lives=True,
         kubeconfig=kubeconfig,
     )
@@ -150,13 +160,15 @@ def _print_addresses(stack: Stack) -> None:
     """Print plain, unwrapped lines: users copy them."""
     running = Running.of(stack)
     event_id = str(uuid.uuid4())
-    addresses = {name: function.url for name, function in stack.functions.items()}
+    addresses = dict(running.urls)
     addresses |= {"MongoDB": stack.mongodb_uri, "database": stack.database, "Kafka": stack.kafka}
     for name, address in (addresses | {"logs": str(stack.logs)}).items():
         print(f"{name:12} {address}")
     headers = {"specversion": "1.0", "id": event_id, "source": "/hello", "type": "com.example.greeting"}
     flags = " ".join(f"-H 'ce-{name}: {value}'" for name, value in headers.items())
     flags += " -H 'content-type: application/json' -d '{\"hello\": \"world\"}'"
+    print(f"\nIn another terminal, these addresses and TOKEN:\n\n. {shell.write(running).relative_to(ROOT)}")
+    print("make token SUB=ann ROLES='events:publish audit:read'   # a token with fewer permissions")
     print(f"\nPublish an event, and show it in both collections:\n\nTOKEN={running.token}")
     print(f'curl -i {stack.publish_url} -H "Authorization: Bearer $TOKEN" {flags}')
     print(running.show_command("events", event_id))
@@ -188,6 +200,19 @@ def _readable(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
+@app.command(name="token")
+def print_token(
+    sub: Annotated[str, typer.Option(help="the subject: a user or a service")] = "service",
+    roles: Annotated[str, typer.Option(help="permissions: " + ", ".join(Permission))] = " ".join(SERVICE_RIGHTS),
+) -> None:
+    """Print a token for the last started stack of this checkout."""
+    if unknown := sorted(set(re.split(r"[\s,]+", roles.strip())) - {*Permission, ""}):
+        error_console.print(f"unknown role: {', '.join(unknown)}. Known: {', '.join(Permission)}", soft_wrap=True)
+        raise typer.Exit(2)
+    with _explained():
+        print(shell.new_token(sub, roles))
+
+
 @app.command(name="api-docs")
 def write_api_docs() -> None:
     """Write docs/api.md from the functions' operations."""
@@ -195,9 +220,9 @@ def write_api_docs() -> None:
 
 
 @app.command(name="hold", hidden=True)
-def hold_stack(broker: BrokerOption = "tansu") -> None:
+def hold_stack(*, broker: BrokerOption = "tansu", fixed_ports: PortsOption = False) -> None:
     """Own the stack of `demo --keep` until SIGTERM."""
-    hold(command_line_options(broker))
+    hold(command_line_options(broker, fixed_ports=fixed_ports))
 
 
 @contextmanager

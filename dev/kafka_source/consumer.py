@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
@@ -13,8 +13,9 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from dev.kafka_source.delivery import Deliverer, Delivery, Lane
-from dev.kafka_source.event import SourceName, has_null_header, to_event
-from dev.kafka_source.rules import OffsetTracker
+from dev.kafka_source.event import SourceEvent, SourceName, has_null_header, to_event
+from dev.kafka_source.rules import OffsetTracker, RecordRate
+from dev.kafka_source.tracing import TraceMemory
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ _REJOIN_DELAY_S = 0.5
 _BACKLOG_PER_REQUEST = 10
 
 Ordering = Literal["ordered", "unordered"]
+RATES = {"ordered": 250.0, "unordered": 1650.0}
+"""Records a second of one consumer of the real data plane with its shipped ConfigMap."""
 InitialOffset = Literal["earliest", "latest"]
 
 
@@ -46,15 +49,18 @@ class SourceSettings:
     commit_every: float = 5.0
     ordering: Ordering = "ordered"
     consumers: int = 1
-    max_in_flight: int = 50
-    """Requests of a consumer without order."""
+    """The number of dispatcher pods: each pod has one consumer, whatever `spec.consumers` says."""
+    max_poll_records: int = 50
+    """A consumer without order has up to twice as many requests under way, less one."""
+    rate: float = 0.0
+    """Records a second of one consumer; 0 is no limit."""
 
 
 class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # it has no types
     """A member of the group, with one lane in total, or with one lane for a partition in order.
 
-    `run` blocks a thread, and the lanes run on the event loop. The member survives failures of the broker, its log and
-    its group.
+    `run` blocks a thread until the process ends, and the lanes run on the event loop. The member survives failures of
+    the broker, its log and its group.
     """
 
     def __init__(self, settings: SourceSettings, deliverer: Deliverer) -> None:
@@ -65,30 +71,29 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[TopicPartition | None, Lane] = {}
         self._stopping = threading.Event()
-        self._leaving = threading.Event()
         self._trackers: dict[TopicPartition, OffsetTracker] = {}
         self._consumer: Any = None
         self._newly_assigned = False
+        self._traces = TraceMemory()
+        self._rate = RecordRate(settings.rate)
 
     async def close(self, grace: float) -> None:
-        """Fetch no more, wait `grace` seconds for the requests in flight, then commit and end `run`."""
+        """Take no more records, and wait `grace` seconds for the requests under way."""
         self._stopping.set()
         await asyncio.gather(*(lane.close(grace) for lane in self._lanes.values()))
-        self._leaving.set()
 
     def run(self) -> None:
-        """Consume until `close`, and join again after a failure of the client."""
-        while not self._leaving.is_set():
+        """Consume, and join again after a failure of the client. Only the end of the process ends this."""
+        while True:
             try:
                 self._consumer = self._join()
                 try:
                     self._consume()
-                    self._commit()
                 finally:
                     self._consumer.close(autocommit=False, timeout_ms=_REQUEST_MS)
             except (KafkaError, OSError) as error:
                 log.warning("the consumer failed: %r", error)
-                self._leaving.wait(_REJOIN_DELAY_S)
+                time.sleep(_REJOIN_DELAY_S)
             self._forget(list(self._trackers))
 
     def _join(self) -> Any:
@@ -98,6 +103,7 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
             group_id=self._settings.group,
             auto_offset_reset=self._settings.initial_offset,
             enable_auto_commit=False,
+            isolation_level="read_committed",
             session_timeout_ms=self._settings.session_timeout_ms,
             heartbeat_interval_ms=self._settings.session_timeout_ms // 4,
             max_poll_records=_MAX_POLL_RECORDS,
@@ -133,7 +139,7 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
     def _consume(self) -> None:
         next_commit = time.monotonic() + self._settings.commit_every
         next_check = time.monotonic() + _LOG_CHECK_S
-        while not self._leaving.is_set():
+        while True:
             self._pause_and_resume()
             timeout = _POLL_PAUSED_MS if self._consumer.paused() else _POLL_MS
             for partition, records in self._consumer.poll(timeout).items():
@@ -144,13 +150,13 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
             if now >= next_check:
                 self._restart_shorter_logs()
                 next_check = now + _LOG_CHECK_S
-            if now >= next_commit:
+            if now >= next_commit and not self._stopping.is_set():
                 self._commit()
                 next_commit = now + self._settings.commit_every
 
     def _pause_and_resume(self) -> None:
         assigned = self._consumer.assignment()
-        wanted = set() if self._stopping.is_set() else set(filter(self._may_fetch, assigned))
+        wanted = set() if self._stopping.is_set() else set(filter(self._has_room, assigned))
         paused = self._consumer.paused()
         self._consumer.pause(*(assigned - wanted - paused))
         self._consumer.resume(*(paused & wanted))
@@ -165,21 +171,23 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
             log.error("LOST a batch with a null header: %s offsets %d to %d", partition, first, last)
             deliveries = [Delivery(tracker, record.offset, None) for record in records]
         else:
-            source = self._settings.source
-            deliveries = [Delivery(tracker, record.offset, to_event(record, source)) for record in records]
+            deliveries = [Delivery(tracker, record.offset, self._event(record)) for record in records]
         self._loop.call_soon_threadsafe(self._put, self._key(partition), deliveries)
+
+    def _event(self, record: Any) -> SourceEvent:
+        return replace(to_event(record, self._settings.source), trace=self._traces.of(record.headers))
 
     def _key(self, partition: TopicPartition) -> TopicPartition | None:
         return partition if self._settings.ordering == "ordered" else None
 
-    def _may_fetch(self, partition: TopicPartition) -> bool:
+    def _has_room(self, partition: TopicPartition) -> bool:
         lane = self._lanes.get(self._key(partition))
-        return lane is None or lane.backlog < self._settings.max_in_flight * _BACKLOG_PER_REQUEST
+        return lane is None or lane.backlog < self._settings.max_poll_records * _BACKLOG_PER_REQUEST
 
     def _put(self, key: TopicPartition | None, deliveries: list[Delivery]) -> None:
         """Queue the deliveries. This method runs on the event loop."""
         if key not in self._lanes:
-            self._lanes[key] = Lane(self._deliverer, 1 if key else self._settings.max_in_flight)
+            self._lanes[key] = Lane(self._deliverer, 1 if key else self._settings.max_poll_records, self._rate)
         self._lanes[key].put(deliveries)
 
     def _report_assignment(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from dev.kafka_source.event import NeverFinishes, SinkResponse, SourceEvent, dead_letter
 from dev.kafka_source.http import Destination
 from dev.kafka_source.java import RefusedByVertx
-from dev.kafka_source.rules import OffsetTracker, Retries, is_retried, is_success
+from dev.kafka_source.rules import OffsetTracker, RecordRate, Retries, is_retried, is_success
 
 log = logging.getLogger(__name__)
 
@@ -88,20 +89,25 @@ class Delivery(NamedTuple):
 
 
 class Lane:
-    """A queue with one request in flight for each worker. A partition in order has 1 worker."""
+    """A queue of records whose requests start in batches, as the data plane polls.
 
-    def __init__(self, deliverer: Deliverer, workers: int) -> None:
+    With fewer than `batch` requests under way, the next `batch` records start. So at most `2 * batch - 1` requests are
+    under way: 99 with the `max.poll.records` of 50. A partition in order has the batch of 1.
+    """
+
+    def __init__(self, deliverer: Deliverer, batch: int, rate: RecordRate) -> None:
         self._deliverer = deliverer
-        self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        self._batch = batch
+        self._rate = rate
+        self._timer: asyncio.TimerHandle | None = None
+        self._queue: deque[Delivery] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._workers = [asyncio.create_task(self._work()) for _ in range(workers)]
-        for worker in self._workers:
-            worker.add_done_callback(_log_failure)
 
     @property
     def backlog(self) -> int:
         """The number of queued events. Any thread may read it."""
-        return self._queue.qsize()
+        return len(self._queue)
 
     def put(self, deliveries: Iterable[Delivery]) -> None:
         """Queue records in the order of their offsets."""
@@ -111,33 +117,52 @@ class Lane:
                 self._deliverer.counts.lost += 1
                 delivery.tracker.finished(delivery.offset)
             else:
-                self._queue.put_nowait(delivery)
+                self._queue.append(delivery)
+        self._start()
 
-    async def _work(self) -> None:
-        while (delivery := await self._queue.get()) is not None:
-            tracker, offset, event = delivery
-            if self._closing or tracker.revoked or event is None:
-                continue
-            try:
-                await self._deliverer.deliver(event)
-                tracker.finished(offset)
-            except NeverFinishes:
-                log.exception("STUCK %s: the worker waits for ever", name_of(event))
-                await asyncio.Event().wait()
+    def _start(self) -> None:
+        """Start batches until enough requests are under way, or until the rate asks to wait."""
+        while self._timer is None and self._queue and not self._closing and len(self._under_way) < self._batch:
+            loop = asyncio.get_running_loop()
+            if wait := self._rate.wait(loop.time()):
+                self._timer = loop.call_later(wait, self._go_on)
+            else:
+                self._start_batch()
+
+    def _go_on(self) -> None:
+        self._timer = None
+        self._start()
+
+    def _start_batch(self) -> None:
+        deliveries = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+        self._rate.started(len(deliveries))
+        for delivery in deliveries:
+            if delivery.event is not None and not delivery.tracker.revoked:
+                task = asyncio.create_task(self._deliver(delivery.event, delivery))
+                self._under_way.add(task)
+                task.add_done_callback(self._ended)
+
+    async def _deliver(self, event: SourceEvent, delivery: Delivery) -> None:
+        try:
+            await self._deliverer.deliver(event)
+            delivery.tracker.finished(delivery.offset)
+        except NeverFinishes:
+            log.exception("STUCK %s: its request counts as under way for ever", name_of(event))
+            await asyncio.Event().wait()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a delivery failed", exc_info=error)
+        self._start()
 
     async def close(self, grace: float) -> None:
-        """Start no more requests, wait `grace` seconds for the requests in flight, then drop them."""
+        """Start no more requests, wait `grace` seconds for the requests under way, then drop them."""
         self._closing = True
-        for _ in self._workers:
-            self._queue.put_nowait(None)
-        _, late = await asyncio.wait(self._workers, timeout=grace)
-        for worker in late:
-            worker.cancel()
-
-
-def _log_failure(worker: asyncio.Task[None]) -> None:
-    if not worker.cancelled() and (error := worker.exception()) is not None:
-        log.critical("a worker failed", exc_info=error)
+        if self._under_way:
+            _, late = await asyncio.wait(self._under_way, timeout=grace)
+            for task in late:
+                task.cancel()
 
 
 def name_of(event: SourceEvent) -> str:

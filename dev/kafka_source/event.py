@@ -2,7 +2,7 @@
 
 Sources: knative-extensions/eventing-kafka-broker v1.23 (`data-plane/dispatcher`: CloudEventDeserializer,
 InvalidCloudEventInterceptor, CloudEventOverridesMutator, RecordDispatcherImpl) and cloudevents/sdk-java (`kafka`,
-`core`, `formats/json-jackson`). Not modelled: specversion 0.3, because Twofold never writes it.
+`core`, `formats/json-jackson`), and requests of the real data plane (`tests/fixtures/kafka_source_requests`).
 """
 
 import base64
@@ -10,11 +10,12 @@ import binascii
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from dev.kafka_source.java import java_accepts_uri, java_time
+from dev.kafka_source.tracing import TraceContext
 
 PLAIN_TYPE = "dev.knative.kafka.event"
 ERROR_DATA_MAX_BYTES = 1024
@@ -22,11 +23,15 @@ ERROR_DATA_MAX_BYTES = 1024
 _CONTENT_TYPE = "content-type"
 _STRUCTURED = "application/cloudevents+json"
 _REQUIRED = ("id", "source", "type")
+_SCHEMA = {"1.0": "dataschema", "0.3": "schemaurl"}
+"""The attribute with the URI of the schema, by specversion."""
 _EXTENSION_NAME = re.compile("[a-z0-9]*")
 _NOT_IN_EXTENSION_NAME = re.compile("[^a-z0-9]")
 _JSON_DATA = re.compile(r"(?:application|text)/(?:[a-zA-Z0-9\-.]+\+)?json(?:;.*)*")
 _INT32 = range(-(2**31), 2**31)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+KeyType = Literal["string", "byte-array"]
 
 
 class KafkaRecord(Protocol):
@@ -47,13 +52,17 @@ class SourceEvent:
 
     attributes: Mapping[str, str]
     data: bytes | None
+    trace: TraceContext | None = None
+    """The W3C trace of the request. It is no part of the event."""
 
 
 class SourceName(NamedTuple):
-    """The namespace and the name of the KafkaSource."""
+    """The namespace and the name of the KafkaSource, and the type of its keys."""
 
     namespace: str
     name: str
+    key_type: KeyType = "string"
+    """The label `kafkasources.sources.knative.dev/key-type`."""
 
 
 class SinkResponse(NamedTuple):
@@ -96,7 +105,7 @@ def _read_event(record: KafkaRecord) -> SourceEvent:
     content_type = headers.get(_CONTENT_TYPE, "")
     if content_type.partition(";")[0] == _STRUCTURED:
         return _read_structured(record.value or b"")
-    if content_type.startswith("application/cloudevents") or headers.get("ce_specversion") != "1.0":
+    if content_type.startswith("application/cloudevents") or headers.get("ce_specversion") not in _SCHEMA:
         raise NotAnEvent(content_type)
     attributes = {name[3:].lower(): value for name, value in headers.items() if name.startswith("ce_")}
     attributes.pop("", None)  # a header `ce_` has no attribute name
@@ -106,7 +115,10 @@ def _read_event(record: KafkaRecord) -> SourceEvent:
 
 
 def _read_structured(value: bytes) -> SourceEvent:
-    """Read the JSON event format as `io.cloudevents.jackson` does: it writes JSON data again, in compact form."""
+    """Read the JSON event format as `io.cloudevents.jackson` does: it writes JSON data again, in compact form.
+
+    Not modelled: specversion 0.3 in this format, because Twofold never writes it.
+    """
     try:
         members = json.loads(value, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -162,10 +174,11 @@ def _structured_attribute(name: str, member: Any) -> str | None:
 def _checked(attributes: Mapping[str, str]) -> dict[str, str]:
     """Check and write attributes as the SDK's CloudEventBuilder does. Raises `NotAnEvent`."""
     checked = {"specversion": "1.0", **attributes}
-    if any(name not in checked for name in _REQUIRED) or checked.get("subject") == "":
-        raise NotAnEvent("a required attribute is missing, or subject is empty")
-    if not all(java_accepts_uri(checked[name]) for name in ("source", "dataschema") if name in checked):
-        raise NotAnEvent("source or dataschema is not a URI for Java")
+    if any(name not in checked for name in _REQUIRED):
+        raise NotAnEvent("a required attribute is missing")
+    uris = ("source", _SCHEMA[checked["specversion"]])
+    if not all(java_accepts_uri(checked[name]) for name in uris if name in checked):
+        raise NotAnEvent("source or the URI of the schema is not a URI for Java")
     if not all(map(_EXTENSION_NAME.fullmatch, checked)):
         raise NotAnEvent("the name of an extension has characters outside a-z and 0-9")
     if "time" in checked:
@@ -187,7 +200,9 @@ def _plain_event(record: KafkaRecord, source: SourceName) -> SourceEvent:
         "time": _written_time(record.timestamp),
     }
     if record.key:
-        attributes["partitionkey"] = attributes["key"] = record.key.decode(errors="replace")
+        is_text = source.key_type == "string"
+        key = record.key.decode(errors="replace") if is_text else base64.b64encode(record.key).decode()
+        attributes["partitionkey"] = attributes["key"] = key
     for name, value in record.headers:
         text = (value or b"").decode(errors="replace")
         if name.lower() == _CONTENT_TYPE:
@@ -219,4 +234,4 @@ def dead_letter(event: SourceEvent, destination: str, response: SinkResponse | N
     unnameable = [name for name in errors if not _EXTENSION_NAME.fullmatch(name)]
     if unnameable:
         raise NeverFinishes(f"these response headers cannot become extensions: {unnameable}")
-    return SourceEvent({**event.attributes, **errors}, event.data)
+    return replace(event, attributes={**event.attributes, **errors})

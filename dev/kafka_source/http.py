@@ -2,9 +2,14 @@
 
 No client from PyPI sends raw Latin-1: aiohttp writes UTF-8 and refuses some values, httpx writes ASCII. This client
 knows one plain-text address, follows no redirect, and keeps its connections.
+
+In a cluster, Envoy stands in front of every Knative Service. It answers 431 to a request with more than 100 headers
+(`max_headers_count` of `core.v3.HttpProtocolOptions`), and Kourier and Istio leave this default. So a destination here
+answers 431 too, and the function never sees the request.
 """
 
 import asyncio
+import re
 from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpResponseParser
@@ -12,20 +17,28 @@ from httptools import HttpParserError, HttpResponseParser
 from dev.kafka_source.event import SinkResponse, SourceEvent
 from dev.kafka_source.java import header_bytes
 
-_USER_AGENT = "Vert.x-WebClient/4.5.27"
+MAX_HEADERS = 100
+"""Envoy's default limit."""
+
+_USER_AGENT = "Vert.x-WebClient/4.5.21"
+_HEADER_LINE = re.compile(rb"\r\n(?![ \t])")
 _READ_BYTES = 65_536
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Destination:
-    """The address of a sink, and its idle connections. A request fails after `timeout` seconds."""
+    """The address of a sink, and its idle connections.
 
-    def __init__(self, url: str, namespace: str, timeout: float) -> None:
+    A request fails after `timeout` seconds. The answer to a request with more than `max_headers` headers is 431.
+    """
+
+    def __init__(self, url: str, namespace: str, timeout: float, max_headers: int = MAX_HEADERS) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.hostname is None:
             raise ValueError(f"the sink {url!r} is not an http:// URL")
         self.url = url
         self.timeout = timeout
+        self._max_headers = max_headers
         self._address = (parts.hostname, parts.port or 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         head = f"POST {target} HTTP/1.1\r\nPrefer: reply\r\nKn-Namespace: {namespace}\r\n"
@@ -38,11 +51,16 @@ class Destination:
         for name, value in event.attributes.items():
             header = "content-type" if name == "datacontenttype" else f"ce-{name}"
             lines.append(b"%s: %s\r\n" % (header.encode("ascii"), header_bytes(value)))
-        data = event.data or b""
-        return b"".join([*lines, b"content-length: %d\r\n\r\n" % len(data), data])
+        if event.data is not None:
+            lines.append(b"content-length: %d\r\n" % len(event.data))
+        if event.trace is not None:
+            lines += [b"%s: %s\r\n" % (name.encode(), header_bytes(value)) for name, value in event.trace.headers()]
+        return b"".join([*lines, b"\r\n", event.data or b""])
 
     async def post(self, request: bytes) -> SinkResponse:
         """Send the request and return the answer. Raises `OSError`; `TimeoutError` is a subclass."""
+        if number_of_headers(request) > self._max_headers:
+            return SinkResponse(431, [("server", "envoy")], b"")
         async with asyncio.timeout(self.timeout):
             reader, writer = await self._connection()
             answer = _Answer()
@@ -63,6 +81,12 @@ class Destination:
             if not reader.at_eof():
                 return reader, writer
         return await asyncio.open_connection(*self._address)
+
+
+def number_of_headers(request: bytes) -> int:
+    """Return the number of headers of a request. The lines of a folded value are one header."""
+    head = request[: request.index(b"\r\n\r\n")]
+    return len(_HEADER_LINE.findall(head))
 
 
 class _Answer:

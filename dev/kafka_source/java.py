@@ -1,6 +1,7 @@
 """The rules of Java and Vert.x for strings, as far as KafkaSource depends on them. Pure.
 
-Sources: OpenJDK 17 and vertx-core 4.5.27, the version of the data plane at v1.23. The rules were run against both.
+Sources: OpenJDK 17 and vertx-core 4.5.27. The rules were run against both. The data plane of release 1.23
+names 4.5.21 in its requests.
 """
 
 import calendar

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 _RETRIED_BELOW_500 = frozenset({404, 408, 409, 429})
 _DEFAULT_TIMEOUT = 600.0
+_SHORTEST_TIMER = 0.001
+_LONGEST_BURST_S = 0.1
 
 
 def is_success(status: int) -> bool:
@@ -52,11 +54,35 @@ def retries(
 ) -> Retries:
     """Return the meaning of a `delivery` block with these members: without `retry` it has no retries.
 
-    A source without a `delivery` block has 10 retries, exponential from 0.3 s.
+    A source without a `delivery` block has 10 retries, exponential from 0.3 s. A delay of 0, or an absent delay, means
+    no retries too: Vert.x refuses a timer of 0 ms.
     """
     if not dead_letters and all(member is None for member in (retry, policy, delay, timeout)):
         return Retries(10, BackoffPolicy.EXPONENTIAL, 0.3, _DEFAULT_TIMEOUT)
-    return Retries(retry or 0, policy or BackoffPolicy.EXPONENTIAL, delay or 0.0, timeout or _DEFAULT_TIMEOUT)
+    delay = delay or 0.0
+    tries = (retry or 0) if delay >= _SHORTEST_TIMER else 0
+    return Retries(tries, policy or BackoffPolicy.EXPONENTIAL, delay, timeout or _DEFAULT_TIMEOUT)
+
+
+class RecordRate:
+    """A bound of the records that a consumer delivers: a bucket that fills with `rate` records a second."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._most = rate * _LONGEST_BURST_S
+        self._left = self._most
+        self._at = 0.0
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until records may start. A rate of 0 is no bound. `now` is in seconds and never falls."""
+        self._left = min(self._most, self._left + (now - self._at) * self._rate)
+        self._at = now
+        return -self._left / self._rate if self._left < 0 else 0.0
+
+    def started(self, records: int) -> None:
+        """Note records that started. A batch may start more than the bucket has, and then the next batch waits."""
+        if self._rate:
+            self._left -= records
 
 
 class OffsetTracker:

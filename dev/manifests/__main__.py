@@ -1,4 +1,4 @@
-"""Render both overlays as YAML, or check both overlays: `python -m dev.manifests render|check`."""
+"""Render an overlay as YAML, or check both overlays: `python -m dev.manifests render OVERLAY|check`."""
 
 import sys
 from typing import Annotated
@@ -14,15 +14,21 @@ from dev.manifests.rendering import render as rendered
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 complain = Console(stderr=True, style="red", soft_wrap=True)
 
-Overlays = Annotated[list[str] | None, typer.Argument(help="local or production; both by default")]
+Overlay = Annotated[str, typer.Argument(help=" or ".join(OVERLAYS))]
 
 
 @app.command()
-def render(overlays: Overlays = None) -> None:
-    """Print the objects of the overlays as one YAML stream, without a cluster."""
+def render(overlay: Overlay = "") -> None:
+    """Print the objects of one overlay as a YAML stream, without a cluster.
+
+    Two overlays have objects of the same names: in one stream, the second would overwrite the first.
+    """
+    if overlay not in OVERLAYS:
+        found = f"there is no overlay {overlay!r}" if overlay else "the overlay is missing"
+        complain.print(f"{found}: make render OVERLAY={' or OVERLAY='.join(OVERLAYS)}", markup=False)
+        sys.exit(2)
     try:
-        for overlay in overlays or OVERLAYS:
-            print(f"---\n# knative/overlays/{overlay}\n{stream(overlay)}", end="")
+        print(f"---\n# knative/overlays/{overlay}\n{stream(overlay)}", end="")
     except RenderFailed as error:
         complain.print(str(error), markup=False)
         sys.exit(1)

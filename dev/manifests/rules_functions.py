@@ -1,13 +1,22 @@
 """Rules for functions: each function has a Knative Service, an image, a database user and the right visibility."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from dev.manifests.project import Project
 from dev.manifests.rendering import Rendered, called, containers, differences
 from dev.manifests.rules_settings import environment, secret_value
 
 OPEN = frozenset({"publish", "query", "admin", "audit"})
-"""The functions with callers outside the cluster: people and systems."""
+"""The functions that ask for a token: their callers are people and systems."""
+
+PUBLIC = frozenset({"publish", "query"})
+"""The functions with an address outside the cluster. Another function of `OPEN` has one if `CHOSEN` says so."""
+
+CHOSEN = "twofold.dev/public"
+"""The annotation with `true` on a function of `OPEN` that an overlay makes public."""
+
+OPERATOR = "operator"
+"""The Deployment, the image and the database user of the command line."""
 
 LOCAL_SERVERS = frozenset({"mongo", "apache/kafka"})
 """Images that skaffold.yaml does not build. Only the local overlay uses them."""
@@ -22,7 +31,7 @@ def require_services(rendered: Rendered, project: Project) -> Iterator[str]:
     """Require a Knative Service, and an artifact in skaffold.yaml, for exactly the functions in functions/."""
     for name in sorted(project.functions ^ rendered.functions.keys()):
         yield f"functions/{name}/main.py or its Knative Service is missing: write knative/base/{name}.yaml"
-    for name in sorted(project.functions ^ set(project.artifacts.values())):
+    for name in sorted((project.functions | {OPERATOR}) ^ set(project.artifacts.values())):
         yield f"functions/{name}/main.py or its artifact is missing: add FUNCTION: {name} to skaffold.yaml"
 
 
@@ -41,10 +50,17 @@ def require_images(rendered: Rendered, project: Project) -> Iterator[str]:
 
 
 def require_visibility(rendered: Rendered, _: Project) -> Iterator[str]:
-    """Require `cluster-local` for the functions outside `OPEN`: a caller of a sink can write events."""
+    """Require `cluster-local` for the functions outside `PUBLIC`: a caller of a sink can write events.
+
+    An overlay can choose to make `admin` and `audit` public.
+    """
     for name, service in rendered.functions.items():
-        if (_LOCAL in service["metadata"].get("labels", {}).items()) == (name in OPEN):
-            yield f"{called(service)}: {'remove' if name in OPEN else 'add'} the label {': '.join(_LOCAL)}"
+        chosen = service["metadata"].get("annotations", {}).get(CHOSEN) == "true"
+        is_public = name in PUBLIC or (name in OPEN and chosen)
+        if (_LOCAL in service["metadata"].get("labels", {}).items()) == is_public:
+            yield f"{called(service)}: {'remove' if is_public else 'add'} the label {': '.join(_LOCAL)}"
+        if chosen and name not in OPEN:
+            yield f"{called(service)}: remove the annotation {CHOSEN}: it asks for no token"
 
 
 def require_scale(rendered: Rendered, project: Project) -> Iterator[str]:
@@ -70,6 +86,24 @@ def require_users(rendered: Rendered, project: Project) -> Iterator[str]:
     for name, service in rendered.functions.items():
         if name not in project.roles:
             yield f"{called(service)}: shared/twofold/setup/roles.py has no role {name}"
-        address = f"{servers['hosts']}/?authSource={database}&{servers['options']}"
-        uri = {"MONGODB_URI": f"mongodb://{name}:{passwords.get(name)}@{address}"}
+        uri = {"MONGODB_URI": _uri(servers, database, name, passwords.get(name))}
         yield from differences(service, environment(rendered, service["spec"]["template"]["spec"]), uri)
+
+
+def require_operator(rendered: Rendered, project: Project) -> Iterator[str]:
+    """Require a place to run `twofold`: a Deployment with its image and the operator's database user."""
+    deployment = rendered.named("Deployment", OPERATOR)
+    if deployment is None:
+        yield f"Deployment {OPERATOR} is missing: `twofold` has no place in the cluster"
+        return
+    spec = deployment["spec"]["template"]["spec"]
+    image = spec["containers"][0]["image"]
+    if project.artifacts.get(image.partition(":")[0]) != OPERATOR:
+        yield f"{called(deployment)}: runs {image}, and this image has no command line"
+    password = secret_value(rendered, f"mongodb-{OPERATOR}", "password")
+    uri = _uri(rendered.data("mongodb"), rendered.data("settings")["MONGODB_DATABASE"], OPERATOR, password)
+    yield from differences(deployment, environment(rendered, spec), {"MONGODB_URI": uri})
+
+
+def _uri(servers: Mapping[str, str], database: str, user: str, password: str | None) -> str:
+    return f"mongodb://{user}:{password}@{servers['hosts']}/?authSource={database}&{servers['options']}"

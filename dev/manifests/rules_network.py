@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from dev.manifests.project import Project
 from dev.manifests.rendering import Object, Rendered, called
-from dev.manifests.rules_functions import OPEN
+from dev.manifests.rules_functions import OPEN, OPERATOR
 
 Labels = Mapping[str, str]
 Ports = frozenset[tuple[str, int]]
@@ -15,7 +15,8 @@ def _tcp(*ports: int) -> Ports:
     return frozenset(("TCP", port) for port in ports)
 
 
-DNS: Ports = frozenset({("UDP", 53), ("TCP", 53)})
+DNS: Ports = frozenset((protocol, port) for protocol in ("UDP", "TCP") for port in (53, 5353))
+"""5353 is the port of OpenShift's DNS pods."""
 MONGODB = _tcp(27017)
 KAFKA = _tcp(9092, 9093)
 ISSUER = _tcp(443)  # the keys of the token issuer
@@ -49,7 +50,8 @@ def _used(rendered: Rendered, project: Project) -> Iterator[tuple[str, Labels, P
         used |= ISSUER if name in OPEN else frozenset()
         used |= KUBERNETES if project.calls.get(name) else frozenset()
         yield name, _of_function(name), used
-    yield "setup", {"app.kubernetes.io/name": "setup"}, DNS | MONGODB | KAFKA
+    for name in ("setup", OPERATOR):
+        yield name, {"app.kubernetes.io/name": name}, DNS | MONGODB | KAFKA
     for source in rendered.of("ApiServerSource"):
         name = source["metadata"]["name"]
         labels = {"eventing.knative.dev/sourceName": name}

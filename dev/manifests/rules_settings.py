@@ -12,9 +12,9 @@ from twofold.read.feed import MAX_WAIT_S
 from twofold.settings import Settings
 
 NO_SETTINGS = re.compile(
-    r"FUNCTION_|OTEL_|PYTHON|(HOST|PORT|WORKERS|GUNICORN_LOG_LEVEL)$|MONGODB_(HOSTS$|OPTIONS$|PASSWORD)"
+    r"FUNCTION_|OTEL_|PYTHON|SSL_CERT_|(HOST|PORT|WORKERS|GUNICORN_LOG_LEVEL)$|MONGODB_(HOSTS$|OPTIONS$|PASSWORD)"
 )
-"""Variables of functions-framework, OpenTelemetry and Python, and the parts of MONGODB_URI."""
+"""Variables of functions-framework, OpenTelemetry, Python and OpenSSL, and the parts of MONGODB_URI."""
 
 _REFERENCE = re.compile(r"\$\((\w+)\)")
 _FIELDS = {name.upper(): field for name, field in Settings.model_fields.items()}
@@ -113,9 +113,9 @@ def secret_value(rendered: Rendered, name: str, key: str) -> str:
 
 
 def _environments(rendered: Rendered) -> Iterator[tuple[Object, Mapping[str, str]]]:
-    """Yield each Service and Job with its variables."""
+    """Yield each Service, Job and Deployment with its variables."""
     for thing, spec in rendered.pods():
-        if thing["kind"] in ("Service", "Job"):
+        if thing["kind"] in ("Service", "Job", "Deployment"):
             yield thing, environment(rendered, spec)
 
 

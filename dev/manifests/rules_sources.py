@@ -15,6 +15,9 @@ BUDGET = timedelta(hours=24)
 DELIVERY = ("retry", "backoffPolicy", "backoffDelay", "timeout", "deadLetterSink")
 """The members that `delivery` must state: by default a KafkaSource stops retrying after minutes."""
 
+KEYS = {"kafkasources.sources.knative.dev/key-type": "byte-array"}
+"""The label that makes keys Base64. Without it, the data plane throws on a key with a control character."""
+
 SINKS = (
     ("KafkaSource", "sink", "store"),
     ("KafkaSource", "deadLetterSink", "dead-letters"),
@@ -57,6 +60,7 @@ def require_delivery(rendered: Rendered, _: Project) -> Iterator[str]:
         "bootstrapServers": settings["KAFKA_BOOTSTRAP_SERVERS"].split(","),
     }
     for source in rendered.of("KafkaSource"):
+        yield from differences(source, source["metadata"].get("labels", {}), KEYS)
         yield from differences(source, source["spec"], wanted)
         for name in sorted(set(DELIVERY) - source["spec"].get("delivery", {}).keys()):
             yield f"{called(source)}: delivery.{name} is missing"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import jwt
@@ -47,8 +48,14 @@ def public(key_id: str, private: Any, algorithm: str = "ES256") -> dict[str, Any
     return half | {"kid": key_id, "use": "sig", "alg": algorithm}
 
 
+def token_for(form: str) -> str:
+    """Return the token that a form asks for: `sub`, and `roles` with spaces between them."""
+    fields = dict(parse_qsl(form))
+    return token(fields.get("sub", "service"), tuple(fields.get("roles", "").split()))
+
+
 class Issuer:
-    """A server of a JWK set on loopback. A test may change `keys` at any time."""
+    """A server of a JWK set on loopback, which also makes tokens. A test may change `keys` at any time."""
 
     def __init__(self, port: int = 0) -> None:
         self.keys: list[dict[str, Any]] = [public(*signing_key())]
@@ -59,9 +66,16 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked += 1
-                body = json.dumps({"keys": issuer.keys}).encode()
+                self._answer("application/jwk-set+json", json.dumps({"keys": issuer.keys}))
+
+            def do_POST(self) -> None:
+                form = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
+                self._answer("text/plain", token_for(form))
+
+            def _answer(self, content_type: str, text: str) -> None:
+                body = text.encode()
                 self.send_response(200)
-                self.send_header("Content-Type", "application/jwk-set+json")
+                self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

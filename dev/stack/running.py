@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,8 @@ FIXED_PORTS = {
     "query": 8083,
     "audit": 8084,
     "admin": 8085,
+    "dead_letters": 8086,
+    "pod_events": 8087,
     "issuer": 8090,
     "mongod": 27017,
     "kafka": 9092,
@@ -41,8 +43,12 @@ class Running:
     mongodb_uri: str
     database: str
     kafka: str
-    publish_url: str
-    pod_events_url: str
+    kafka_topic: str
+    kafka_consumer_group: str
+    urls: Mapping[str, str]
+    """The URL of each function, by its name."""
+    issuer_url: str
+    """The URL of the issuer's keys."""
     token: str
     """A bearer token with all rights."""
     logs: str
@@ -57,12 +63,24 @@ class Running:
             mongodb_uri=stack.mongodb_uri,
             database=stack.database,
             kafka=stack.kafka,
-            publish_url=stack.publish_url,
-            pod_events_url=stack.pod_events_url,
+            kafka_topic=stack.topic,
+            kafka_consumer_group=stack.consumer_group,
+            urls={name: function.url for name, function in stack.functions.items()},
+            issuer_url=stack.issuer.url,
             token=stack.token,
             logs=str(stack.logs),
             pid=os.getpid(),
         )
+
+    @property
+    def publish_url(self) -> str:
+        """The URL of publish."""
+        return self.urls["publish"]
+
+    @property
+    def pod_events_url(self) -> str:
+        """The sink of an ApiServerSource."""
+        return self.urls["pod_events"]
 
     @property
     def headers(self) -> dict[str, str]:
@@ -82,7 +100,7 @@ class Running:
         return shlex.join([*words, "--mongodb-uri", self.mongodb_uri, "--database", self.database])
 
 
-def command_line_options(broker: str) -> Options:
+def command_line_options(broker: str, *, fixed_ports: bool = False) -> Options:
     """Return the options of `make demo` and `make dev`. The relay starts early, so that its work can be watched.
 
     Environment variables name other servers: `MONGODB_URI` and `KAFKA_BOOTSTRAP_SERVERS` external servers,
@@ -95,6 +113,7 @@ def command_line_options(broker: str) -> Options:
         kafka_bootstrap=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"),
         settings={"RELAY_FIRST_LOOK_S": "2"},
         relay_every_s=2.0,
+        ports=FIXED_PORTS if fixed_ports else {},
         logs=new_logs(),
     )
 
@@ -105,17 +124,17 @@ def new_logs() -> Path:
 
 
 @contextmanager
-def here(broker: str, on_step: Steps) -> Iterator[Running]:
+def here(broker: str, on_step: Steps, *, fixed_ports: bool = False) -> Iterator[Running]:
     """Run a stack that ends with the block."""
-    with Stack(command_line_options(broker), on_step=on_step) as stack:
+    with Stack(command_line_options(broker, fixed_ports=fixed_ports), on_step=on_step) as stack:
         yield Running.of(stack)
 
 
 @contextmanager
-def kept(broker: str, on_step: Steps) -> Iterator[Running]:
+def kept(broker: str, on_step: Steps, *, fixed_ports: bool = False) -> Iterator[Running]:
     """Run a stack in a process that outlives the block, unless the block raises."""
     holder = subprocess.Popen(
-        [sys.executable, "-m", "dev", "hold", "--broker", broker],
+        [sys.executable, "-m", "dev", "hold", "--broker", broker, *(["--fixed-ports"] if fixed_ports else [])],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -162,6 +162,7 @@ class Stack:
             *("--bootstrap-servers", self.kafka, "--topic", self.topic, "--group", group or self.consumer_group),
             *("--sink", self.store_url, "--name", "store", "--ordering", "unordered"),
             *("--initial-offset", "earliest", "--session-timeout-ms", "6000", "--commit-every", "5"),
+            *("--key-type", "byte-array"),
             *("--retry", "300", "--backoff-policy", "linear", "--backoff-delay", "0.2", "--timeout", "30"),
             *(("--dead-letter-sink", sink.url) if sink else ()),
             *self.options.source_arguments,

@@ -69,7 +69,7 @@ def test_a_second_apply_changes_no_object(cluster: ControlPlane, applied: Render
 
 
 def test_its_pods_keep_pod_securitys_restricted_rules(cluster: ControlPlane, namespace: str) -> None:
-    """The server's admission checks `restricted` on the pods of our functions and of setup."""
+    """The server's admission checks `restricted` on the pods of our functions, of setup and of the operator."""
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.api.change(_space(namespace), {"metadata": {"labels": label}})
     production = render("production")
@@ -81,7 +81,7 @@ def test_its_pods_keep_pod_securitys_restricted_rules(cluster: ControlPlane, nam
         pod["spec"]["containers"][0]["securityContext"].pop("runAsNonRoot")
         with pytest.raises(Refused, match='violates PodSecurity "restricted'):
             cluster.api.create(pod, dry_run=True)
-    assert checked == len(production.functions) + 1
+    assert checked == len(production.functions) + 2
 
 
 def _space(name: str) -> Manifest:

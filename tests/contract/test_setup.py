@@ -1,6 +1,8 @@
 """`twofold.setup` with real servers, and the permissions of each function's database user."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,6 +15,7 @@ from pydantic import SecretStr
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
+from dev.paths import ROOT
 from dev.process.child import wait_until
 from dev.servers.broker import Broker
 from dev.stack import Stack
@@ -52,6 +55,16 @@ async def with_users(settings: Settings, database: Database) -> AsyncIterator[Se
     yield settings
     await database.command("dropAllUsersFromDatabase")
     await database.command("dropAllRolesFromDatabase")
+
+
+def role_in_docs(database: str) -> dict[str, Any]:
+    """Return the definition of set-up's role in docs/deploy.md, for this database."""
+    text = (ROOT / "docs/deploy.md").read_text()
+    found = re.search(r'createRole\(\{role: "twofold_setup",(.*?)\}\)\n', text, re.DOTALL)
+    assert found is not None
+    members = re.sub(r"(\w+):", r'"\1":', found[1]).replace('"twofold"', f'"{database}"')
+    definition: dict[str, Any] = json.loads("{" + members + "}")
+    return definition
 
 
 class TestIdempotence:
@@ -122,6 +135,28 @@ class TestIdempotence:
             Unavailable, match=r"may not create the collection event_store: .* run the Job `setup` again"
         ):
             await set_up(as_operator, {})
+
+    @pytest.mark.fault("D7")
+    async def test_the_user_of_docs_deploy_may_do_all_of_set_up(
+        self, settings: Settings, database: Database, stack: Stack
+    ) -> None:
+        """docs/deploy.md has the commands that make this user."""
+        assert stack.mongo is not None
+        name = f"setup_{settings.mongodb_database}"
+        admin = database.client["admin"]
+        await admin.command("createRole", name, **role_in_docs(settings.mongodb_database))
+        await admin.command("createUser", name, pwd="secret", roles=[name])
+        try:
+            uri = stack.mongo.uri_for(name, "secret", "admin")
+            as_setup = settings.model_copy(update={"mongodb_uri": SecretStr(uri)})
+            await database.client.drop_database(settings.mongodb_database)
+            for _ in range(2):
+                assert await set_up(as_setup, PASSWORDS)
+        finally:
+            await admin.command("dropUser", name)
+            await admin.command("dropRole", name)
+            await database.command("dropAllUsersFromDatabase")
+            await database.command("dropAllRolesFromDatabase")
 
     async def test_patient_set_up_tries_again(self, settings: Settings, database: Database) -> None:
         """In a first deployment MongoDB starts at the same time."""

@@ -63,6 +63,7 @@ def _until(last: str, terminal: int) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.fault("C7")
 @pytest.mark.guarantee("G1")
 def test_the_printed_commands_publish_an_event_and_show_it_in_both_collections(printed: list[str]) -> None:
     """The test parses the curl command as a shell does, and sends its request."""
@@ -73,6 +74,15 @@ def test_the_printed_commands_publish_an_event_and_show_it_in_both_collections(p
     (body,) = (value for option, value in options if option == "-d")
     answer = httpx.post(url, headers=headers, content=body)
     assert (answer.status_code, answer.json()["result"]) == (202, "accepted")
+    sourced = subprocess.run(
+        ["sh", "-c", f'{printed[printed.index(". .twofold/stack.env")]}; echo "$PUBLISH $STORE $TOKEN"'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    stores = next(line for line in printed if line.startswith("store ")).split()
+    assert sourced.stdout.split() == [url, stores[1], token]
     shows = [line for line in printed if " dev show " in line]
     assert len(shows) == 2
     for command in shows:

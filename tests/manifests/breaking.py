@@ -41,6 +41,10 @@ def setup(rendered: Rendered) -> Any:
     return the(rendered, "Job", "setup")["spec"]["template"]["spec"]
 
 
+def operator(rendered: Rendered) -> Any:
+    return the(rendered, "Deployment", "operator")["spec"]["template"]["spec"]
+
+
 def settings(rendered: Rendered) -> Any:
     return config_map(rendered, "settings")["data"]
 

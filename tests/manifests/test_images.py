@@ -175,6 +175,42 @@ def test_a_function_starts_from_its_image_and_does_its_job(
     assert files(image) == before
 
 
+@pytest.mark.fault("D1")
+@pytest.mark.slow
+@pytest.mark.parametrize("image", ["operator"], indirect=True)
+def test_the_operators_image_runs_twofold(
+    image: Stage, flow: View, overlays: Mapping[str, Rendered], place: Path
+) -> None:
+    """As `kubectl exec` does: the manifest's environment except addresses, and the operator's own database user."""
+    (deployment,) = overlays["production"].of("Deployment")
+    env = environment(overlays["production"], deployment["spec"]["template"]["spec"])
+    env |= {"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT", "KAFKA_SASL_MECHANISM": "PLAIN"}
+    env |= flow.stack.function_environment("operator") | {"TMPDIR": str(writable(place))}
+
+    def twofold(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = image.run_as_user([str(image.root / "venv/bin/twofold"), *arguments])
+        environ = image.variables | env
+        return subprocess.run(command, cwd=place, env=environ, capture_output=True, text=True, check=False)
+
+    event = an_event()
+    flow.accept(event)
+    status = twofold("status", "--json")
+    assert status.returncode == 0, status.stderr
+    run = twofold("relay", "run")
+    assert run.returncode == 0, run.stderr
+    assert twofold("history", "--limit", "1").returncode == 0
+    assert twofold("dead-letters", "count").returncode == 0
+
+
+@pytest.mark.fault("D1")
+@pytest.mark.slow
+@pytest.mark.parametrize("image", ["operator"], indirect=True)
+def test_the_operators_image_holds_no_function(image: Stage) -> None:
+    app = image.root / "app"
+    assert [path.name for path in (app / "functions").rglob("*.py")] == []
+    assert image.user[0] != 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("image", FUNCTIONS, indirect=True)
 def test_an_image_holds_only_the_needed_files(image: Stage, project: Project) -> None:

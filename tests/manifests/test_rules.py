@@ -30,6 +30,7 @@ from tests.manifests.breaking import (
     gone,
     granted,
     list_of,
+    operator,
     pod,
     service,
     settings,
@@ -121,6 +122,12 @@ SOURCES = (
         Broken(sources.require_delivery, f"{name} is None, and must be", without(source, name))
         for name in ("initialOffset", "ordering", "topics", "consumerGroup", "bootstrapServers")
     ),
+    Broken(
+        sources.require_delivery,
+        "key-type is None, and must be 'byte-array'",
+        lambda r: the(r, "KafkaSource", "store")["metadata"].pop("labels"),
+    ),
+    Broken(sources.require_retries, "stops retrying after 0:00:00", lambda r: delivery(r).update(backoffDelay="PT0S")),
     Broken(sources.require_delivery, "more than SETUP_TOPIC_PARTITIONS", lambda r: source(r).update(consumers=13)),
     Broken(sources.require_retries, "stops retrying after 22:16:40", lambda r: delivery(r).update(retry=400)),
     Broken(
@@ -199,6 +206,32 @@ OTHERS = (
         functions.require_visibility,
         "publish: remove the label",
         lambda r: service(r, "publish")["metadata"]["labels"].update({LOCAL: "cluster-local"}),
+    ),
+    Broken(
+        functions.require_visibility,
+        "admin: add the label",
+        lambda r: service(r, "admin")["metadata"]["labels"].pop(LOCAL),
+    ),
+    Broken(
+        functions.require_visibility,
+        "audit: remove the label",
+        lambda r: service(r, "audit")["metadata"].update(annotations={functions.CHOSEN: "true"}),
+    ),
+    Broken(
+        functions.require_visibility,
+        "store: remove the annotation twofold.dev/public",
+        lambda r: service(r)["metadata"].update(annotations={functions.CHOSEN: "true"}),
+    ),
+    Broken(functions.require_operator, "Deployment operator is missing", gone("Deployment", "operator")),
+    Broken(
+        functions.require_operator,
+        "runs twofold-relay:0.1.0",
+        lambda r: operator(r)["containers"][0].update(image="twofold-relay:0.1.0"),
+    ),
+    Broken(
+        functions.require_operator,
+        "MONGODB_URI is 'mongodb://operator:<mongodb-relay/password>@",
+        lambda r: operator(r)["containers"][0]["env"][0]["valueFrom"]["secretKeyRef"].update(name="mongodb-relay"),
     ),
     Broken(functions.require_scale, "pod-events: min-scale", lambda r: annotations(r, "pod_events").pop(MIN_SCALE)),
     Broken(functions.require_scale, "containerConcurrency must be 0", lambda r: pod(r).update(containerConcurrency=1)),
@@ -292,6 +325,7 @@ OTHERS = (
             ("store", "TCP 27017"),
             ("setup", "TCP 9092"),
             ("relay", "TCP 9093"),
+            ("operator", "TCP 27017"),
             ("publish", "TCP 443"),
         )
     ),
@@ -315,6 +349,18 @@ OTHERS = (
         production.require_tokens,
         "admin: AUTH is 'off'",
         lambda r: container(r, "admin")["env"].append({"name": "AUTH", "value": "off"}),
+    ),
+    Broken(
+        production.require_https,
+        "publish: networking.knative.dev/http-protocol is None",
+        lambda r: service(r, "publish")["metadata"].pop("annotations"),
+    ),
+    Broken(
+        production.require_tls,
+        "Deployment operator: KAFKA_SASL_PASSWORD is None",
+        lambda r: operator(r)["containers"][0].update(
+            env=[found for found in operator(r)["containers"][0]["env"] if "SASL" not in found["name"]]
+        ),
     ),
     Broken(
         production.require_tls,
@@ -349,6 +395,7 @@ OTHERS = (
 )
 
 
+@pytest.mark.fault("D4")
 @pytest.mark.guarantee("G1")
 @pytest.mark.parametrize("broken", SOURCES, ids=str)
 def test_a_source_that_could_lose_events_is_reported(broken: Broken, overlays: Overlays, project: Project) -> None:
@@ -356,6 +403,7 @@ def test_a_source_that_could_lose_events_is_reported(broken: Broken, overlays: O
     assert any(broken.words in line for line in found), found
 
 
+@pytest.mark.fault("D1", "D2")
 @pytest.mark.dev
 @pytest.mark.parametrize("broken", OTHERS, ids=str)
 def test_a_broken_manifest_is_reported(broken: Broken, overlays: Overlays, project: Project) -> None:

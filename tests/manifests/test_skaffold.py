@@ -36,10 +36,11 @@ def test_each_profile_is_an_overlay() -> None:
     assert profiles == {name: [f"knative/overlays/{name}"] for name in OVERLAYS}
 
 
-def test_one_dockerfile_builds_every_image_and_changed_files_go_into_each() -> None:
+def test_one_dockerfile_builds_every_image_and_changed_files_go_into_each_function() -> None:
     for artifact in SKAFFOLD["build"]["artifacts"]:
         assert artifact["docker"]["dockerfile"] == "Dockerfile"
-        assert artifact["sync"] == SKAFFOLD["build"]["artifacts"][0]["sync"]
+        if artifact["image"] != "twofold-operator":  # no process in it keeps code in memory
+            assert artifact["sync"] == SKAFFOLD["build"]["artifacts"][0]["sync"]
         assert "context" not in artifact, "the default is the whole tree"
 
 

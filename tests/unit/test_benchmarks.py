@@ -9,7 +9,8 @@ from typing import cast
 
 import pytest
 
-from benchmarks import contestants
+from benchmarks import contestants, supply
+from benchmarks.arena import RanOut
 from benchmarks.events import BATCH, PAYLOAD_BYTES, Feeds, batch, delivery, events, read, single
 from benchmarks.figures import (
     CEILINGS,
@@ -236,3 +237,35 @@ async def test_the_generator_counts_the_answers() -> None:
     assert len(seen) - CONNECTIONS <= made.answered <= len(seen)
     assert abs(made.refused - made.answered / 10) <= CONNECTIONS
     assert (made.broken, made.repeated) == (0, False)
+
+
+@pytest.mark.fault("C10")
+@pytest.mark.parametrize("needed", [5_000, 18_000, 60_000, 600_000])
+def test_a_machine_of_any_speed_gets_enough_events(needed: int) -> None:
+    """The number was a constant: batches on a fast machine needed more, and the benchmark printed no figures."""
+    tried: list[int] = []
+
+    def attempt(per_s: int) -> str:
+        tried.append(per_s)
+        if per_s < needed:
+            raise RanOut("publish batch: the ready-made events did not last")
+        return "figures"
+
+    assert supply.with_enough(supply.FIRST_PER_S, attempt, lambda _: None) == "figures"
+    assert tried[-1] < max(2 * needed, supply.FIRST_PER_S + 1)
+
+
+@pytest.mark.fault("C10")
+def test_the_supply_of_events_has_an_end() -> None:
+    def attempt(per_s: int) -> str:
+        raise RanOut(str(per_s))
+
+    with pytest.raises(RanOut, match="640000"):
+        supply.with_enough(supply.FIRST_PER_S, attempt, lambda _: None)
+
+
+@pytest.mark.fault("C10")
+def test_only_a_function_that_stores_events_can_run_out() -> None:
+    assert run(load=load(1000, repeated=True)).ran_out
+    assert run(warm_up=load(100, repeated=True)).ran_out
+    assert not run(load=load(1000, repeated=True), stores=False).ran_out

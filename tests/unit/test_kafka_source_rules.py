@@ -28,7 +28,7 @@ from dev.kafka_source.event import (
 )
 from dev.kafka_source.http import Destination
 from dev.kafka_source.java import RefusedByVertx, header_bytes, java_accepts_uri, java_time
-from dev.kafka_source.rules import BackoffPolicy, OffsetTracker, Retries, is_retried, is_success, retries
+from dev.kafka_source.rules import BackoffPolicy, OffsetTracker, RecordRate, Retries, is_retried, is_success, retries
 
 pytestmark = pytest.mark.dev
 
@@ -118,7 +118,6 @@ def test_a_missing_attribute_makes_it_plain(missing: str) -> None:
         ("ce_source", "a b"),
         ("ce_dataschema", "http://"),
         ("ce_time", "yesterday"),
-        ("ce_subject", ""),
         ("ce_a-b", "x"),
         ("ce_specversion", "2.0"),
         ("content-type", "application/cloudevents-batch+json"),
@@ -224,7 +223,7 @@ def test_the_request_is_binary_mode() -> None:
         b"POST /path?query HTTP/1.1",
         b"Prefer: reply",
         b"Kn-Namespace: local",
-        b"user-agent: Vert.x-WebClient/4.5.27",
+        b"user-agent: Vert.x-WebClient/4.5.21",
         b"host: sink.example:8080",
         b"ce-specversion: 1.0",
         b"ce-id: \xe9",
@@ -251,6 +250,7 @@ def test_defaults_of_delivery() -> None:
     """Without `delivery` there are 10 retries. A `delivery` without `retry` has no retries."""
     assert retries() == Retries(10, BackoffPolicy.EXPONENTIAL, 0.3, 600.0)
     assert retries(timeout=5.0).retry == 0
+    assert retries(3, delay=0.0).retry == retries(3).retry == 0
     assert retries(dead_letters=True).retry == 0
     assert retries(3, BackoffPolicy.LINEAR, 0.1, 5.0) == Retries(3, BackoffPolicy.LINEAR, 0.1, 5.0)
 
@@ -277,6 +277,20 @@ def test_a_dead_letter_after_a_time_out_has_no_code() -> None:
 def test_an_error_header_with_a_dash_hangs_the_event() -> None:
     with pytest.raises(NeverFinishes):
         dead_letter(binary(), "http://sink/", SinkResponse(500, [("Kne-Error-Code", "x")], b""))
+
+
+@pytest.mark.fault("D6")
+@given(st.lists(st.tuples(st.floats(0, 0.5), st.integers(1, 50)), max_size=50))
+def test_the_rate_is_never_exceeded(steps: list[tuple[float, int]]) -> None:
+    """In any time, at most the rate, a burst of 0.1 s, and one batch start."""
+    rate, now, started = RecordRate(100.0), 1000.0, 0
+    for pause, batch in steps:
+        now += pause
+        now += rate.wait(now)
+        assert rate.wait(now) < 1e-6
+        rate.started(batch)
+        started += batch
+        assert started <= (now - 1000.0) * 100.0 + 10 + batch + 1e-3
 
 
 @given(st.permutations(range(8)), st.integers(0, 7))

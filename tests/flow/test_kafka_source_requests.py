@@ -1,0 +1,65 @@
+"""`store` and `dead_letters` take the requests of the real KafkaSource, byte by byte from its socket."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from dev.stack.functions import FunctionProcess
+from tests.captured import CAPTURED, Captured
+from tests.helpers import View
+
+pytestmark = [pytest.mark.guarantee("G4"), pytest.mark.fault("D6")]
+
+STORED = {f"{number:02}" for number in (*range(1, 11), 13, 14)}
+"""The numbers of the requests with an event that agrees with its digest."""
+
+
+def answer_of(function: FunctionProcess, request: bytes) -> bytes:
+    """Return the status line of the answer to these bytes."""
+    with socket.create_connection(("127.0.0.1", function.port), timeout=20) as connection:
+        connection.sendall(request)
+        return connection.makefile("rb").readline()
+
+
+def offset_of(captured: Captured) -> int:
+    return int(captured.headers["ce-knativekafkaoffset"])
+
+
+def is_in_log(database: Any, captured: Captured) -> bool:
+    place = {"kafka.partition": 3 if captured.name[:2] == "06" else 0, "kafka.offset": offset_of(captured)}
+    subject = captured.headers["ce-subject"].decode("latin-1") if "ce-subject" in captured.headers else None
+    return database.event_store.find_one(place | {"aggregate_id": subject}) is not None
+
+
+def kept_of(database: Any, captured: Captured) -> Any:
+    """Return the dead letter with the same body and id."""
+    return database.dead_letters.find_one(
+        {"body": captured.parsed.body, "headers": {"name": "ce-id", "value": captured.headers["ce-id"]}}
+    )
+
+
+def test_store_takes_every_request(flow: View) -> None:
+    """It stores what Twofold wrote, and keeps everything else as dead letters with the bytes of the request."""
+    store = flow.stack.functions["store"]
+    database = flow.database
+    for captured in CAPTURED[:18]:
+        assert answer_of(store, captured.request) == b"HTTP/1.1 200 OK\r\n", captured.name
+    stored = {captured.name[:2] for captured in CAPTURED[:18] if is_in_log(database, captured)}
+    assert stored == STORED
+    for captured in CAPTURED[:18]:
+        if captured.name[:2] in STORED:
+            continue
+        kept = kept_of(database, captured)
+        assert kept is not None, captured.name
+        headers = {header["name"]: header["value"] for header in kept["headers"]}
+        of_event = [name for name in captured.headers if name.startswith("ce-") or name == "content-type"]
+        assert headers == {name: captured.headers[name] for name in of_event}
+
+
+def test_dead_letters_takes_every_request(flow: View) -> None:
+    dead_letters = flow.stack.functions["dead_letters"]
+    for captured in CAPTURED:
+        assert answer_of(dead_letters, captured.request) == b"HTTP/1.1 200 OK\r\n", captured.name
+    for captured in CAPTURED[18:]:
+        assert kept_of(flow.database, captured)["reason"] == "undelivered"
