@@ -48,7 +48,7 @@ def feed(
 
     async def run(database: Database, settings: Settings) -> None:
         nonlocal position
-        reader = Feed(database, timedelta(seconds=settings.mongodb_timeout_s))
+        reader = Feed(database)
         with _interruption() as interrupted:
             more = True
             while more and not interrupted.is_set():

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -59,15 +59,15 @@ def checkpoints(limit: LimitOption = 20, as_json: JsonOption = False) -> None:
 
 
 def _checkpoints(database: Database, settings: Settings) -> Checkpoints:
-    return Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
+    return Checkpoints(database)
 
 
 @relay.command("run")
 def relay_run(as_json: JsonOption = False) -> None:
-    """Run the relay once, as the function `relay` does every minute."""
+    """Run the relay once, for all pending events, whatever their back-off is."""
 
     async def run(database: Database, settings: Settings) -> dict[str, Any]:
-        done = await open_relay(database, Sender(settings), settings).run()
+        done = await open_relay(database, Sender(settings), settings).run(make_due=True)
         return asdict(done) if done else {"busy": "another relay is running"}
 
     show(run_with(run), as_json, "events")

@@ -1,7 +1,7 @@
 """Completeness checkpoints: recorded statements of how far the log holds every accepted event.
 
 A checkpoint has a low watermark. Every event that was accepted before the low watermark is in `event_store`, except the
-events counted as dead, conflicting or unreadable. Four rules keep a checkpoint from claiming more than is true:
+events counted as dead, conflicting, unreadable or stuck. Five rules keep a checkpoint from claiming more than is true:
 
 1. An event with an outbox entry may be missing in the log. So the watermark stops at the `seq` of the oldest entry in
    the states `new` and `pending`.
@@ -10,13 +10,20 @@ events counted as dead, conflicting or unreadable. Four rules keep a checkpoint 
 3. Outbox entries change while a checkpoint reads. So one transaction reads everything from one majority snapshot,
    causally after the safe time.
 4. A restored backup of `event_store` lacks events whose outbox entries were confirmed long ago. So each checkpoint
-   records the head of the log: its newest document. When the recorded head is missing, the log has regressed. Then a
-   checkpoint has no watermark until `reconcile` has compared the log with `events`.
+   records the head of the log, its newest document, and keeps the heads of many earlier checkpoints. All of them must
+   be in the log with the recorded `seq`. If one is missing, or was stored again with another `seq`, the log has
+   regressed. Many heads also show a hole in the middle of the log.
+5. The symptom can go away while the damage stays: the relay may store the missing head again. So a regression lasts
+   until `reconcile` has compared the log with `events`. Until then, checkpoints have no watermark, the relay lets no
+   event expire, and the feed does not answer.
+
+`reconcile` begins a new *epoch* of the log. The feed's cursors carry the epoch, because events of a restored backup lie
+behind cursors that were given out before.
 
 No function's clock is used: `seq` and the safe time come from the server.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,7 +33,8 @@ from pymongo import ASCENDING, DESCENDING, WriteConcern
 from pymongo.read_concern import ReadConcern
 
 from twofold.mongo.client import Database, Document, Session, driver_errors
-from twofold.mongo.safe_time import SafeTime, read_safe_time
+from twofold.mongo.safe_time import LONGEST_INSERT, SafeTime, read_safe_time
+from twofold.storage.outbox import FINAL_STATES
 
 MAX_COUNT = 1_000_000
 """The counts of a checkpoint end here, so a large backlog does not slow it down. This value means "or more"."""
@@ -34,7 +42,8 @@ MAX_COUNT = 1_000_000
 _SEQ = Timestamp(0, 0)
 """A placeholder: the server replaces it at insert. It is also lower than every real `seq`."""
 
-_WITH_LOG_HEAD = {"kind": {"$in": ["checkpoint", "reconciliation"]}}
+MAX_HEADS = 32
+"""The number of heads in a checkpoint. Older heads are thinned out: a head of last year covers days, a new one a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ class Checkpoint:
     """The moment, by the server's clock."""
     low_watermark: datetime | None
     """Every event that was accepted before this moment, by the server's clock, is in the log, except those counted as
-    dead, conflicting or unreadable. None if the log regressed."""
+    dead, conflicting, unreadable or stuck. None if the log regressed."""
     stored: int
     """New events in the log since the last checkpoint. This count and the counts below end at `MAX_COUNT`."""
     pending: int
@@ -53,16 +62,41 @@ class Checkpoint:
     dead: int
     conflicting: int
     unreadable: int
+    stuck: int
+    """Accepted events that were sent again `RELAY_MAX_TRIES` times in vain."""
     oldest_pending: datetime | None
     """The time when the oldest pending event was accepted, by the server's clock."""
     log_regressed: bool
-    """The log lacks its head of the last checkpoint: run `twofold reconcile`."""
+    """The log lacks a head of an earlier checkpoint, and no `twofold reconcile` has run since."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """The state of the log since the last checkpoint or reconciliation."""
+
+    epoch: int
+    """The number of reconciliations so far."""
+    heads: Sequence[Document]
+    """`_id` and `seq` of the heads of earlier checkpoints, oldest first."""
+    regressed: bool
+
+    def heads_with(self, head: Document | None) -> Sequence[Document]:
+        """Return the heads with a new one, thinned out to `MAX_HEADS`. A regressed log keeps its heads."""
+        if head is None or self.regressed or head in self.heads:
+            return self.heads
+        heads = [*self.heads, head]
+        if len(heads) <= MAX_HEADS:
+            return heads
+        half = MAX_HEADS // 2
+        return heads[:half:2] + heads[half:]
 
 
 class Checkpoints:
     """The append-only collection `checkpoints`. Every method raises `Unavailable` when MongoDB is unavailable."""
 
-    def __init__(self, database: Database, longest_insert: timedelta, max_count: int = MAX_COUNT) -> None:
+    def __init__(
+        self, database: Database, longest_insert: timedelta = LONGEST_INSERT, max_count: int = MAX_COUNT
+    ) -> None:
         self._client = database.client
         self._checkpoints = database["checkpoints"]
         self._events = database["events"]
@@ -93,11 +127,35 @@ class Checkpoints:
         return _checkpoint_in(document)
 
     async def record_reconciliation(self, result: Document) -> None:
-        """Record that `reconcile` compared the log with `events`. The log's present head is trusted from now on."""
+        """Record that `reconcile` compared the log with `events`: a new epoch of the log begins with its present head."""
         async with self._session() as session:
+            last = await self._last(session)
             head = await self._log_head(session)
-            entry = {"seq": _SEQ, "kind": "reconciliation", "log_head": head, **result}
+            entry = {
+                "seq": _SEQ,
+                "kind": "reconciliation",
+                "epoch": (last["epoch"] if last else 0) + 1,
+                "heads": [head] if head else [],
+                "log_regressed": False,
+                **result,
+            }
             await self._checkpoints.insert_one(entry, session=session)
+
+    async def log_state(self, session: Session) -> LogState:
+        """Return the state of the log, as the reads of `session` see it. Raises the driver's errors."""
+        last = await self._last(session)
+        if last is None:
+            return LogState(0, [], regressed=False)
+        heads = last["heads"]
+        found = self._event_store.find({"_id": {"$in": [head["_id"] for head in heads]}}, {"seq": 1}, session=session)
+        seq_of = {document["_id"]: document["seq"] async for document in found}
+        missing = any(seq_of.get(head["_id"]) != head["seq"] for head in heads)
+        return LogState(last["epoch"], heads, regressed=last["log_regressed"] or missing)
+
+    async def has_regressed(self) -> bool:
+        """Return True if the log has regressed, and no `reconcile` has run since."""
+        async with self._session() as session:
+            return (await self.log_state(session)).regressed
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
@@ -117,17 +175,16 @@ class Checkpoints:
 
     async def _read(self, session: Session, safe: SafeTime) -> Document:
         oldest = await self._oldest_pending(session)
-        last_head = await self._last_head(session)
-        log_regressed = last_head is not None and not await self._is_in_log(last_head, session)
-        head = await self._log_head(session)
+        log = await self.log_state(session)
         return {
             "at": safe.now,
-            "low_watermark": None if log_regressed else min(safe.safe_time, oldest or safe.safe_time),
-            "stored": await self._stored_since(last_head, session),
+            "low_watermark": None if log.regressed else min(safe.safe_time, oldest or safe.safe_time),
+            "stored": await self._stored_since(log.heads[-1] if log.heads else None, session),
             **await self._counts(session),
             "oldest_pending": oldest,
-            "log_regressed": log_regressed,
-            "log_head": last_head if log_regressed else head,
+            "log_regressed": log.regressed,
+            "epoch": log.epoch,
+            "heads": log.heads_with(await self._log_head(session)),
         }
 
     async def _oldest_pending(self, session: Session) -> Timestamp | None:
@@ -143,7 +200,7 @@ class Checkpoints:
             state: await self._events.count_documents(
                 {"outbox.state": state}, hint="outbox", limit=self._max_count, session=session
             )
-            for state in ("new", "pending", "dead", "conflicting", "unreadable")
+            for state in ("new", "pending", *FINAL_STATES)
         }
         counts["pending"] = min(counts["pending"] + counts.pop("new"), self._max_count)
         return counts
@@ -152,11 +209,14 @@ class Checkpoints:
         newer = {"seq": {"$gt": head["seq"] if head else _SEQ}}
         return await self._event_store.count_documents(newer, hint="feed", limit=self._max_count, session=session)
 
-    async def _last_head(self, session: Session) -> Document | None:
-        """Return the log's head as the last checkpoint or reconciliation recorded it."""
-        async for entry in self._checkpoints.find(_WITH_LOG_HEAD, session=session).sort("seq", DESCENDING).limit(1):
-            head: Document | None = entry["log_head"]
-            return head
+    async def _last(self, session: Session) -> Document | None:
+        """Return the newest entry of the newest epoch.
+
+        A relay may record a checkpoint while `reconcile` ends. That checkpoint belongs to the old epoch.
+        """
+        newest = [("epoch", DESCENDING), ("seq", DESCENDING)]
+        async for entry in self._checkpoints.find({}, session=session).sort(newest).limit(1):
+            return entry
         return None
 
     async def _log_head(self, session: Session) -> Document | None:
@@ -164,9 +224,6 @@ class Checkpoints:
         async for document in self._event_store.find({}, {"seq": 1}, session=session).sort("seq", DESCENDING).limit(1):
             return document
         return None
-
-    async def _is_in_log(self, head: Document, session: Session) -> bool:
-        return await self._event_store.find_one({"_id": head["_id"]}, {"_id": 1}, session=session) is not None
 
 
 def _checkpoint_in(document: Document) -> Checkpoint:

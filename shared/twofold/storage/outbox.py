@@ -11,20 +11,22 @@ the document get `expires_at`, and its retention starts. An entry has one of the
 | `dead` | `store` keeps the event as a dead letter. | `retry` |
 | `conflicting` | The log has another event under this id. | `retry` |
 | `unreadable` | The document was changed in the database. | `retry` |
+| `stuck` | Sent again `RELAY_MAX_TRIES` times, and neither the log nor the dead letters have the event. | `retry` |
 
-The last three states are final: the relay does not try again, and an operator must look. All times are the server's,
-so no publisher's clock matters.
+The last four states are final: the relay does not try again, and an operator must look (`twofold outbox list`). All times
+are the server's, so no publisher's clock matters.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 from bson.timestamp import Timestamp
 
-from twofold.errors import DigestMismatch, Rejected
+from twofold.errors import DigestMismatch, Rejected, TwofoldError, Unavailable
+from twofold.event.metadata import Metadata
 from twofold.event.model import Event
 from twofold.mongo.client import Database, Document, RawDocument, driver_errors
 from twofold.mongo.documents import event_of, undecoded
@@ -34,13 +36,14 @@ BACK_OFF = timedelta(minutes=1)
 LONGEST_BACK_OFF = 60
 """The longest back-off, as a multiple of the first."""
 
-FinalState = Literal["dead", "conflicting", "unreadable"]
-FINAL_STATES: tuple[FinalState, ...] = ("dead", "conflicting", "unreadable")
+FinalState = Literal["dead", "conflicting", "unreadable", "stuck"]
+FINAL_STATES: tuple[FinalState, ...] = ("dead", "conflicting", "unreadable", "stuck")
 
 NEW_ENTRY = {"state": "new", "tries": 0}
 """The outbox entry of a new event."""
 
-_FIELDS = {"digest": 1, "seq": 1, "outbox": 1}
+_FIELDS = {"digest": 1, "seq": 1, "outbox": 1, "aggregate_id": 1}
+_KNOWN_FIELDS = {*("_id", "digest", "stored_at", "seq", "outbox", "expires_at", "confirmed_at"), *Event.model_fields}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,9 @@ class OutboxEntry:
     event_id: UUID
     digest: bytes
     sent_at: datetime
+    tries: int
+    key: bytes
+    """The key of the event's Kafka record."""
 
 
 class Outbox:
@@ -81,16 +87,27 @@ class Outbox:
             found = self._events.find({"_id": {"$in": list(ids)}}, {"size": {"$bsonSize": "$$ROOT"}})
             return {document["_id"]: document["size"] async for document in found}
 
-    async def load(self, ids: Sequence[UUID]) -> dict[UUID, Event | Rejected]:
+    async def in_state(self, state: FinalState, limit: int) -> list[Document]:
+        """Return events in a final state, the oldest first: id, type, source, `seq` as `accepted_at`, and `outbox`."""
+        fields = {"event_type": 1, "source": "$metadata.service_name", "outbox": 1, "seq": 1}
+        with driver_errors():
+            found = self._events.find({"outbox.state": state}, fields).hint("outbox").sort("seq", 1).limit(limit)
+            return [document | {"accepted_at": document.pop("seq").as_datetime()} async for document in found]
+
+    async def load(self, ids: Sequence[UUID]) -> dict[UUID, Event | TwofoldError]:
         """Return existing events. An event that was changed in the database gives the error instead."""
         with driver_errors():
             found = undecoded(self._events).find({"_id": {"$in": list(ids)}})
             return {document["_id"]: _intact_event(document) async for document in found}
 
     async def confirm(self, ids: Sequence[UUID], retention: timedelta) -> int:
-        """Remove the entries of events that the log has, and start their retention. Return the number of entries."""
+        """Remove the entries of events that the log has, and start their retention. Return the number of entries.
+
+        `confirmed_at` keeps the time for `reconcile`.
+        """
         expires_at = {"$add": ["$$NOW", round(retention.total_seconds() * 1000)]}
-        return await self._update(ids, [{"$set": {"expires_at": expires_at}}, {"$unset": "outbox"}])
+        confirmed = {"confirmed_at": "$$NOW", "expires_at": expires_at}
+        return await self._update(ids, [{"$set": confirmed}, {"$unset": "outbox"}])
 
     async def postpone(self, ids: Sequence[UUID]) -> int:
         """Count a try. A wait is twice the wait before, up to 60 times the first wait."""
@@ -103,6 +120,30 @@ class Outbox:
         }
         return await self._update(ids, [{"$set": {"outbox": entry}}])
 
+    async def uncount_try(self, ids: Sequence[UUID]) -> int:
+        """Take back a counted try that Kafka did not accept. Look again after the first back-off."""
+        again = {
+            "tries": {"$max": [0, {"$subtract": ["$outbox.tries", 1]}]},
+            "next_try": {"$add": ["$$NOW", self._back_off_ms]},
+        }
+        return await self._update(ids, [{"$set": {"outbox": again}}])
+
+    async def make_due(self) -> int:
+        """Make every pending entry due now, whatever its back-off is. Return the number of entries."""
+        waiting = {"outbox.state": "pending", "outbox.next_try": {"$exists": True}}
+        with driver_errors():
+            result = await self._events.update_many(waiting, {"$currentDate": {"outbox.next_try": True}})
+        return result.modified_count
+
+    async def defer_expiry(self, by: timedelta) -> int:
+        """Keep events for `by` from now that would expire before. Return their number."""
+        until = {"$add": ["$$NOW", round(by.total_seconds() * 1000)]}
+        soon = {"$expr": {"$lt": ["$expires_at", {"$add": ["$$NOW", round(by.total_seconds() * 500)]}]}}
+        with driver_errors():
+            with_expiry = {"expires_at": {"$gt": datetime(1970, 1, 1, tzinfo=UTC)}}
+            result = await self._events.update_many(with_expiry | soon, [{"$set": {"expires_at": until}}])
+        return result.modified_count
+
     async def hold(self, ids: Sequence[UUID]) -> int:
         """Look again after the first back-off, without counting a try: the records may still be in Kafka."""
         later = {"state": "pending", "next_try": {"$add": ["$$NOW", self._back_off_ms]}}
@@ -113,9 +154,9 @@ class Outbox:
         return await self._update(ids, [{"$set": {"outbox.state": state}}, {"$unset": "outbox.next_try"}])
 
     async def retry(self, ids: Sequence[UUID]) -> int:
-        """Make entries in a final state due again, after the first back-off."""
+        """Make entries in a final state due again, after the first back-off, with all their tries before them."""
         final = {"_id": {"$in": list(ids)}, "outbox.state": {"$in": list(FINAL_STATES)}}
-        again = {"state": "pending", "next_try": {"$add": ["$$NOW", self._back_off_ms]}}
+        again = {"state": "pending", "tries": 0, "next_try": {"$add": ["$$NOW", self._back_off_ms]}}
         with driver_errors():
             result = await self._events.update_many(final, [{"$set": {"outbox": again}}])
         return result.modified_count
@@ -124,7 +165,7 @@ class Outbox:
         """Give events a new entry that is due now: they do not expire any more, and the relay sends them."""
         due: list[Document] = [
             {"$set": {"outbox": {"state": "pending", "tries": 0, "next_try": "$$NOW"}}},
-            {"$unset": "expires_at"},
+            {"$unset": ["expires_at", "confirmed_at"]},
         ]
         if not ids:
             return 0
@@ -141,8 +182,15 @@ class Outbox:
         return result.modified_count
 
 
-def _intact_event(document: RawDocument) -> Event | Rejected:
-    """Return the event, or the reason never to send it: the digest of a changed event would vouch for the change."""
+def _intact_event(document: RawDocument) -> Event | TwofoldError:
+    """Return the event, or the error that forbids to send it.
+
+    The digest of a changed event would vouch for the change, so it is never sent. A document with unknown fields comes
+    from a newer version of Twofold, and waits for a relay of that version.
+    """
+    unknown = {*document} - _KNOWN_FIELDS | {*document.get("metadata", {})} - Metadata.model_fields.keys()
+    if unknown:
+        return Unavailable(f"a newer version of Twofold wrote the fields {', '.join(sorted(unknown))}")
     try:
         event = event_of(document)
     except Rejected as error:
@@ -154,4 +202,7 @@ def _intact_event(document: RawDocument) -> Event | Rejected:
 
 def _entry_in(document: Document) -> OutboxEntry:
     sent_at = document["outbox"].get("sent_at") or document["seq"].as_datetime()
-    return OutboxEntry(document["_id"], document["digest"], sent_at)
+    key = document.get("aggregate_id") or str(document["_id"])
+    return OutboxEntry(
+        document["_id"], document["digest"], sent_at, document["outbox"].get("tries", 0), str(key).encode()
+    )

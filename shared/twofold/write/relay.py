@@ -7,12 +7,19 @@ A run takes the due entries in batches, looks the events up in `event_store` wit
 | equal digest | | Confirm the entry. The retention starts. | `confirmed` |
 | another digest | | Keep the entry as `conflicting`, and stop retrying. | `conflicting` |
 | missing | rejected for a lasting reason (`dead_letters`) | Keep the entry as `dead`, and stop retrying. | `dead` |
-| missing | the consumer group may still reach the record | Look again after the back-off. | `held` |
+| missing | the consumer group has not reached its record | Look again after the back-off. | `held` |
+| missing | a newer version of Twofold wrote it | Look again after the back-off. | `held` |
+| missing | sent again `RELAY_MAX_TRIES` times | Keep the entry as `stuck`, and stop retrying. | `stuck` |
 | missing | changed in the database | Keep the entry as `unreadable`, and stop retrying. | `unreadable` |
 | missing | Kafka refuses the record for good | Keep a dead letter, and the entry as `dead`. | `dead` |
 | missing | none of these | Set the time of the next try, then send the event again. | `resent` or `unsent` |
 
-While Kafka is unavailable, a run only decides on events in the log, and counts no try. Relay, reconciliation and
+An event waits as long as its record is in the backlog of the consumer group, however long `store` is unavailable. So no
+event is in the topic more than twice at a time. While the group has a backlog, a run sends no more events than the group
+has committed since the last run, or one batch. So the relay never makes a backlog that only grows.
+
+While Kafka is unavailable, a run only decides on events in the log. A try that Kafka does not accept is not counted.
+While the log has regressed, no event expires (`storage/checkpoints.py`). Relay, reconciliation and
 retention are this one mechanism: retention starts because an event was read back from the log, never because Kafka
 acknowledged it. A run ends with a completeness checkpoint.
 """
@@ -23,6 +30,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from math import inf
 from typing import TypeVar
 from uuid import UUID
 
@@ -46,8 +54,8 @@ from twofold.write.relay_run import RelayRun, record_checkpoint, record_lag, rec
 
 logger = logging.getLogger(__name__)
 
-LONGEST_HOLD = timedelta(hours=1)
-"""The longest wait for the consumer group. An event is sent again after it, whatever the backlog is."""
+KEPT_WHILE_REGRESSED = timedelta(days=2)
+"""The time that events stay in `events` while the log has regressed. The relay renews it once a day."""
 
 
 class Relay:
@@ -71,7 +79,7 @@ class Relay:
         self._outbox = Outbox(database, timedelta(seconds=settings.relay_back_off_s))
         self._event_store = EventStore(database)
         self._dead_letters = DeadLetters(database, telemetry)
-        self._checkpoints = Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
+        self._checkpoints = Checkpoints(database)
         self._sender = sender
         self._settings = settings
         self._batch = min(settings.relay_batch, settings.send_capacity)
@@ -81,22 +89,31 @@ class Relay:
         self._clock = clock
         self._backlog = backlog
         self._telemetry = telemetry
+        self._committed: int | None = None
+        """The committed offsets at the last run."""
+        self._may_send: float = 0
+        """The number of events that the present run may still send."""
 
-    async def run(self) -> RelayRun | None:
+    async def run(self, *, make_due: bool = False) -> RelayRun | None:
         """Work through the due entries until the end or until the budget is spent. None: another relay is running.
 
-        Raises `Unavailable` when MongoDB is unavailable. The decisions until then are kept.
+        `make_due` makes every pending entry due first, whatever its back-off is. Raises `Unavailable` when MongoDB is unavailable. The decisions until then are kept.
         """
         async with hold_lock(self._database, "relay", timedelta(seconds=self._settings.relay_budget_s + 30)) as lock:
-            return await self._run() if lock else None
+            return await self._run(make_due=make_due) if lock else None
 
     async def last_checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint of the last run."""
         return await self._checkpoints.last()
 
-    async def _run(self) -> RelayRun:
+    async def _run(self, *, make_due: bool) -> RelayRun:
         run = RelayRun()
+        if await self._checkpoints.has_regressed():
+            await self._outbox.defer_expiry(KEPT_WHILE_REGRESSED)
+        if make_due:
+            await self._outbox.make_due()
         backlog = await self._backlog_or_none()
+        self._may_send = self._allowance(backlog)
         until = self._clock() + self._settings.relay_budget_s
         more = True
         while more and self._clock() < until:
@@ -111,6 +128,15 @@ class Relay:
         run.checkpoint = await self._checkpoints.record()
         self._record(run, run.checkpoint, backlog)
         return run
+
+    def _allowance(self, backlog: Backlog | None) -> float:
+        """Return the number of events that this run may send."""
+        if backlog is None:
+            return 0
+        before, self._committed = self._committed, backlog.committed
+        if not any(backlog.lag.values()):
+            return inf
+        return max(self._batch, backlog.committed - before if before is not None else 0)
 
     def _record(self, run: RelayRun, checkpoint: Checkpoint, backlog: Backlog | None) -> None:
         record_run(self._telemetry, run)
@@ -151,17 +177,20 @@ class Relay:
     async def _still_missing(
         self, missing: Sequence[OutboxEntry], now: datetime, backlog: Backlog, run: RelayRun
     ) -> list[UUID]:
-        """Stop retrying dead events, and hold events that the consumer group may still reach. Return the rest."""
+        """Stop retrying dead and stuck events, and hold events in the backlog. Return the events to send again."""
         rejected = await self._dead_letters.dead([entry.event_id for entry in missing])
         dead = {entry.event_id for entry in missing if (entry.event_id, entry.digest) in rejected}
         held = {
-            entry.event_id
-            for entry in missing
-            if now - entry.sent_at < LONGEST_HOLD and backlog.may_hold(entry.sent_at + self._clock_skew)
+            entry.event_id for entry in missing if backlog.may_hold(entry.key, entry.sent_at + self._clock_skew)
         } - dead
+        stuck = {entry.event_id for entry in missing if entry.tries >= self._settings.relay_max_tries} - dead - held
         run.dead += await self._outbox.stop_retrying(list(dead), "dead")
-        run.held += await self._outbox.hold(list(held))
-        return [entry.event_id for entry in missing if entry.event_id not in dead | held]
+        run.stuck += await self._outbox.stop_retrying(list(stuck), "stuck")
+        to_send = [entry.event_id for entry in missing if entry.event_id not in dead | held | stuck]
+        allowed = int(min(len(to_send), self._may_send))
+        self._may_send -= allowed
+        run.held += await self._outbox.hold([*held, *to_send[allowed:]])
+        return to_send[:allowed]
 
     async def _send_again(self, ids: Sequence[UUID], until: float, run: RelayRun) -> None:
         """Send the events, with at most `relay_bytes` of them in memory. Stop when Kafka becomes unavailable."""
@@ -170,7 +199,9 @@ class Relay:
         for chunk in _chunks(existing, sizes.__getitem__, self._settings.relay_bytes):
             loaded = await self._outbox.load(chunk)
             unreadable = [event_id for event_id, event in loaded.items() if isinstance(event, Rejected)]
+            newer = [event_id for event_id, event in loaded.items() if isinstance(event, Unavailable)]
             run.unreadable += await self._outbox.stop_retrying(unreadable, "unreadable")
+            run.held += await self._outbox.hold(newer)
             events = [event for event_id in chunk if isinstance(event := loaded.get(event_id), Event)]
             await self._send([(event, encode_kafka(event)) for event in events], run)
             if run.unsent or self._clock() >= until:
@@ -179,19 +210,22 @@ class Relay:
     async def _send(self, events: Sequence[tuple[Event, KafkaRecord]], run: RelayRun) -> None:
         """Set the next try before sending: a process that dies in between delays events and loses no event.
 
-        A chunk is no larger than the sender's capacity, so the sender refuses no record for lack of room.
+        A chunk is no larger than the sender's capacity, so the sender refuses no record for lack of room. A try that
+        Kafka did not accept is taken back.
         """
         for chunk in _chunks(events, lambda pair: pair[1].size, self._settings.send_capacity_bytes):
             await self._outbox.postpone([event.event_id for event, _ in chunk])
             outcomes = await self._sender.send([record for _, record in chunk])
+            unsent: list[UUID] = []
             for (event, record), outcome in zip(chunk, outcomes, strict=True):
                 if isinstance(outcome, Rejected):
                     await self._dead_letter(event, record, outcome, run)
                 elif outcome is not None:
-                    run.unsent += 1
+                    unsent.append(event.event_id)
                 else:
                     run.resent += 1
-            if run.unsent:
+            if unsent:
+                run.unsent += await self._outbox.uncount_try(unsent)
                 return
 
     async def _dead_letter(self, event: Event, record: KafkaRecord, reason: Rejected, run: RelayRun) -> None:
