@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from zlib import crc32
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -23,6 +24,10 @@ from twofold.write.relay import Relay, open_relay
 pytestmark = pytest.mark.guarantee("R9")
 
 MINUTE = timedelta(minutes=1)
+IN_0, IN_1, IN_2 = (
+    next(key for key in map(str.encode, map(str, range(100))) if crc32(key) % 4 == number) for number in range(3)
+)
+"""Keys of records in these partitions."""
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def commit(settings: Settings, offsets: dict[int, int]) -> None:
 
 
 def test_an_empty_topic_has_no_lag(settings: Settings) -> None:
-    assert read_backlog(settings) == Backlog(dict.fromkeys(range(4), 0), None)
+    assert read_backlog(settings) == Backlog(dict.fromkeys(range(4), 0), {})
 
 
 def test_lag_is_what_is_not_committed_by_partition(settings: Settings) -> None:
@@ -75,8 +80,8 @@ def test_a_group_that_has_read_everything_holds_nothing(settings: Settings) -> N
     put(settings, [(0, now), (1, now)])
     commit(settings, {0: 1, 1: 1})
     backlog = read_backlog(settings)
-    assert (sum(backlog.lag.values()), backlog.waiting_since) == (0, None)
-    assert not backlog.may_hold(now)
+    assert (sum(backlog.lag.values()), backlog.waiting_since) == (0, {})
+    assert not backlog.may_hold(IN_0, now)
 
 
 def test_a_group_that_is_behind_may_hold_what_was_sent_after_the_oldest_that_waits(settings: Settings) -> None:
@@ -85,10 +90,12 @@ def test_a_group_that_is_behind_may_hold_what_was_sent_after_the_oldest_that_wai
     put(settings, [(0, now - 3 * MINUTE), (0, now - 2 * MINUTE), (0, now - MINUTE), (1, now)])
     commit(settings, {0: 1})
     backlog = read_backlog(settings)
-    assert backlog.waiting_since == now - 2 * MINUTE
-    assert backlog.may_hold(now)
-    assert backlog.may_hold(now - 2 * MINUTE)
-    assert not backlog.may_hold(now - 3 * MINUTE)
+    assert backlog.waiting_since == {0: now - 2 * MINUTE, 1: now}
+    assert backlog.may_hold(IN_0, now)
+    assert backlog.may_hold(IN_0, now - 2 * MINUTE)
+    assert not backlog.may_hold(IN_0, now - 3 * MINUTE)
+    assert not backlog.may_hold(IN_1, now - MINUTE), "the group has read all of its partition up to now"
+    assert not backlog.may_hold(IN_2, now)
 
 
 def test_what_was_committed_of_a_log_that_was_lost_counts_for_nothing(settings: Settings) -> None:
@@ -109,7 +116,7 @@ def test_what_expired_before_it_was_read_counts_for_nothing(settings: Settings, 
     commit(own, {0: 1})
     with closing(KafkaAdminClient(bootstrap_servers=apache.bootstrap)) as admin:
         admin.delete_records({TopicPartition(own.kafka_topic, 0): 2})
-    assert read_backlog(own) == Backlog(dict.fromkeys(range(4), 0), None)
+    assert read_backlog(own) == Backlog(dict.fromkeys(range(4), 0), {})
 
 
 @pytest.mark.slow
@@ -122,7 +129,7 @@ async def test_the_relay_holds_what_waits_in_the_topic_until_the_group_has_passe
     relay: Relay, database: Database, settings: Settings
 ) -> None:
     """While `store` is behind, sending again would only make it more."""
-    event = an_event()
+    event = an_event(aggregate_id=IN_0.decode())
     await accept(database, event)
     await asyncio.to_thread(put, settings, [(0, datetime.now(UTC) - 2 * MINUTE)], encode_kafka(event))
     run = await relay.run()

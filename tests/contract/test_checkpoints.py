@@ -113,10 +113,11 @@ class TestCompleteUpTo:
         await checkpoints.record()
         await database["event_store"].delete_many({})
         await mark(database, "dead", seconds_ago=1000)
+        before = await checkpoints.begin_reconciliation(datetime.now(UTC) - HOUR)
 
         async def end() -> None:
             await database["events"].update_one({}, {"$set": {"outbox.state": "pending"}})
-            await checkpoints.record_reconciliation({})
+            await checkpoints.record_reconciliation(before, {})
 
         stated = await stated_while(settings, database, "find", "checkpoints", end)
         assert (stated.log_regressed, stated.low_watermark) == (True, None)

@@ -54,7 +54,7 @@ async def test_no_query_of_a_run_looks_at_what_is_done(database: Database, setti
     """Ten events are due, half of them in the log; each query goes by an index, and examines these ten at most."""
 
     async def nothing_waits() -> Backlog:
-        return Backlog({}, None)
+        return Backlog({}, {})
 
     eager = settings.model_copy(update={"relay_first_look_s": -2.0})
     sender = Sender(eager)

@@ -87,7 +87,7 @@ async def test_the_relay_then_refills_the_log_and_the_checkpoints_show_it(
     """Set back; then pending; then complete."""
 
     async def nothing_waits() -> Backlog:
-        return Backlog({}, None)
+        return Backlog({}, {})
 
     sender = Sender(settings)
     relay = Relay(database, sender, settings, time.monotonic, nothing_waits)

@@ -61,7 +61,7 @@ def store(database: Database, settings: Settings, told: Told) -> Store:
 
 async def lagging() -> Backlog:
     """A consumer group that is 3 records behind in one partition."""
-    return Backlog({0: 3, 1: 0}, None)
+    return Backlog({0: 3, 1: 0}, {})
 
 
 @pytest.fixture

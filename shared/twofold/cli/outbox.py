@@ -39,7 +39,7 @@ def retry(
     if bool(event_ids) == bool(state):
         raise typer.BadParameter(f"give event ids, or --state with one of: {', '.join(FINAL_STATES)}")
 
-    async def run(database: Database, settings: Settings) -> dict[str, int]:
+    async def run(database: Database, _: Settings) -> dict[str, int]:
         entries = Outbox(database)
         ids = event_ids or [document["_id"] for document in await entries.in_state(state or "stuck", limit)]
         return {"retried": await entries.retry(ids)}

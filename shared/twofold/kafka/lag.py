@@ -27,8 +27,6 @@ class Backlog:
     """The number of records by partition, for every partition of the topic."""
     waiting_since: dict[int, datetime]
     """The timestamp of the oldest record by partition, by its producer's clock. An empty partition is absent."""
-    committed: int = 0
-    """The sum of the committed offsets."""
 
     def may_hold(self, key: bytes, sent_at: datetime) -> bool:
         """Return True if the backlog can hold a record with this key and time.
@@ -95,7 +93,7 @@ def _read_partitions(consumer: "Consumer", committed: "Sequence[TopicPartition]"
             if error is None:
                 waiting_since[partition.partition] = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
             consumer.pause([partition])
-    return Backlog(dict(sorted(lag.items())), waiting_since, sum(partition.offset for partition in committed))
+    return Backlog(dict(sorted(lag.items())), waiting_since)
 
 
 def _restart_lost_partitions(consumer: "Consumer", waiting: "Iterable[TopicPartition]") -> None:

@@ -8,9 +8,9 @@ The safe time solves this without the clock of any function, in three steps:
 
 1. `hello` gives the server's wall clock and the session's cluster time. A `seq` is never below either clock at the time
    of its insert. So every later insert gets a `seq` above the higher clock.
-2. An insert with a `seq` must commit within its `maxTimeMS`, or fail. No insert has more than `LONGEST_INSERT`, whatever
-   the settings of its program are. So an insert has ended when it began more than `LONGEST_INSERT` ago. The safe time is
-   the higher clock, minus `LONGEST_INSERT`, minus one second for rounding.
+2. An insert with a `seq` must commit within its `maxTimeMS`, or fail. No insert has more than `LONGEST_INSERT`,
+   whatever the settings of its program are. So an insert has ended when it began more than `LONGEST_INSERT` ago. The
+   safe time is the higher clock, minus `LONGEST_INSERT`, minus one second for rounding.
 3. The session is causally consistent, so its later majority reads come from a snapshot at that moment or after it. They
    see every insert with an earlier commit.
 

@@ -9,8 +9,8 @@ the safe time can still become visible. So every event below the safe time is vi
 behind a cursor that the feed gave out. The price is a delay: the feed stays a few seconds behind the newest event.
 
 A restored backup breaks this: it puts events behind cursors. So a cursor carries the epoch of the log, which
-`twofold reconcile` raises (`storage/checkpoints.py`). The feed answers a cursor of an old epoch with 410, and the reader
-begins again before the restore. While the log has regressed, the feed does not answer at all.
+`twofold reconcile` raises (`storage/log_state.py`). The feed answers a cursor of an old epoch with 410, and the
+reader begins again before the restore. While the log has regressed, the feed does not answer at all.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from twofold.mongo.documents import undecoded
 from twofold.mongo.safe_time import LONGEST_INSERT, read_safe_time
 from twofold.query.cursors import decode_cursor, encode_cursor, invalid_cursor
 from twofold.read.models import EventOut, UnreadableEvent
-from twofold.storage.checkpoints import Checkpoints, LogState
+from twofold.storage.log_state import LogState, LogStates
 
 MAX_WAIT_S = 25
 """The longest wait that a reader may ask for, in seconds: less than the time a stopping server gives its requests."""
@@ -107,7 +107,7 @@ class FeedPage(BaseModel):
 
 
 def _present_epoch(log: LogState, cursor: FeedCursor) -> int:
-    """Return the epoch of the log. Raises `Unavailable` for a regressed log, and `Gone` for a cursor of another epoch."""
+    """Return the epoch of the log. Raises `Unavailable` for a regressed log, `Gone` for a cursor of another epoch."""
     if log.regressed:
         raise Unavailable("the log lacks events that it had: an operator must run `twofold reconcile` first")
     if cursor.epoch not in (None, log.epoch):
@@ -141,7 +141,7 @@ class Feed:
     ) -> None:
         self._database = database
         self._event_store = undecoded(database["event_store"])
-        self._checkpoints = Checkpoints(database)
+        self._log = LogStates(database)
         self._longest_insert = longest_insert
         self._clock = clock
 
@@ -152,7 +152,6 @@ class Feed:
         with driver_errors():
             async with self._database.client.start_session(causal_consistency=True) as session:
                 safe = await read_safe_time(session, self._longest_insert)
-                epoch = _present_epoch(await self._checkpoints.log_state(session), after)
                 query = {"seq": {"$gt": Timestamp(after.seconds, after.increment), "$lt": safe.safe_time}}
                 found = self._event_store.find(query, session=session, batch_size=min(limit, 100))
                 async for document in found.sort("seq", ASCENDING).limit(limit):
@@ -161,6 +160,8 @@ class Feed:
                     if size >= max_bytes:
                         await found.close()
                         break
+                # After the read of the events: a log that was whole now was whole then.
+                epoch = _present_epoch(await self._log.read(session), after)
         last = documents[-1]["seq"] if documents else None
         cursor = FeedCursor(last.time, last.inc, epoch) if last else replace(after, epoch=epoch)
         return FeedBatch(documents, cursor, safe.safe_time.as_datetime())

@@ -54,7 +54,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     "pod_state": [IndexModel("gone_at", name="retention", expireAfterSeconds=3600, sparse=True)],
     "checkpoints": [
         IndexModel("seq", name="newest"),
-        IndexModel([("epoch", ASCENDING), ("seq", ASCENDING)], name="by_epoch"),
+        IndexModel([("epoch", ASCENDING), ("log_regressed", ASCENDING), ("seq", ASCENDING)], name="by_epoch"),
     ],
 }
 """The indexes by collection, besides the index of `_id`. Every index serves a query or a retention."""

@@ -1,7 +1,7 @@
 """Completeness checkpoints: recorded statements of how far the log holds every accepted event.
 
 A checkpoint has a low watermark. Every event that was accepted before the low watermark is in `event_store`, except the
-events counted as dead, conflicting, unreadable or stuck. Five rules keep a checkpoint from claiming more than is true:
+events counted as dead, conflicting, unreadable or stuck. Four rules keep a checkpoint from claiming more than is true:
 
 1. An event with an outbox entry may be missing in the log. So the watermark stops at the `seq` of the oldest entry in
    the states `new` and `pending`.
@@ -9,13 +9,9 @@ events counted as dead, conflicting, unreadable or stuck. Five rules keep a chec
    (`mongo/safe_time.py`).
 3. Outbox entries change while a checkpoint reads. So one transaction reads everything from one majority snapshot,
    causally after the safe time.
-4. A restored backup of `event_store` lacks events whose outbox entries were confirmed long ago. So each checkpoint
-   records the head of the log, its newest document, and keeps the heads of many earlier checkpoints. All of them must
-   be in the log with the recorded `seq`. If one is missing, or was stored again with another `seq`, the log has
-   regressed. Many heads also show a hole in the middle of the log.
-5. The symptom can go away while the damage stays: the relay may store the missing head again. So a regression lasts
-   until `reconcile` has compared the log with `events`. Until then, checkpoints have no watermark, the relay lets no
-   event expire, and the feed does not answer.
+4. A restored backup of `event_store` lacks events whose outbox entries were confirmed long ago. So checkpoints keep the
+   heads of the log (`storage/log_state.py`). From the moment when the log lacks a head until `reconcile`, checkpoints
+   have no watermark, the relay lets no event expire, and the feed does not answer.
 
 `reconcile` begins a new *epoch* of the log. The feed's cursors carry the epoch, because events of a restored backup lie
 behind cursors that were given out before.
@@ -23,7 +19,7 @@ behind cursors that were given out before.
 No function's clock is used: `seq` and the safe time come from the server.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,18 +28,17 @@ from bson.timestamp import Timestamp
 from pymongo import ASCENDING, DESCENDING, WriteConcern
 from pymongo.read_concern import ReadConcern
 
+from twofold.errors import Malformed
 from twofold.mongo.client import Database, Document, Session, driver_errors
 from twofold.mongo.safe_time import LONGEST_INSERT, SafeTime, read_safe_time
+from twofold.storage.log_state import LogState, LogStates
 from twofold.storage.outbox import FINAL_STATES
 
 MAX_COUNT = 1_000_000
 """The counts of a checkpoint end here, so a large backlog does not slow it down. This value means "or more"."""
 
 _SEQ = Timestamp(0, 0)
-"""A placeholder: the server replaces it at insert. It is also lower than every real `seq`."""
-
-MAX_HEADS = 32
-"""The number of heads in a checkpoint. Older heads are thinned out: a head of last year covers days, a new one a minute."""
+"""A placeholder: the server replaces it at insert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +65,6 @@ class Checkpoint:
     """The log lacks a head of an earlier checkpoint, and no `twofold reconcile` has run since."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogState:
-    """The state of the log since the last checkpoint or reconciliation."""
-
-    epoch: int
-    """The number of reconciliations so far."""
-    heads: Sequence[Document]
-    """`_id` and `seq` of the heads of earlier checkpoints, oldest first."""
-    regressed: bool
-
-    def heads_with(self, head: Document | None) -> Sequence[Document]:
-        """Return the heads with a new one, thinned out to `MAX_HEADS`. A regressed log keeps its heads."""
-        if head is None or self.regressed or head in self.heads:
-            return self.heads
-        heads = [*self.heads, head]
-        if len(heads) <= MAX_HEADS:
-            return heads
-        half = MAX_HEADS // 2
-        return heads[:half:2] + heads[half:]
-
-
 class Checkpoints:
     """The append-only collection `checkpoints`. Every method raises `Unavailable` when MongoDB is unavailable."""
 
@@ -103,6 +77,7 @@ class Checkpoints:
         self._event_store = database["event_store"]
         self._longest_insert = longest_insert
         self._max_count = max_count
+        self._log = LogStates(database)
 
     async def last(self) -> Checkpoint | None:
         """Return the newest checkpoint; None before the first."""
@@ -119,43 +94,58 @@ class Checkpoints:
         async with self._session() as session:
             return _checkpoint_in(await self._measure(session))
 
-    async def record(self) -> Checkpoint:
-        """Record the checkpoint of this moment, and return it."""
+    async def record(self, retention_days: float | None = None) -> Checkpoint:
+        """Record the checkpoint of this moment, and return it.
+
+        `retention_days` is the retention of the relay that records it: see `retention_days`.
+        """
         async with self._session() as session:
             document = await self._measure(session)
-            await self._checkpoints.insert_one({"seq": _SEQ, "kind": "checkpoint", **document}, session=session)
+            kept = {"seq": _SEQ, "kind": "checkpoint", **document, "retention_days": retention_days}
+            await self._checkpoints.insert_one(kept, session=session)
         return _checkpoint_in(document)
 
-    async def record_reconciliation(self, result: Document) -> None:
-        """Record that `reconcile` compared the log with `events`: a new epoch of the log begins with its present head."""
-        async with self._session() as session:
-            last = await self._last(session)
-            head = await self._log_head(session)
-            entry = {
-                "seq": _SEQ,
-                "kind": "reconciliation",
-                "epoch": (last["epoch"] if last else 0) + 1,
-                "heads": [head] if head else [],
-                "log_regressed": False,
-                **result,
-            }
-            await self._checkpoints.insert_one(entry, session=session)
+    async def retention_days(self) -> float | None:
+        """Return the retention of the relay that recorded the last checkpoint. None before the first."""
+        with driver_errors():
+            newest = self._checkpoints.find({"kind": "checkpoint"}).sort("seq", DESCENDING).limit(1)
+            last = await anext(newest, None)
+        days: float | None = last["retention_days"] if last else None
+        return days
 
-    async def log_state(self, session: Session) -> LogState:
-        """Return the state of the log, as the reads of `session` see it. Raises the driver's errors."""
-        last = await self._last(session)
-        if last is None:
-            return LogState(0, [], regressed=False)
-        heads = last["heads"]
-        found = self._event_store.find({"_id": {"$in": [head["_id"] for head in heads]}}, {"seq": 1}, session=session)
-        seq_of = {document["_id"]: document["seq"] async for document in found}
-        missing = any(seq_of.get(head["_id"]) != head["seq"] for head in heads)
-        return LogState(last["epoch"], heads, regressed=last["log_regressed"] or missing)
+    async def note_head(self) -> LogState:
+        """Record the present head of the log, and return the log's state.
 
-    async def has_regressed(self) -> bool:
-        """Return True if the log has regressed, and no `reconcile` has run since."""
+        The relay calls it before it confirms events, so a head at or above their `seq` is durable then.
+        """
         async with self._session() as session:
-            return (await self.log_state(session)).regressed
+            state = await self._log.read(session)
+            if not state.is_known:
+                await self._checkpoints.insert_one({"seq": _SEQ, "kind": "head", **state.entry()}, session=session)
+            return state
+
+    async def begin_reconciliation(self, since: datetime) -> LogState:
+        """Return the state of the log before its comparison with `events`.
+
+        Raises `Malformed` if the log lacks a document from before `since`: a comparison from there would miss it.
+        """
+        async with self._session() as session:
+            state = await self._log.read(session)
+        if state.missing_from and since > state.missing_from.as_datetime():
+            from_there = state.missing_from.as_datetime().strftime("%Y-%m-%dT%H:%M:%SZ")
+            raise Malformed(f"the log lacks an event that was stored at {from_there}: give this time or an earlier one")
+        return state
+
+    async def record_reconciliation(self, before: LogState, result: Document) -> None:
+        """Record that `reconcile` compared the log with `events`: a new epoch of the log begins.
+
+        `before` is the log's state at the start of the comparison. A later loss is a new regression.
+        """
+        async with self._session() as session:
+            entry = before.next_epoch(await self._log.last(session))
+            await self._checkpoints.insert_one(
+                {"seq": _SEQ, "kind": "reconciliation", **entry, **result}, session=session
+            )
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
@@ -175,16 +165,14 @@ class Checkpoints:
 
     async def _read(self, session: Session, safe: SafeTime) -> Document:
         oldest = await self._oldest_pending(session)
-        log = await self.log_state(session)
+        log = await self._log.read(session)
         return {
             "at": safe.now,
             "low_watermark": None if log.regressed else min(safe.safe_time, oldest or safe.safe_time),
-            "stored": await self._stored_since(log.heads[-1] if log.heads else None, session),
+            "stored": await self._stored_since(log.stored_to, session),
             **await self._counts(session),
             "oldest_pending": oldest,
-            "log_regressed": log.regressed,
-            "epoch": log.epoch,
-            "heads": log.heads_with(await self._log_head(session)),
+            **log.entry(log.head["seq"] if log.head else None),
         }
 
     async def _oldest_pending(self, session: Session) -> Timestamp | None:
@@ -205,25 +193,9 @@ class Checkpoints:
         counts["pending"] = min(counts["pending"] + counts.pop("new"), self._max_count)
         return counts
 
-    async def _stored_since(self, head: Document | None, session: Session) -> int:
-        newer = {"seq": {"$gt": head["seq"] if head else _SEQ}}
+    async def _stored_since(self, seq: Timestamp, session: Session) -> int:
+        newer = {"seq": {"$gt": seq}}
         return await self._event_store.count_documents(newer, hint="feed", limit=self._max_count, session=session)
-
-    async def _last(self, session: Session) -> Document | None:
-        """Return the newest entry of the newest epoch.
-
-        A relay may record a checkpoint while `reconcile` ends. That checkpoint belongs to the old epoch.
-        """
-        newest = [("epoch", DESCENDING), ("seq", DESCENDING)]
-        async for entry in self._checkpoints.find({}, session=session).sort(newest).limit(1):
-            return entry
-        return None
-
-    async def _log_head(self, session: Session) -> Document | None:
-        """Return `_id` and `seq` of the newest document in the log."""
-        async for document in self._event_store.find({}, {"seq": 1}, session=session).sort("seq", DESCENDING).limit(1):
-            return document
-        return None
 
 
 def _checkpoint_in(document: Document) -> Checkpoint:

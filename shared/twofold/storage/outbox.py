@@ -13,17 +13,18 @@ the document get `expires_at`, and its retention starts. An entry has one of the
 | `unreadable` | The document was changed in the database. | `retry` |
 | `stuck` | Sent again `RELAY_MAX_TRIES` times, and neither the log nor the dead letters have the event. | `retry` |
 
-The last four states are final: the relay does not try again, and an operator must look (`twofold outbox list`). All times
-are the server's, so no publisher's clock matters.
+The last four states are final: the relay does not try again, and an operator must look (`twofold outbox list`). All
+times are the server's, so no publisher's clock matters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 from bson.timestamp import Timestamp
+from pymongo import ASCENDING
 
 from twofold.errors import DigestMismatch, Rejected, TwofoldError, Unavailable
 from twofold.event.metadata import Metadata
@@ -128,20 +129,26 @@ class Outbox:
         }
         return await self._update(ids, [{"$set": {"outbox": again}}])
 
-    async def make_due(self) -> int:
-        """Make every pending entry due now, whatever its back-off is. Return the number of entries."""
-        waiting = {"outbox.state": "pending", "outbox.next_try": {"$exists": True}}
-        with driver_errors():
-            result = await self._events.update_many(waiting, {"$currentDate": {"outbox.next_try": True}})
-        return result.modified_count
+    async def make_due(self, now: datetime, limit: int) -> int:
+        """Make up to `limit` tried entries due at `now`, the server's time. Return their number: 0 if all are due."""
+        return await self._change("outbox.next_try", {"$gt": now}, now, limit)
 
-    async def defer_expiry(self, by: timedelta) -> int:
-        """Keep events for `by` from now that would expire before. Return their number."""
-        until = {"$add": ["$$NOW", round(by.total_seconds() * 1000)]}
-        soon = {"$expr": {"$lt": ["$expires_at", {"$add": ["$$NOW", round(by.total_seconds() * 500)]}]}}
+    async def defer_expiry(self, before: datetime, until: datetime, limit: int) -> int:
+        """Keep up to `limit` events that would expire before `before` until `until`. Return their number."""
+        return await self._change("expires_at", {"$lt": before}, until, limit)
+
+    async def _change(self, field: str, bounds: Document, value: datetime, limit: int) -> int:
+        """Set a date in up to `limit` documents whose date is within `bounds`, the earliest first.
+
+        One update of them all would outlast its time limit if they are many.
+        """
+        within = {field: bounds}
         with driver_errors():
-            with_expiry = {"expires_at": {"$gt": datetime(1970, 1, 1, tzinfo=UTC)}}
-            result = await self._events.update_many(with_expiry | soon, [{"$set": {"expires_at": until}}])
+            found = self._events.find(within, {"_id": 1}).sort(field, ASCENDING).limit(limit)
+            ids = [document["_id"] async for document in found]
+            if not ids:
+                return 0
+            result = await self._events.update_many({"_id": {"$in": ids}, **within}, {"$set": {field: value}})
         return result.modified_count
 
     async def hold(self, ids: Sequence[UUID]) -> int:
@@ -154,7 +161,7 @@ class Outbox:
         return await self._update(ids, [{"$set": {"outbox.state": state}}, {"$unset": "outbox.next_try"}])
 
     async def retry(self, ids: Sequence[UUID]) -> int:
-        """Make entries in a final state due again, after the first back-off, with all their tries before them."""
+        """Make entries in a final state pending again, after the first back-off and with no try counted."""
         final = {"_id": {"$in": list(ids)}, "outbox.state": {"$in": list(FINAL_STATES)}}
         again = {"state": "pending", "tries": 0, "next_try": {"$add": ["$$NOW", self._back_off_ms]}}
         with driver_errors():
@@ -188,14 +195,17 @@ def _intact_event(document: RawDocument) -> Event | TwofoldError:
     The digest of a changed event would vouch for the change, so it is never sent. A document with unknown fields comes
     from a newer version of Twofold, and waits for a relay of that version.
     """
-    unknown = {*document} - _KNOWN_FIELDS | {*document.get("metadata", {})} - Metadata.model_fields.keys()
+    metadata = document.get("metadata")
+    unknown = {*document} - _KNOWN_FIELDS
+    if isinstance(metadata, Mapping):
+        unknown |= {*metadata} - Metadata.model_fields.keys()
     if unknown:
         return Unavailable(f"a newer version of Twofold wrote the fields {', '.join(sorted(unknown))}")
     try:
         event = event_of(document)
     except Rejected as error:
         return error
-    if event.digest != document["digest"]:
+    if event.digest != document.get("digest"):
         return DigestMismatch("the document was changed in the database: its digest belongs to another event")
     return event
 
@@ -203,6 +213,5 @@ def _intact_event(document: RawDocument) -> Event | TwofoldError:
 def _entry_in(document: Document) -> OutboxEntry:
     sent_at = document["outbox"].get("sent_at") or document["seq"].as_datetime()
     key = document.get("aggregate_id") or str(document["_id"])
-    return OutboxEntry(
-        document["_id"], document["digest"], sent_at, document["outbox"].get("tries", 0), str(key).encode()
-    )
+    digest = document.get("digest", b"")  # a document without a digest was changed in the database
+    return OutboxEntry(document["_id"], digest, sent_at, document["outbox"].get("tries", 0), str(key).encode())

@@ -8,31 +8,32 @@ A run takes the due entries in batches, looks the events up in `event_store` wit
 | another digest | | Keep the entry as `conflicting`, and stop retrying. | `conflicting` |
 | missing | rejected for a lasting reason (`dead_letters`) | Keep the entry as `dead`, and stop retrying. | `dead` |
 | missing | the consumer group has not reached its record | Look again after the back-off. | `held` |
-| missing | a newer version of Twofold wrote it | Look again after the back-off. | `held` |
-| missing | sent again `RELAY_MAX_TRIES` times | Keep the entry as `stuck`, and stop retrying. | `stuck` |
+| missing | tried `RELAY_MAX_TRIES` times | Keep the entry as `stuck`, and stop retrying. | `stuck` |
+| missing | a newer version of Twofold wrote it | Count a try, and look again. | `held` |
 | missing | changed in the database | Keep the entry as `unreadable`, and stop retrying. | `unreadable` |
 | missing | Kafka refuses the record for good | Keep a dead letter, and the entry as `dead`. | `dead` |
 | missing | none of these | Set the time of the next try, then send the event again. | `resent` or `unsent` |
 
-An event waits as long as its record is in the backlog of the consumer group, however long `store` is unavailable. So no
-event is in the topic more than twice at a time. While the group has a backlog, a run sends no more events than the group
-has committed since the last run, or one batch. So the relay never makes a backlog that only grows.
+An event waits as long as its record is in the backlog of the consumer group, however long `store` is unavailable. So
+the relay never sends an event behind its own record. While the backlog is large, a run sends one batch
+(`send_window.py`).
 
 While Kafka is unavailable, a run only decides on events in the log. A try that Kafka does not accept is not counted.
-While the log has regressed, no event expires (`storage/checkpoints.py`). Relay, reconciliation and
-retention are this one mechanism: retention starts because an event was read back from the log, never because Kafka
-acknowledged it. A run ends with a completeness checkpoint.
+While the log has regressed, no event expires (`storage/log_state.py`). Relay, reconciliation and retention are this one
+mechanism: retention starts because an event was read back from the log, never because Kafka acknowledged it. A run ends
+with a completeness checkpoint.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
-from math import inf
 from typing import TypeVar
 from uuid import UUID
+
+from bson.timestamp import Timestamp
 
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.cloudevents.encode import KafkaRecord, encode_kafka
@@ -49,8 +50,10 @@ from twofold.storage.checkpoints import Checkpoint, Checkpoints
 from twofold.storage.dead_letter import DeadLetter
 from twofold.storage.dead_letters import DeadLetters
 from twofold.storage.event_store import EventStore
+from twofold.storage.log_state import BEFORE_EVERY_SEQ
 from twofold.storage.outbox import Outbox, OutboxEntry
 from twofold.write.relay_run import RelayRun, record_checkpoint, record_lag, record_run
+from twofold.write.send_window import SendWindow
 
 logger = logging.getLogger(__name__)
 
@@ -86,18 +89,18 @@ class Relay:
         self._first_look = timedelta(seconds=settings.relay_first_look_s)
         self._clock_skew = timedelta(seconds=settings.relay_clock_skew_s)
         self._retention = timedelta(days=settings.retention_days)
+        self._kept = self._retention
         self._clock = clock
         self._backlog = backlog
         self._telemetry = telemetry
-        self._committed: int | None = None
-        """The committed offsets at the last run."""
-        self._may_send: float = 0
-        """The number of events that the present run may still send."""
+        self._head = BEFORE_EVERY_SEQ
+        """The `seq` of the newest head in `checkpoints`. No event above it may be confirmed."""
 
     async def run(self, *, make_due: bool = False) -> RelayRun | None:
         """Work through the due entries until the end or until the budget is spent. None: another relay is running.
 
-        `make_due` makes every pending entry due first, whatever its back-off is. Raises `Unavailable` when MongoDB is unavailable. The decisions until then are kept.
+        `make_due` makes every pending entry due first, whatever its back-off is. Raises `Unavailable` when MongoDB is
+        unavailable. The decisions until then are kept.
         """
         async with hold_lock(self._database, "relay", timedelta(seconds=self._settings.relay_budget_s + 30)) as lock:
             return await self._run(make_due=make_due) if lock else None
@@ -108,35 +111,44 @@ class Relay:
 
     async def _run(self, *, make_due: bool) -> RelayRun:
         run = RelayRun()
-        if await self._checkpoints.has_regressed():
-            await self._outbox.defer_expiry(KEPT_WHILE_REGRESSED)
-        if make_due:
-            await self._outbox.make_due()
-        backlog = await self._backlog_or_none()
-        self._may_send = self._allowance(backlog)
         until = self._clock() + self._settings.relay_budget_s
+        await self._note_head()
+        if make_due:
+            await self._make_due()
+        window = SendWindow(self._backlog_or_none, self._batch)
+        await window.open()
         more = True
         while more and self._clock() < until:
             now = await server_time(self._database)
             due = await self._outbox.due(now, self._first_look, self._batch)
             if due:
-                to_send = await self._decide(due, now, backlog, run)
+                to_send = await self._decide(due, window, run)
                 await self._send_again(to_send, until, run)
-            more = len(due) == self._batch and backlog is not None and not run.unsent
+            more = len(due) == self._batch and window.backlog is not None and not run.unsent
         await self._look_up_dead_letters()
         await self._dead_letters.expire_redrives()
-        run.checkpoint = await self._checkpoints.record()
-        self._record(run, run.checkpoint, backlog)
+        run.checkpoint = await self._checkpoints.record(self._settings.retention_days)
+        self._record(run, run.checkpoint, window.backlog)
         return run
 
-    def _allowance(self, backlog: Backlog | None) -> float:
-        """Return the number of events that this run may send."""
-        if backlog is None:
-            return 0
-        before, self._committed = self._committed, backlog.committed
-        if not any(backlog.lag.values()):
-            return inf
-        return max(self._batch, backlog.committed - before if before is not None else 0)
+    async def _note_head(self) -> None:
+        """Record the head of the log, so that later checkpoints miss it. In a regressed log, defer the expiry."""
+        log = await self._checkpoints.note_head()
+        self._head = log.head["seq"] if log.head else BEFORE_EVERY_SEQ
+        if not log.regressed:
+            self._kept = self._retention
+            return
+        self._kept = max(self._retention, KEPT_WHILE_REGRESSED)
+        now = await server_time(self._database)
+        soon, later = now + KEPT_WHILE_REGRESSED / 2, now + KEPT_WHILE_REGRESSED
+        until = self._clock() + self._settings.relay_budget_s / 2
+        while self._clock() < until and await self._outbox.defer_expiry(soon, later, self._settings.relay_batch):
+            pass
+
+    async def _make_due(self) -> None:
+        now = await server_time(self._database)
+        while await self._outbox.make_due(now, self._settings.relay_batch):
+            pass
 
     def _record(self, run: RelayRun, checkpoint: Checkpoint, backlog: Backlog | None) -> None:
         record_run(self._telemetry, run)
@@ -158,24 +170,29 @@ class Relay:
             logger.warning("Kafka is unavailable, so this run sends nothing again: %s", error)
             return None
 
-    async def _decide(
-        self, due: Sequence[OutboxEntry], now: datetime, backlog: Backlog | None, run: RelayRun
-    ) -> list[UUID]:
+    async def _decide(self, due: Sequence[OutboxEntry], window: SendWindow, run: RelayRun) -> list[UUID]:
         """Carry out the decisions without a record. Return the events to send again, in the order of `due`."""
-        in_log = await self._event_store.known([entry.event_id for entry in due])
-        found = [entry for entry in due if entry.event_id in in_log]
+        in_log = await self._event_store.logged([entry.event_id for entry in due])
         missing = [entry for entry in due if entry.event_id not in in_log]
-        confirmed = [entry.event_id for entry in found if in_log[entry.event_id] == entry.digest]
-        conflicting = [entry.event_id for entry in found if in_log[entry.event_id] != entry.digest]
-        await self._dead_letters.finish_stored({event_id: in_log[event_id] for event_id in confirmed})
-        run.confirmed += await self._outbox.confirm(confirmed, self._retention)
+        found = [entry for entry in due if entry.event_id in in_log]
+        equal = [entry.event_id for entry in found if in_log[entry.event_id].digest == entry.digest]
+        conflicting = list(in_log.keys() - set(equal))
+        confirmed = await self._below_head({event_id: in_log[event_id].seq for event_id in equal})
+        await self._dead_letters.finish_stored({event_id: in_log[event_id].digest for event_id in confirmed})
+        run.confirmed += await self._outbox.confirm(confirmed, self._kept)
         run.conflicting += await self._outbox.stop_retrying(conflicting, "conflicting")
-        if missing and backlog is not None:
-            return await self._still_missing(missing, now, backlog, run)
+        if missing and window.backlog is not None:
+            return await self._still_missing(missing, window.backlog, window, run)
         return []
 
+    async def _below_head(self, seqs: Mapping[UUID, Timestamp]) -> list[UUID]:
+        """Return the events up to the noted head. Events that were stored since get a newer head first."""
+        if any(seq > self._head for seq in seqs.values()):
+            await self._note_head()
+        return [event_id for event_id, seq in seqs.items() if seq <= self._head]
+
     async def _still_missing(
-        self, missing: Sequence[OutboxEntry], now: datetime, backlog: Backlog, run: RelayRun
+        self, missing: Sequence[OutboxEntry], backlog: Backlog, window: SendWindow, run: RelayRun
     ) -> list[UUID]:
         """Stop retrying dead and stuck events, and hold events in the backlog. Return the events to send again."""
         rejected = await self._dead_letters.dead([entry.event_id for entry in missing])
@@ -187,8 +204,7 @@ class Relay:
         run.dead += await self._outbox.stop_retrying(list(dead), "dead")
         run.stuck += await self._outbox.stop_retrying(list(stuck), "stuck")
         to_send = [entry.event_id for entry in missing if entry.event_id not in dead | held | stuck]
-        allowed = int(min(len(to_send), self._may_send))
-        self._may_send -= allowed
+        allowed = await window.take(len(to_send))
         run.held += await self._outbox.hold([*held, *to_send[allowed:]])
         return to_send[:allowed]
 
@@ -201,7 +217,7 @@ class Relay:
             unreadable = [event_id for event_id, event in loaded.items() if isinstance(event, Rejected)]
             newer = [event_id for event_id, event in loaded.items() if isinstance(event, Unavailable)]
             run.unreadable += await self._outbox.stop_retrying(unreadable, "unreadable")
-            run.held += await self._outbox.hold(newer)
+            run.held += await self._outbox.postpone(newer)
             events = [event for event_id in chunk if isinstance(event := loaded.get(event_id), Event)]
             await self._send([(event, encode_kafka(event)) for event in events], run)
             if run.unsent or self._clock() >= until:
