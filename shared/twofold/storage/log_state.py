@@ -24,7 +24,7 @@ from pymongo import DESCENDING
 from twofold.mongo.client import Database, Document, Session
 
 MAX_HEADS = 32
-"""The number of heads in a document. Older heads are thinned out: new heads are a minute apart, old heads days."""
+"""The number of heads in a document. Heads are thinned out: new heads are a minute apart, old heads days."""
 
 BEFORE_EVERY_SEQ = Timestamp(0, 0)
 
@@ -84,10 +84,19 @@ class LogState:
 
 
 def _thin(earlier: Sequence[Document], head: Document | None) -> Sequence[Document]:
-    """Add a head. If there are too many, drop each second head of the older half. The oldest head stays."""
-    heads = earlier if head is None or head in earlier else [*earlier, head]
-    half = MAX_HEADS // 2
-    return heads if len(heads) <= MAX_HEADS else [*heads[:half:2], *heads[half:]]
+    """Add a head. If there are too many, drop the head whose gap is the smallest share of its age.
+
+    So the distances of the heads grow with their age. The oldest and the newest head stay.
+    """
+    heads = [*earlier] if head is None or head in earlier else [*earlier, head]
+    while len(heads) > MAX_HEADS:
+        times = [kept["seq"].time for kept in heads]
+        shares = [
+            (following - before) / (times[-1] + 1 - time)
+            for before, time, following in zip(times, times[1:], times[2:], strict=False)
+        ]
+        del heads[1 + shares.index(min(shares))]
+    return heads
 
 
 class LogStates:

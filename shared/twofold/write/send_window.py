@@ -20,10 +20,10 @@ PAUSE_S = 2.0
 class SendWindow:
     """The window of one run. `read` reads the backlog: None when Kafka is unavailable."""
 
-    def __init__(self, read: Callable[[], Awaitable[Backlog | None]], batch: int, pause_s: float = PAUSE_S) -> None:
+    def __init__(self, read: Callable[[], Awaitable[Backlog | None]], batch: int, pause_s: float | None = None) -> None:
         self._read = read
         self._batch = batch
-        self._pause_s = pause_s
+        self._pause_s = PAUSE_S if pause_s is None else pause_s
         self._left = 0
         self._drains = True
         self.backlog: Backlog | None = None
