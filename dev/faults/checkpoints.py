@@ -49,7 +49,7 @@ def disagreements(checkpoints: Iterable[Stored], changes: Sequence[Change], conf
         return ["it does not exist"]
     last = made[-1]
     newest = max((change.seq for change in changes if isinstance(change, Inserted)), default=_ALWAYS)
-    true = {"pending": 0, "dead": 0, "unreadable": 0, "log_regressed": False, "conflicting": conflicts}
+    true = {"pending": 0, "dead": 0, "unreadable": 0, "stuck": 0, "log_regressed": False, "conflicting": conflicts}
     wrong = [f"{name} is {last[name]}, not {value}" for name, value in true.items() if last[name] != value]
     if last["low_watermark"] is None or last["low_watermark"] <= newest:
         wrong.append(f"the low watermark is {last['low_watermark']}, the newest event is at {newest}")

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from functools import partial
 
 from twofold.mongo.client import open_database
@@ -36,7 +35,7 @@ async def open_service(_: Telemetry) -> AsyncIterator[Audit]:
         yield Audit(
             LogSummary(database),
             EventReader(database["event_store"], settings),
-            Feed(database, timedelta(seconds=settings.mongodb_timeout_s)),
+            Feed(database),
             settings,
         )
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from twofold.errors import Malformed, NotFound
+from twofold.errors import Gone, Malformed, NotFound
 from twofold.query.filters import Filter, Order, Range
 from twofold.query.limits import MAX_LIMIT
 from twofold.query.parameters import AttributeValue, QueryTime, WholeNumber
@@ -184,13 +184,15 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         details=(
             "Keep `cursor`, and send it with the next request. A reader then gets every event exactly once, also an "
             "event that became visible late. For this guarantee the feed stays some seconds behind the log. `wait_s` "
-            "waits for new events."
+            "waits for new events. 410 says that the log was restored from a backup after the cursor was given out: "
+            "begin again with `since` before the restore."
         ),
         examples=(Example("/feed?limit=20&wait_s=1"),),
         handle=feed,
         parameters=FeedRequest,
         answer=FeedPage,
         permission=Permission.AUDIT,
+        refusals=(Gone,),
     ),
     Operation(
         name="getLogHealth",

@@ -162,6 +162,8 @@ class RelaySettings(SendSettings, MongoSettings):
     """Seconds between the first resending and the next look. Each wait doubles, up to 60 times the first."""
     relay_clock_skew_s: Annotated[float, Field(ge=0)] = 30.0
     """Seconds by which a publisher's clock may differ from MongoDB's. Beyond them, events can be sent twice."""
+    relay_max_tries: Count = 30
+    """The number of resendings after which an event is `stuck`: about one day with the default back-off."""
     relay_batch: Count = 1000
     """The number of outbox entries in a look, at most `send_capacity`."""
     relay_bytes: Count = 8 * 1024 * 1024

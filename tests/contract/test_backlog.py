@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from zlib import crc32
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -23,6 +24,10 @@ from twofold.write.relay import Relay, open_relay
 pytestmark = pytest.mark.guarantee("R9")
 
 MINUTE = timedelta(minutes=1)
+IN_0, IN_1, IN_2 = (
+    next(key for key in map(str.encode, map(str, range(100))) if crc32(key) % 4 == number) for number in range(3)
+)
+"""Keys of records in these partitions."""
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def commit(settings: Settings, offsets: dict[int, int]) -> None:
 
 
 def test_an_empty_topic_has_no_lag(settings: Settings) -> None:
-    assert read_backlog(settings) == Backlog(dict.fromkeys(range(4), 0), None)
+    assert read_backlog(settings) == Backlog(dict.fromkeys(range(4), 0), {})
 
 
 def test_lag_is_the_number_of_uncommitted_records_by_partition(settings: Settings) -> None:
@@ -75,8 +80,8 @@ def test_a_group_without_a_backlog_holds_no_event(settings: Settings) -> None:
     put(settings, [(0, now), (1, now)])
     commit(settings, {0: 1, 1: 1})
     backlog = read_backlog(settings)
-    assert (sum(backlog.lag.values()), backlog.waiting_since) == (0, None)
-    assert not backlog.may_hold(now)
+    assert (sum(backlog.lag.values()), backlog.waiting_since) == (0, {})
+    assert not backlog.may_hold(IN_0, now)
 
 
 def test_a_group_with_a_backlog_may_hold_events_sent_after_its_oldest_record(settings: Settings) -> None:
@@ -85,10 +90,12 @@ def test_a_group_with_a_backlog_may_hold_events_sent_after_its_oldest_record(set
     put(settings, [(0, now - 3 * MINUTE), (0, now - 2 * MINUTE), (0, now - MINUTE), (1, now)])
     commit(settings, {0: 1})
     backlog = read_backlog(settings)
-    assert backlog.waiting_since == now - 2 * MINUTE
-    assert backlog.may_hold(now)
-    assert backlog.may_hold(now - 2 * MINUTE)
-    assert not backlog.may_hold(now - 3 * MINUTE)
+    assert backlog.waiting_since == {0: now - 2 * MINUTE, 1: now}
+    assert backlog.may_hold(IN_0, now)
+    assert backlog.may_hold(IN_0, now - 2 * MINUTE)
+    assert not backlog.may_hold(IN_0, now - 3 * MINUTE)
+    assert not backlog.may_hold(IN_1, now - MINUTE), "the group has read all of its partition up to now"
+    assert not backlog.may_hold(IN_2, now)
 
 
 def test_the_committed_offset_of_a_lost_partition_does_not_count(settings: Settings) -> None:
@@ -109,7 +116,7 @@ def test_expired_records_are_no_backlog(settings: Settings, apache: Broker) -> N
     commit(own, {0: 1})
     with closing(KafkaAdminClient(bootstrap_servers=apache.bootstrap)) as admin:
         admin.delete_records({TopicPartition(own.kafka_topic, 0): 2})
-    assert read_backlog(own) == Backlog(dict.fromkeys(range(4), 0), None)
+    assert read_backlog(own) == Backlog(dict.fromkeys(range(4), 0), {})
 
 
 @pytest.mark.slow
@@ -122,7 +129,7 @@ async def test_the_relay_holds_an_event_until_the_group_has_passed_its_record(
     relay: Relay, database: Database, settings: Settings
 ) -> None:
     """Sending again would only increase the backlog."""
-    event = an_event()
+    event = an_event(aggregate_id=IN_0.decode())
     await accept(database, event)
     await asyncio.to_thread(put, settings, [(0, datetime.now(UTC) - 2 * MINUTE)], encode_kafka(event))
     run = await relay.run()

@@ -113,10 +113,11 @@ class TestLowWatermark:
         await checkpoints.record()
         await database["event_store"].delete_many({})
         await insert_with_entry(database, "dead", seconds_ago=1000)
+        before = await checkpoints.begin_reconciliation(datetime.now(UTC) - HOUR)
 
         async def end() -> None:
             await database["events"].update_one({}, {"$set": {"outbox.state": "pending"}})
-            await checkpoints.record_reconciliation({})
+            await checkpoints.record_reconciliation(before, {})
 
         checkpoint = await measured_while(settings, database, "find", "checkpoints", end)
         assert (checkpoint.log_regressed, checkpoint.low_watermark) == (True, None)

@@ -54,7 +54,7 @@ async def test_no_query_of_a_run_examines_finished_documents(database: Database,
     """Ten events are due, and the log has five of them. A query uses an index and examines these ten at most."""
 
     async def nothing_waits() -> Backlog:
-        return Backlog({}, None)
+        return Backlog({}, {})
 
     eager = settings.model_copy(update={"relay_first_look_s": -2.0})
     sender = Sender(eager)

@@ -248,6 +248,41 @@ class TestPages:
         with pytest.raises(Unavailable, match="unreadable"):
             await reader.get(broken)
 
+    @pytest.mark.fault("A9")
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"payload": {"total": 1_000_000}},
+            {"event_type": "order.paid"},
+            {"aggregate_id": "order-8"},
+            {"metadata.user_id": "bob"},
+            {"timestamp": MONDAY},
+            {"digest": b"\x00" * 32},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    async def test_a_changed_event_is_shown_as_altered(
+        self, database: Database, settings: Settings, change: dict[str, Any]
+    ) -> None:
+        """It is a valid event, so no other check finds it. The page, the single event and the export say it."""
+        metadata = {"service_name": "/shop", "user_id": "ann", "extensions": {"tenant": "blue"}}
+        payload = {"total": 3, "big": 2**62, "small": 1e-7, "text": "é", "$ref": 1, "list": [1.0, None, {}]}
+        genuine, changed = some_events(2, metadata=metadata, payload=payload)
+        readers = await both(database, settings, [genuine, changed])
+        for name, reader in readers.items():
+            await database[name].update_one({"_id": changed.event_id}, {"$set": change})
+            page = await reader.page(Filter())
+            assert {event.event_id: event.altered for event in page.events} == {
+                genuine.event_id: None,
+                changed.event_id: True,
+            }
+            streamed = [event async for event in reader.stream(Filter(), 5.0) if isinstance(event, EventOut)]
+            assert {event.event_id for event in streamed if event.altered} == {changed.event_id}
+            for event in (genuine, changed):
+                shown = await reader.get(event.event_id)
+                assert shown is not None
+                assert ("altered" in shown.model_dump(mode="json")) == (event == changed)
+
     async def test_only_its_user_gets_an_event(self, database: Database, settings: Settings) -> None:
         event = an_event(metadata={"service_name": "/shop", "user_id": "ann"})
         for reader in (await both(database, settings, [event])).values():

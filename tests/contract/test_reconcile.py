@@ -87,7 +87,7 @@ async def test_the_relay_then_completes_the_log_and_checkpoints_show_it(database
     """The log is regressed, then events are pending, then the log is complete."""
 
     async def nothing_waits() -> Backlog:
-        return Backlog({}, None)
+        return Backlog({}, {})
 
     sender = Sender(settings)
     relay = Relay(database, sender, settings, time.monotonic, nothing_waits)

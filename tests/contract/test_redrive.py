@@ -51,7 +51,7 @@ def store(database: Database, settings: Settings) -> Store:
 @pytest.fixture
 def relay(database: Database, sender: Sender, settings: Settings) -> Relay:
     async def nothing_waits() -> Backlog:
-        return Backlog({}, None)
+        return Backlog({}, {})
 
     return Relay(database, sender, settings, time.monotonic, nothing_waits)
 
@@ -301,7 +301,7 @@ class TestUndelivered:
         self, dead_letters: DeadLetters, database: Database, sender: Sender, settings: Settings, store: Store
     ) -> None:
         async def nothing_waits() -> Backlog:
-            return Backlog({}, None)
+            return Backlog({}, {})
 
         for event in [an_event() for _ in range(5)]:
             await store.take(*delivered(event))

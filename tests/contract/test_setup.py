@@ -364,7 +364,7 @@ class TestPermissions:
 
     @pytest.mark.guarantee("G3", "R33")
     def test_audit_can_only_read_the_log(self) -> None:
-        assert ROLES["audit"] == {"event_store": ("find",)}
+        assert ROLES["audit"] == {"event_store": ("find",), "checkpoints": ("find",)}
 
     @pytest.mark.guarantee("G3")
     def test_no_role_may_change_or_empty_the_archive(self) -> None:

@@ -61,7 +61,7 @@ def store(database: Database, settings: Settings, told: Told) -> Store:
 
 async def lagging() -> Backlog:
     """Return the backlog of a consumer group with 3 waiting records in a partition."""
-    return Backlog({0: 3, 1: 0}, None)
+    return Backlog({0: 3, 1: 0}, {})
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """`audit` over HTTP: the log for auditors only, and without any change."""
 
+import csv
+import io
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,11 +12,13 @@ import httpx
 import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
+from typer.testing import CliRunner
 
 from dev.process.child import wait_until
 from dev.stack import Stack
 from functions.audit.operations import OPERATIONS
 from tests.helpers import View, an_event, bearer, some_events
+from twofold.cli import app
 from twofold.event.model import Event
 from twofold.mongo.client import Document
 
@@ -213,6 +218,51 @@ class TestFeed:
         flow.database.event_store.update_one({"_id": events[1].event_id}, {"$set": {"payload": "none"}})
         assert len(self.follow(audit, events, {"since": since.isoformat()})) == 3
         flow.database.event_store.replace_one({"_id": events[1].event_id}, before)
+
+
+@pytest.mark.fault("A9")
+@pytest.mark.guarantee("G3")
+def test_a_changed_event_is_shown_as_altered_by_every_reader(audit: Auditor, flow: View) -> None:
+    """The root user changes a payload. Every reader of the log shows the event with `altered`."""
+    since = datetime.now(UTC) - timedelta(seconds=2)
+    aggregate = f"order-{uuid4()}"
+    genuine, changed = some_events(2, aggregate_id=aggregate)
+    flow.publish_all([genuine, changed])
+    assert flow.arrive([genuine, changed])
+    before = flow.document("event_store", changed)
+    flow.database.event_store.update_one({"_id": changed.event_id}, {"$set": {"payload.total": 1_000_000}})
+    found: dict[str, dict[str, bool]] = {}
+
+    def fed() -> bool:
+        page = audit.json("/feed", since=since.isoformat(), limit=1000)
+        found["feed"] = altered(page["events"], aggregate)
+        return len(found["feed"]) == 2
+
+    assert wait_until(fed, within=20, every=0.5)
+    found["page"] = altered(audit.json("/events", aggregate=aggregate)["events"], aggregate)
+    found["one"] = altered([audit.json(f"/events/{event.event_id}") for event in (genuine, changed)], aggregate)
+    env = flow.stack.function_environment("operator") | {"COLUMNS": "200", "NO_COLOR": "1"}
+    history = CliRunner().invoke(app, ["history", "--aggregate", aggregate], env=env)
+    export = ["export", "--collection", "event_store", "--aggregate", aggregate, "--format"]
+    lines = CliRunner().invoke(app, [*export, "ndjson"], env=env).stdout.splitlines()
+    found["ndjson"] = altered([json.loads(line) for line in lines], aggregate)
+    rows = list(csv.DictReader(io.StringIO(CliRunner().invoke(app, [*export, "csv"], env=env).stdout)))
+    flow.database.event_store.replace_one({"_id": changed.event_id}, before)
+    expected = {str(genuine.event_id): False, str(changed.event_id): True}
+    assert found == dict.fromkeys(("feed", "page", "one", "ndjson"), expected)
+    assert {row["event_id"]: row["altered"] for row in rows} == {
+        str(genuine.event_id): "",
+        str(changed.event_id): "true",
+    }
+    assert f"event {changed.event_id} was altered" in history.stderr
+    assert str(genuine.event_id) not in history.stderr
+
+
+def altered(events: list[dict[str, Any]], aggregate: str) -> dict[str, bool]:
+    """Return by id if an event of the aggregate is shown as altered."""
+    own = [event for event in events if event["aggregate_id"] == aggregate]
+    assert all(event.get("altered", True) is True for event in own), "the field is true or absent"
+    return {event["event_id"]: "altered" in event for event in own}
 
 
 class TestHealth:

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import bson
+import httpx
 import pytest
 from bson.binary import UuidRepresentation
 from bson.raw_bson import RawBSONDocument
@@ -20,8 +21,9 @@ from bson.timestamp import Timestamp
 from pymongo.errors import BulkWriteError
 from typer.testing import CliRunner
 
+from dev.process.child import wait_until
 from dev.stack import Options, Stack
-from tests.helpers import View, some_events, view
+from tests.helpers import View, bearer, some_events, view
 from twofold.cli import app
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.event.model import Event
@@ -137,6 +139,44 @@ def test_events_that_the_backup_lacks_come_back_from_events(own: View, tmp_path:
     }
     for event in backed_up:
         assert after[event.event_id] == before[event.event_id], "the bytes are restored, with the place in the feed"
+
+
+@pytest.mark.fault("A7")
+def test_a_reader_of_the_feed_misses_no_event_of_a_restore(own: View) -> None:
+    """The feed stops at the loss. After the reconciliation it refuses the old cursor, and `since` gives all events."""
+    feed = own.stack.functions["audit"].url + "/feed"
+    auditor = bearer("olga", "audit:read")
+
+    def read(**start: str) -> httpx.Response:
+        return own.http.get(feed, params={"limit": "1000", **start}, headers=auditor)
+
+    def ids_of(answer: httpx.Response) -> set[str]:
+        assert answer.status_code == 200, answer.text
+        return {event["event_id"] for event in answer.json()["events"]}
+
+    began_at = datetime.fromtimestamp(began(own), UTC).isoformat()
+    first, second = some_events(10), some_events(10)
+    publish(own, first)
+    assert wait_until(lambda: len(ids_of(read(since=began_at))) == 10, within=20, every=0.5)
+    cursor = read(since=began_at).json()["cursor"]
+    publish(own, second)
+    backup = list(raw(own).find())
+    own.database.event_store.delete_many({})
+    third = some_events(5)
+    assert own.publish_all(third).status_code == 202
+    assert own.arrive(third)
+    for start in ({"cursor": cursor}, {"since": began_at}):
+        refused = read(**start)
+        assert (refused.status_code, "reconcile" in refused.text) == (503, True)
+    own.relay()
+    raw(own).insert_many(backup)
+    assert read(cursor=cursor).status_code == 503, "the relay saw the loss, so only a reconciliation ends it"
+    twofold(own, "reconcile", "--from", began_at)
+    refused = read(cursor=cursor)
+    assert (refused.status_code, "since" in refused.text) == (410, True)
+    everything = {str(event.event_id) for event in first + second + third}
+    assert wait_until(lambda: ids_of(read(since=began_at)) == everything, within=20, every=0.5)
+    assert own.relayed(third)
 
 
 def test_an_event_with_a_late_commit_is_in_the_next_dump(own: View, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dev.process.child import free_port, wait_until
-from tests.helpers import View, altered, an_event, plain_record, some_events, structured
+from tests.helpers import View, altered, an_event, delivered, plain_record, some_events, structured
 from twofold.cli import app
 from twofold.errors import Unavailable
 from twofold.event.model import Event
@@ -62,7 +62,7 @@ class TestStatus:
         status = printed(twofold("status", "--json"))
         assert status.keys() == {
             *("at", "low_watermark", "stored", "pending", "dead", "conflicting", "unreadable", "oldest_pending"),
-            *("log_regressed", "lag"),
+            *("log_regressed", "stuck", "lag"),
         }
         assert status["lag"].keys() == {"0", "1", "2", "3"}
         assert status["at"].endswith("Z")
@@ -100,6 +100,25 @@ class TestStatus:
         assert "collection events" in result.stdout
         assert f"topic {flow.stack.topic}" in result.stdout
 
+    @pytest.mark.fault("A2")
+    def test_relay_run_keeps_the_retention_of_the_function(self, twofold: Twofold, flow: View) -> None:
+        """The operator's shell has another RETENTION_DAYS than the function `relay`: 3 days."""
+        flow.relay()
+        event = an_event()
+        flow.accept(event)
+        assert flow.store(delivered(event)).status_code == 200
+        env = flow.stack.function_environment("operator") | {"RETENTION_DAYS": "30", "RELAY_FIRST_LOOK_S": "0.1"}
+
+        def confirmed() -> bool:
+            run = CliRunner().invoke(app, ["relay", "run", "--json"], env=env)
+            assert run.exit_code == 0, run.output
+            return "outbox" not in (flow.document("events", event) or {"outbox": None})
+
+        assert wait_until(confirmed, within=20, every=0.5)
+        document = flow.document("events", event)
+        assert document is not None
+        assert document["expires_at"] - document["confirmed_at"] == timedelta(days=3)
+
     @pytest.mark.slow
     @pytest.mark.guarantee("R9")
     def test_reconcile_prints_its_counts(self, twofold: Twofold, flow: View) -> None:
@@ -115,6 +134,31 @@ class TestStatus:
         assert done["looked_at"] >= 1
         assert flow.relayed([event])
         assert flow.held("event_store", [event])
+
+
+@pytest.mark.fault("A10", "A11")
+class TestOutbox:
+    @pytest.mark.parametrize("state", ["stuck", "unreadable"])
+    def test_events_in_a_final_state_are_listed_and_retried(self, twofold: Twofold, flow: View, state: str) -> None:
+        event = an_event()
+        flow.accept(event)
+        flow.database.events.update_one(
+            {"_id": event.event_id},
+            {"$set": {"outbox.state": state, "outbox.tries": 30}, "$unset": {"outbox.next_try": ""}},
+        )
+        assert printed(twofold("status", "--json"))[state] >= 1
+        listed = printed(twofold("outbox", "list", "--state", state, "--limit", "1000", "--json"))
+        (line,) = [line for line in listed if line["event_id"] == str(event.event_id)]
+        assert (line["event_type"], line["source"], line["tries"]) == (event.event_type, "/shop", 30)
+        assert line["accepted_at"].endswith("Z")
+        assert printed(twofold("outbox", "retry", str(event.event_id), "--json")) == {"retried": 1}
+        assert printed(twofold("outbox", "retry", str(event.event_id), "--json")) == {"retried": 0}
+        assert flow.relayed([event])
+        assert flow.held("event_store", [event])
+
+    def test_a_wrong_call_is_refused(self, twofold: Twofold) -> None:
+        for arguments in ((), (str(uuid4()), "--state", "stuck"), ("--state", "bogus")):
+            assert "stuck" in twofold("outbox", "retry", *arguments, exit_code=2).output
 
 
 class TestDeadLetters:

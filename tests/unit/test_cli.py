@@ -45,6 +45,7 @@ def test_the_command_line_has_these_commands() -> None:
     names = {" ".join(command) for command in COMMANDS}
     assert names >= {"setup", "status", "checkpoints", "reconcile", "publish", "relay run"}
     assert names >= {"history", "export", "feed"}
+    assert names >= {"outbox list", "outbox retry"}
     assert names >= {f"dead-letters {name}" for name in ("list", "count", "show", "redrive", "discard")}
 
 

@@ -54,7 +54,8 @@ def dead_letter(marker: str | None, name: str = "ce-marker", **more: object) -> 
 
 def checkpoint(second: int, watermark: int | None, **more: object) -> Document:
     """Return a completeness checkpoint of `second`."""
-    figures: Document = {"pending": 0, "dead": 0, "unreadable": 0, "conflicting": 1, "log_regressed": False}
+    figures: Document = dict.fromkeys(("pending", "dead", "unreadable", "stuck"), 0)
+    figures |= {"conflicting": 1, "log_regressed": False}
     complete = at(watermark) if watermark is not None else None
     return {"kind": "checkpoint", "seq": at(second), "low_watermark": complete, **figures, **more}
 
@@ -174,7 +175,9 @@ class TestVerdict:
         assert judge(replace(SOUND, checkpoints=exactly)).found["overclaimed"] == []
 
     @pytest.mark.parametrize(
-        "more", [{"pending": 1}, {"dead": 1}, {"unreadable": 1}, {"conflicting": 0}, {"log_regressed": True}]
+        "more",
+        [{name: 1} for name in ("pending", "dead", "unreadable", "stuck")]
+        + [{"conflicting": 0}, {"log_regressed": True}],
     )
     def test_the_last_checkpoint_must_agree(self, more: Document) -> None:
         assert wrong(checkpoints=changed(SOUND.checkpoints, 2, **more)) == {"checkpoints_ok": False}

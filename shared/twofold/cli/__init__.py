@@ -11,6 +11,7 @@ from twofold.cli.dead_letters import dead_letters
 from twofold.cli.export import export
 from twofold.cli.feed import feed
 from twofold.cli.history import history
+from twofold.cli.outbox import outbox
 from twofold.cli.publish import publish
 from twofold.errors import TwofoldError
 
@@ -21,6 +22,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(operate.relay, name="relay")
+app.add_typer(outbox, name="outbox")
 app.add_typer(dead_letters, name="dead-letters")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from twofold.cli.options import JsonOption, in_utc
-from twofold.cli.output import console, event_columns, run_with, warn, warn_unreadable
+from twofold.cli.output import console, event_columns, run_with, warn, warn_altered, warn_unreadable
 from twofold.mongo.client import Database
 from twofold.query.limits import MAX_LIMIT
 from twofold.read.export import event_json
@@ -48,7 +48,7 @@ def feed(
 
     async def run(database: Database, settings: Settings) -> None:
         nonlocal position
-        reader = Feed(database, timedelta(seconds=settings.mongodb_timeout_s))
+        reader = Feed(database)
         with _interruption() as interrupted:
             more = True
             while more and not interrupted.is_set():
@@ -103,6 +103,7 @@ def _print_events(page: FeedPage, as_json: bool) -> None:
         elif isinstance(event, EventOut):
             text = "  ".join(value or "-" for value in event_columns(event).values())
             console.print(text, highlight=False, markup=False, soft_wrap=True)
+            warn_altered([event])
         else:
             warn_unreadable(event.event_id)
     sys.stdout.flush()

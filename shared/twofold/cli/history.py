@@ -15,7 +15,7 @@ from twofold.cli.options import (
     UserOption,
     event_filter,
 )
-from twofold.cli.output import event_columns, run_with, show, warn, warn_unreadable
+from twofold.cli.output import event_columns, run_with, show, warn, warn_altered, warn_unreadable
 from twofold.query.limits import MAX_LIMIT
 from twofold.read.pages import EventReader
 
@@ -40,6 +40,7 @@ def history(
         show(page, as_json=True)
         return
     show([event_columns(event) for event in page.events], as_json=False, title="no events")
+    warn_altered(page.events)
     for event_id in page.unreadable:
         warn_unreadable(str(event_id))
     if page.next:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +37,7 @@ def status(as_json: JsonOption = False) -> None:
     """
 
     async def look(database: Database, settings: Settings) -> dict[str, Any]:
-        checkpoint = await _checkpoints(database, settings).measure()
+        checkpoint = await Checkpoints(database).measure()
         return {**asdict(checkpoint), "lag": await asyncio.to_thread(_lag, settings)}
 
     show(run_with(look), as_json, "now")
@@ -54,20 +54,21 @@ def _lag(settings: Settings) -> dict[str, int] | None:
 
 def checkpoints(limit: LimitOption = 20, as_json: JsonOption = False) -> None:
     """List the completeness checkpoints, the newest first."""
-    found = run_with(lambda db, settings: _checkpoints(db, settings).list(limit))
+    found = run_with(lambda database, _: Checkpoints(database).list(limit))
     show([asdict(checkpoint) for checkpoint in found], as_json)
-
-
-def _checkpoints(database: Database, settings: Settings) -> Checkpoints:
-    return Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
 
 
 @relay.command("run")
 def relay_run(as_json: JsonOption = False) -> None:
-    """Run the relay once, as the function `relay` does every minute."""
+    """Run the relay once, for all pending events, whatever their back-off is.
+
+    The retention is that of the last run of the function `relay`, whatever RETENTION_DAYS is here.
+    """
 
     async def run(database: Database, settings: Settings) -> dict[str, Any]:
-        done = await open_relay(database, Sender(settings), settings).run()
+        if retention := await Checkpoints(database).retention_days():
+            settings = settings.model_copy(update={"retention_days": retention})
+        done = await open_relay(database, Sender(settings), settings).run(make_due=True)
         return asdict(done) if done else {"busy": "another relay is running"}
 
     show(run_with(run), as_json, "events")

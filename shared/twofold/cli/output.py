@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -57,6 +57,13 @@ def warn(line: str) -> None:
 def warn_unreadable(event_id: str) -> None:
     """Warn of an unreadable event, whose document was changed in the database."""
     warn(f"event {event_id} is unreadable: its document was changed in the database")
+
+
+def warn_altered(events: Iterable[EventOut]) -> None:
+    """Warn of events whose content was changed in the database, and still is a valid event."""
+    for event in events:
+        if event.altered:
+            warn(f"event {event.event_id} was altered in the database: its content does not fit its digest")
 
 
 def event_columns(event: EventOut) -> dict[str, str | None]:

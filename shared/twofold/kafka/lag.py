@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from twofold.errors import Unavailable
 from twofold.kafka.client import ANSWER_S, BOOTSTRAP_S, client_module, connection_config
@@ -23,13 +24,17 @@ class Backlog:
     """The records that the consumer group has not committed."""
 
     lag: dict[int, int]
-    """The number of records by partition."""
-    waiting_since: datetime | None
-    """The timestamp of the oldest record, by its producer's clock. None for an empty backlog."""
+    """The number of records by partition, for every partition of the topic."""
+    waiting_since: dict[int, datetime]
+    """The timestamp of the oldest record by partition, by its producer's clock. An empty partition is absent."""
 
-    def may_hold(self, sent_at: datetime) -> bool:
-        """Return True if the backlog can hold a record of this time."""
-        return self.waiting_since is not None and sent_at >= self.waiting_since
+    def may_hold(self, key: bytes, sent_at: datetime) -> bool:
+        """Return True if the backlog can hold a record with this key and time.
+
+        The partition is the CRC-32 of the key: librdkafka's partitioner `consistent`.
+        """
+        since = self.waiting_since.get(crc32(key) % len(self.lag)) if self.lag else None
+        return since is not None and sent_at >= since
 
 
 def read_backlog(settings: KafkaSettings) -> Backlog:
@@ -67,7 +72,7 @@ def _read_partitions(consumer: "Consumer", committed: "Sequence[TopicPartition]"
     """
     kafka = client_module()
     lag: dict[int, int] = {}
-    times: list[int] = []
+    waiting_since: dict[int, datetime] = {}
     waiting = {partition.partition: partition for partition in committed}
     for partition in committed:
         partition.offset = max(partition.offset, 0)  # a negative offset: the group has not committed yet
@@ -85,9 +90,9 @@ def _read_partitions(consumer: "Consumer", committed: "Sequence[TopicPartition]"
                 raise kafka.KafkaException(error)
             partition = waiting.pop(message.partition())
             lag[partition.partition] = _end(consumer, partition) - message.offset()
-            times += [] if error else [message.timestamp()[1]]
+            if error is None:
+                waiting_since[partition.partition] = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
             consumer.pause([partition])
-    waiting_since = datetime.fromtimestamp(min(times) / 1000, UTC) if times else None
     return Backlog(dict(sorted(lag.items())), waiting_since)
 
 

@@ -11,11 +11,17 @@ from bson.timestamp import Timestamp
 from pymongo.asynchronous.collection import AsyncCollection
 
 from twofold.errors import Invalid, TooLarge
+from twofold.event.canonical import canonical_json
+from twofold.event.digest import compute_digest
 from twofold.event.model import Event
+from twofold.event.time import format_time
 from twofold.mongo.client import CODEC, RAW_CODEC, Collection, Document, RawDocument
 
 MAX_DOCUMENT_BYTES = 16_000_000
 """Below the server's 16 MiB, because an oversized document would fail the whole group commit."""
+
+_CONTENT = ("event_type", "event_version", "aggregate_id", "metadata")
+"""The fields that the digest covers, besides id, payload and timestamp."""
 
 _SEQ = Timestamp(0, 0)
 """A placeholder: the server replaces it at insert with a unique, increasing timestamp."""
@@ -68,6 +74,19 @@ def decode_document(document: RawDocument) -> Document:
     if b"$ref" not in document.raw:
         return bson.decode(document.raw, codec_options=CODEC)
     return {name: _decode_value(member) for name, member in document.items()}
+
+
+def fits_digest(document: Document) -> bool:
+    """Return True if the content of a decoded document fits its digest. False: somebody changed it in the database.
+
+    The digest covers no field that the server or the collections add, such as `stored_at`.
+    """
+    content = {name: document.get(name) for name in _CONTENT}
+    try:
+        payload_json, time = canonical_json(document["payload"]), format_time(document["timestamp"])
+        return bool(compute_digest(str(document["_id"]), content, payload_json, time) == document["digest"])
+    except (Invalid, KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _decode_value(value: Any) -> Any:

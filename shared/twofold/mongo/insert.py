@@ -12,7 +12,8 @@ from uuid import UUID
 from pymongo.errors import BulkWriteError
 
 from twofold.errors import Conflict, TwofoldError, Unavailable
-from twofold.mongo.client import DUPLICATE_KEY, Collection, RawDocument, driver_errors
+from twofold.mongo.client import DUPLICATE_KEY, Collection, RawDocument, driver_errors, time_limit
+from twofold.mongo.safe_time import LONGEST_INSERT
 
 InsertResult = Literal["new", "duplicate"] | TwofoldError
 """`new`: inserted now. `duplicate`: an equal event was stored before. An error concerns this event alone."""
@@ -40,7 +41,7 @@ async def insert_once(collection: Collection, new: Sequence[NewDocument]) -> lis
     Raises `Unavailable` when no event may be acknowledged.
     """
     results: list[InsertResult] = ["new"] * len(new)
-    with driver_errors():
+    with driver_errors(), time_limit(_longest(collection)):
         async with collection.database.client.start_session(causal_consistency=True) as session:
             try:
                 await collection.insert_many([item.document for item in new], ordered=False, session=session)
@@ -59,6 +60,13 @@ async def insert_once(collection: Collection, new: Sequence[NewDocument]) -> lis
                         else Unavailable("MongoDB refused the write for now")
                     )
     return results
+
+
+def _longest(collection: Collection) -> float:
+    """Return the seconds of one insert: the client's own limit, and at most `LONGEST_INSERT`."""
+    own = collection.database.client.options.timeout
+    longest = LONGEST_INSERT.total_seconds()
+    return longest if own is None else min(own, longest)
 
 
 def compare_digests(stored: bytes, given: bytes) -> Literal["duplicate"] | Conflict:

@@ -8,8 +8,9 @@ The safe time solves this without the clock of any function, in three steps:
 
 1. `hello` gives the server's wall clock and the session's cluster time. A `seq` is never below either clock at the time
    of its insert. So every later insert gets a `seq` above the higher clock.
-2. An insert with a `seq` must commit within its `maxTimeMS`, or fail. So an insert has ended when it began more than
-   `maxTimeMS` ago. The safe time is the higher clock, minus `maxTimeMS`, minus one second for rounding.
+2. An insert with a `seq` must commit within its `maxTimeMS`, or fail. No insert has more than `LONGEST_INSERT`,
+   whatever the settings of its program are. So an insert has ended when it began more than `LONGEST_INSERT` ago. The
+   safe time is the higher clock, minus `LONGEST_INSERT`, minus one second for rounding.
 3. The session is causally consistent, so its later majority reads come from a snapshot at that moment or after it. They
    see every insert with an earlier commit.
 
@@ -28,6 +29,10 @@ from bson.timestamp import Timestamp
 
 from twofold.mongo.client import CODEC, Database, Session, driver_errors
 
+LONGEST_INSERT = timedelta(seconds=4)
+"""The longest `maxTimeMS` of an insert, in every program that writes events. It is a constant and no setting: a reader
+must know it of every writer. A change needs a stop of all writers and readers."""
+
 
 async def server_time(database: Database) -> datetime:
     """Return the primary's clock (UTC). The functions share no other clock. Raises `Unavailable`."""
@@ -45,11 +50,8 @@ class SafeTime:
     safe_time: Timestamp
 
 
-async def read_safe_time(session: Session, longest_insert: timedelta) -> SafeTime:
-    """Return the safe time for the reads of a causally consistent `session` that follow.
-
-    `longest_insert` is the `maxTimeMS` of inserts. Raises the driver's errors.
-    """
+async def read_safe_time(session: Session, longest_insert: timedelta = LONGEST_INSERT) -> SafeTime:
+    """Return the safe time for the reads of a causally consistent `session` that follow. Raises the driver's errors."""
     hello = await session.client.admin.command("hello", session=session, codec_options=CODEC)
     seconds = max(hello["operationTime"].time, int(hello["localTime"].timestamp()))
     margin_s = ceil(longest_insert.total_seconds()) + 1

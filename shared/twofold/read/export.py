@@ -32,7 +32,7 @@ _INNER = re.compile(r"""([;|\t\r\n])(?=["'\s]*[=+\-@])""")
 
 _EVENT_COLUMNS = ("event_id", "event_type", "event_version", "timestamp", "stored_at", "aggregate_id")
 
-COLUMNS = (*_EVENT_COLUMNS, *Metadata.model_fields, "digest", "payload", "unreadable")
+COLUMNS = (*_EVENT_COLUMNS, *Metadata.model_fields, "digest", "payload", "unreadable", "altered")
 """The columns of the CSV. The cells of `extensions` and `payload` are JSON."""
 
 CHUNK_BYTES = 64 * 1024

@@ -7,13 +7,17 @@ the older event for ever.
 The feed skips no event because it reads only below the safe time (`mongo/safe_time.py`). No insert with a `seq` below
 the safe time can still become visible. So every event below the safe time is visible now, and no event will appear
 behind a cursor that the feed gave out. The price is a delay: the feed stays a few seconds behind the newest event.
+
+A restored backup breaks this: it puts events behind cursors. So a cursor carries the epoch of the log, which
+`twofold reconcile` raises (`storage/log_state.py`). The feed answers a cursor of an old epoch with 410, and the
+reader begins again before the restore. While the log has regressed, the feed does not answer at all.
 """
 
 import asyncio
 import struct
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
@@ -21,19 +25,20 @@ from bson.timestamp import Timestamp
 from pydantic import BaseModel, Field
 from pymongo import ASCENDING
 
-from twofold.errors import Unreadable
+from twofold.errors import Gone, Unavailable, Unreadable
 from twofold.mongo.client import Database, RawDocument, driver_errors
 from twofold.mongo.documents import undecoded
-from twofold.mongo.safe_time import read_safe_time
+from twofold.mongo.safe_time import LONGEST_INSERT, read_safe_time
 from twofold.query.cursors import decode_cursor, encode_cursor, invalid_cursor
 from twofold.read.models import EventOut, UnreadableEvent
+from twofold.storage.log_state import LogState, LogStates
 
 MAX_WAIT_S = 25
 """The longest wait that a reader may ask for, in seconds: less than the time a stopping server gives its requests."""
 POLL_S = 1.0
 """Seconds between two looks while a reader waits."""
 
-_CURSOR = struct.Struct(">II")
+_CURSOR = struct.Struct(">III")
 _CURSOR_KEY = b"feed"
 _LAST_SECOND = 2**32 - 1
 """The last second of a BSON timestamp, in the year 2106."""
@@ -45,6 +50,8 @@ class FeedCursor:
 
     seconds: int
     increment: int
+    epoch: int | None = None
+    """The epoch of the log. None is for a reader that begins now: it gets the present epoch."""
 
     @classmethod
     def start(cls) -> Self:
@@ -66,7 +73,7 @@ class FeedCursor:
 
     def encode(self) -> str:
         """Return the cursor as readers keep it: opaque, and safe in a URL."""
-        return encode_cursor(_CURSOR.pack(self.seconds, self.increment), _CURSOR_KEY)
+        return encode_cursor(_CURSOR.pack(self.seconds, self.increment, self.epoch or 0), _CURSOR_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,19 @@ class FeedPage(BaseModel):
         return cls(events=events, cursor=batch.cursor.encode(), safe_time=batch.safe_time)
 
 
+def _present_epoch(log: LogState, cursor: FeedCursor) -> int:
+    """Return the epoch of the log. Raises `Unavailable` for a regressed log, `Gone` for a cursor of another epoch."""
+    if log.regressed:
+        raise Unavailable("the log lacks events that it had: an operator must run `twofold reconcile` first")
+    if cursor.epoch not in (None, log.epoch):
+        raise Gone(
+            "the log was restored after this cursor was given out, so events may lie behind the cursor: begin again "
+            "with `since` before the restore. Some events come a second time",
+            "cursor",
+        )
+    return log.epoch
+
+
 def _decoded(document: RawDocument) -> EventOut | UnreadableEvent:
     try:
         return EventOut.of(document)
@@ -109,15 +129,19 @@ def _decoded(document: RawDocument) -> EventOut | UnreadableEvent:
 class Feed:
     """Reads the log in the order of `seq`. A reader gets every event once if each call begins at the last cursor.
 
-    `longest_insert` bounds the duration of an insert: `mongodb_timeout_s`, which every insert sends as `maxTimeMS`.
-    `clock` gives monotonic seconds. Every method raises `Unavailable` when MongoDB is unavailable.
+    `clock` gives monotonic seconds. Every method raises `Unavailable` when MongoDB is unavailable or the log has
+    regressed, and `Gone` for a cursor of an old epoch.
     """
 
     def __init__(
-        self, database: Database, longest_insert: timedelta, clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        longest_insert: timedelta = LONGEST_INSERT,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._event_store = undecoded(database["event_store"])
+        self._log = LogStates(database)
         self._longest_insert = longest_insert
         self._clock = clock
 
@@ -136,8 +160,10 @@ class Feed:
                     if size >= max_bytes:
                         await found.close()
                         break
+                # After the read of the events: a log that was whole now was whole then.
+                epoch = _present_epoch(await self._log.read(session), after)
         last = documents[-1]["seq"] if documents else None
-        cursor = FeedCursor(last.time, last.inc) if last else after
+        cursor = FeedCursor(last.time, last.inc, epoch) if last else replace(after, epoch=epoch)
         return FeedBatch(documents, cursor, safe.safe_time.as_datetime())
 
     async def wait(self, after: FeedCursor, limit: int, max_bytes: int, longest: timedelta) -> FeedBatch:

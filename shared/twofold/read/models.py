@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from twofold.errors import Unreadable
 from twofold.event.metadata import Metadata
 from twofold.mongo.client import Document, RawDocument
-from twofold.mongo.documents import decode_document
+from twofold.mongo.documents import decode_document, fits_digest
 from twofold.query.cursors import PageCursor
 
 
@@ -52,6 +52,13 @@ class EventOut(BaseModel):
     payload: dict[str, Any]
     digest: Annotated[str, Field(description="the SHA-256 of the event's content, in hexadecimal digits")]
     stored_at: datetime
+    altered: Annotated[
+        Literal[True] | None,
+        Field(
+            exclude_if=_is_none,
+            description="true: the content does not fit the digest, so it was changed in the database; else absent",
+        ),
+    ] = None
 
     @classmethod
     def of(cls, document: RawDocument) -> Self:
@@ -64,6 +71,7 @@ class EventOut(BaseModel):
         fields = {name: document.get(name) for name in cls.model_fields if name != "event_id"}
         try:
             fields["digest"] = bytes(document["digest"]).hex()
+            fields["altered"] = None if fits_digest(document) else True
             return cls.model_validate(fields | {"event_id": document["_id"]})
         except (KeyError, TypeError, ValidationError) as error:
             raise Unreadable(

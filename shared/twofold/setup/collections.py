@@ -26,7 +26,7 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "archive": _ZSTD,
     "locks": {},
     "pod_state": {},
-    "checkpoints": {},
+    "checkpoints": _ZSTD,
 }
 """The options by collection."""
 
@@ -52,6 +52,9 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     "archive": [IndexModel([("deleted_at", ASCENDING), ("_id", ASCENDING)], name="newest")],
     "pod_state": [IndexModel("gone_at", name="retention", expireAfterSeconds=3600, sparse=True)],
-    "checkpoints": [IndexModel("seq", name="newest")],
+    "checkpoints": [
+        IndexModel("seq", name="newest"),
+        IndexModel([("epoch", ASCENDING), ("log_regressed", ASCENDING), ("seq", ASCENDING)], name="by_epoch"),
+    ],
 }
 """The indexes by collection, besides the index of `_id`. Every index serves a query or a retention."""

@@ -26,7 +26,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "dead_letters": {"dead_letters": CHANGE},
     "admin": {"events": DELETE, "event_store": READ, "archive": APPEND},
-    "audit": {"event_store": READ},
+    "audit": {"event_store": READ, "checkpoints": READ},
     "query": {"events": WATCH},
     "pod_events": {
         "events": APPEND,

@@ -148,7 +148,7 @@ class Archive:
         with driver_errors():
             found = undecoded(self._archive).find({"_id": {"$in": list(deletion_ids)}}, {"event": 1})
             documents = {
-                document["event"]["_id"]: _without(document["event"], "expires_at") | {"outbox": entry}
+                document["event"]["_id"]: _without(document["event"], "expires_at", "confirmed_at") | {"outbox": entry}
                 async for document in found
             }
             try:
@@ -161,8 +161,8 @@ class Archive:
         return len(documents)
 
 
-def _without(document: RawDocument, name: str) -> Document:
-    return {field: value for field, value in document.items() if field != name}
+def _without(document: RawDocument, *names: str) -> Document:
+    return {field: value for field, value in document.items() if field not in names}
 
 
 def _decode(cursor: str) -> PageCursor:

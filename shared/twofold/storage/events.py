@@ -40,8 +40,8 @@ class EventRepository:
         return event_of(document) if document else None
 
     async def after(self, event_id: UUID | None, limit: int) -> list[Document]:
-        """Return the next `limit` documents in the order of `_id`: `digest`, `seq`, `outbox` and `expires_at`."""
-        fields = {"digest": 1, "seq": 1, "outbox": 1, "expires_at": 1}
+        """Return the next `limit` documents in the order of `_id`: `digest`, `seq`, `outbox` and `confirmed_at`."""
+        fields = {"digest": 1, "seq": 1, "outbox": 1, "confirmed_at": 1}
         with driver_errors():
             found = self._events.find({"_id": {"$gt": event_id}} if event_id else {}, fields)
             return [document async for document in found.sort("_id", 1).limit(limit)]

@@ -5,17 +5,23 @@ notices. It goes through `events` and `archive` in chunks, in the order of `_id`
 interrupted `reconcile` is run again.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
-from twofold.mongo.client import Database, Document
+from twofold.errors import Unavailable
+from twofold.mongo.client import Database
+from twofold.mongo.lock import hold_lock
 from twofold.settings import RelaySettings
 from twofold.storage.archive import Archive
 from twofold.storage.checkpoints import Checkpoints
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
 from twofold.storage.outbox import Outbox
+
+LONGEST_WAIT_S = 120
+"""The longest wait for a running relay. The lock of a dead relay expires before."""
 
 
 @dataclass(slots=True)
@@ -38,17 +44,20 @@ async def reconcile(
 
     `since` is the start of the backup, or earlier, by the server's clock. The time of acceptance does not matter: an
     event may have waited for Kafka during the backup. Deleted events that the log lacks are brought back. `progress`
-    gets the number of events so far. Raises `Unavailable` when MongoDB is unavailable.
+    gets the number of events so far. The end of `reconcile` begins a new epoch of the log, so readers of the feed must
+    begin again. Raises `Unavailable` when MongoDB is unavailable, and `Malformed` if `since` is after a known loss.
     """
+    checkpoints = Checkpoints(database)
+    await _wait_for_relay(database)
+    before = await checkpoints.begin_reconciliation(since)
     events, outbox, event_store = EventRepository(database), Outbox(database), EventStore(database)
-    retention = timedelta(days=settings.retention_days)
     result, last = Reconciliation(), None
     while chunk := await events.after(last, settings.relay_batch):
         last = chunk[-1]["_id"]
         confirmed = {
             document["_id"]: document["digest"]
             for document in chunk
-            if "outbox" not in document and _confirmed_at(document, retention) >= since
+            if "outbox" not in document and document.get("confirmed_at", since) >= since
         }
         in_log = await event_store.known(list(confirmed))
         missing = [event_id for event_id in confirmed if event_id not in in_log]
@@ -58,15 +67,18 @@ async def reconcile(
         result.looked_at += len(chunk)
         progress(result.looked_at)
     result.brought_back = await _bring_back(Archive(database), event_store, since, settings.relay_batch)
-    checkpoints = Checkpoints(database, timedelta(seconds=settings.mongodb_timeout_s))
-    await checkpoints.record_reconciliation({"since": since, **asdict(result)})
+    await checkpoints.record_reconciliation(before, {"since": since, **asdict(result)})
     return result
 
 
-def _confirmed_at(document: Document, retention: timedelta) -> datetime:
-    """Return the time when the relay confirmed the event, or the time of its acceptance if that is later."""
-    accepted: datetime = document["seq"].as_datetime()
-    return max(accepted, document["expires_at"] - retention) if "expires_at" in document else accepted
+async def _wait_for_relay(database: Database) -> None:
+    """Wait until no relay works with an answer of the log from before the restore. Raises `Unavailable` in the end."""
+    for _ in range(LONGEST_WAIT_S):
+        async with hold_lock(database, "relay", timedelta(seconds=1)) as lock:
+            if lock:
+                return
+        await asyncio.sleep(1)
+    raise Unavailable(f"a relay has been running for {LONGEST_WAIT_S} seconds: try again")
 
 
 async def _bring_back(archive: Archive, event_store: EventStore, since: datetime, size: int) -> int:

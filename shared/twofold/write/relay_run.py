@@ -27,6 +27,7 @@ class RelayRun:
     conflicting: int = 0
     dead: int = 0
     unreadable: int = 0
+    stuck: int = 0
     held: int = 0
     resent: int = 0
     unsent: int = 0
@@ -35,7 +36,7 @@ class RelayRun:
 
 def record_run(telemetry: Telemetry, run: RelayRun) -> None:
     """Record the decisions of a run."""
-    for outcome in ("confirmed", "conflicting", "dead", "unreadable", "held", "resent", "unsent"):
+    for outcome in ("confirmed", "conflicting", "dead", "unreadable", "stuck", "held", "resent", "unsent"):
         telemetry.record(RELAYED, getattr(run, outcome), {"twofold.outcome": outcome})
 
 
