@@ -65,10 +65,10 @@ class EventOut(BaseModel):
         try:
             fields["digest"] = bytes(document["digest"]).hex()
             return cls.model_validate(fields | {"event_id": document["_id"]})
-        except (KeyError, TypeError, ValidationError) as error:
+        except (KeyError, TypeError, ValidationError):
             raise Unreadable(
                 f"event {document['_id']} is unreadable: its document was changed in the database"
-            ) from error
+            ) from None  # the error holds the values of the document
 
     @property
     def cursor(self) -> PageCursor:
