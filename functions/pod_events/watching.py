@@ -1,13 +1,14 @@
 """From the deliveries of an ApiServerSource to published facts. A delivery that is no pod becomes a dead letter."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, Self
+
+import orjson
 
 from twofold.cloudevents.attributes import RawHeaders
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
@@ -33,7 +34,7 @@ RESOURCE_TYPES = {
 }
 """The event types of an ApiServerSource in the mode Resource. The value is True if the event may report a deletion."""
 
-MAX_POD_BYTES = 8 * 1024 * 1024
+MAX_POD_BYTES = 4 * 1024 * 1024
 """The largest delivery that is read as a pod. etcd takes 1.5 MiB of an object by default, and JSON needs more bytes."""
 
 REFERENCE_PREFIX = "dev.knative.apiserver.ref."
@@ -133,7 +134,7 @@ class PodWatcher:
         """
         delivered = DeliveredEvent(event.encoded.document) if event else None
         type_ = next((value.decode("latin-1") for name, value in headers if name == b"ce-type"), None)
-        content = _canonical(body) if type_ is None or type_ in RESOURCE_TYPES else None
+        content = _canonical(body, reason) if type_ is None or type_ in RESOURCE_TYPES else None
         dead_letter = DeadLetter(headers, body, reason, None, None, delivered, sink="pod_events", content=content)
         await self._dead_letters.keep(dead_letter)
 
@@ -209,9 +210,14 @@ def _single(decoded: IncomingEvent | Iterator[IncomingEvent | Rejected]) -> Inco
     return decoded
 
 
-def _canonical(body: bytes) -> bytes:
-    """Return the JSON object in one form: a delivery and a list write the same object with different white space."""
+def _canonical(body: bytes, reason: Rejected) -> bytes:
+    """Return the JSON object in one form: a delivery and a list write the same object with different white space.
+
+    A body that was too large to be read stays as it is.
+    """
+    if isinstance(reason, TooLarge):
+        return body
     try:
-        return json.dumps(json.loads(body), sort_keys=True).encode()
-    except (ValueError, RecursionError):
+        return orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return body

@@ -145,6 +145,10 @@ class GroupCommitSettings(Group):
     503. When no event waits, a request of any size is taken."""
 
 
+class StoreSettings(RecordSettings, GroupCommitSettings):
+    """The sink of the KafkaSource: group commit, and the sizes of deliveries."""
+
+
 class PublishSettings(SendSettings, GroupCommitSettings, MongoSettings):
     """The publisher: requests, group commit, MongoDB, and records to Kafka."""
 
@@ -278,6 +282,7 @@ class SetupSettings(KafkaSettings, RecordSettings, MongoSettings):
 
 class Settings(
     PublishSettings,
+    StoreSettings,
     RelaySettings,
     AdminSettings,
     AuditSettings,

@@ -18,6 +18,7 @@ from tests.pods import IDENTITY, new_life
 from tests.strategies import NOW, structured
 from twofold.cloudevents import decode_http as decoding
 from twofold.cloudevents import decode_kafka as delivering
+from twofold.cloudevents import strict_json
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.cloudevents.decode_kafka import MAX_HEADERS, decode_kafka
 from twofold.cloudevents.encode import (
@@ -38,6 +39,7 @@ from twofold.errors import (
     TwofoldError,
     Unexpected,
 )
+from twofold.event.payload import MAX_CONTAINERS
 from twofold.event.time import check_not_future
 from twofold.web.bodies import JsonResponse
 from twofold.web.problems import problem_details
@@ -91,7 +93,13 @@ def test_the_number_of_headers_in_binary_mode_has_the_same_bound() -> None:
 @pytest.mark.fault("B1")
 def test_an_absent_attribute_and_the_attributes_of_hops_do_not_count() -> None:
     most = CONTEXT | extensions(MAX_OTHER_ATTRIBUTES - len(CONTEXT))
-    more = {"absent": None, "data": {}, "time": "2026-07-01T00:00:00Z", "knativeerrorcode": "503", "traceparent": "x"}
+    more: dict[str, Any] = {
+        "absent": None,
+        "data": {},
+        "time": "2026-07-01T00:00:00Z",
+        "knativeerrorcode": "503",
+        "traceparent": "x",
+    }
     assert decoded(most | more)
 
 
@@ -106,7 +114,9 @@ def test_the_largest_number_of_attributes_passes_the_gateway_on_every_hop() -> N
         replayid="r",
         timeassigned="true",
         traceparent="00-1-2-3",
-        **{name: "x" for name in HOP_HEADERS if name.startswith("knativeerror")},
+        knativeerrordest="x",
+        knativeerrorcode="x",
+        knativeerrordata="x",
     )
     assert len(headers) == MAX_ATTRIBUTES
     assert len({name for name, _ in headers} | {name.encode() for name in OF_THE_CONNECTION}) <= ENVOY_MAX_HEADERS
@@ -206,7 +216,7 @@ def test_a_body_larger_than_a_record_is_refused_before_it_is_parsed(mode: str, m
     def never(_: bytes) -> object:
         raise AssertionError("the body was parsed")
 
-    monkeypatch.setattr(decoding.strict_json, "parse", never)
+    monkeypatch.setattr(strict_json, "parse", never)
     headers: Raw = [(b"content-type", b"application/cloudevents+json")]
     if mode == "binary":
         headers = [(f"ce-{name}".encode(), value.encode()) for name, value in CONTEXT.items()]
@@ -233,6 +243,23 @@ def test_a_member_of_a_batch_is_measured_before_its_values_are_checked(monkeypat
     first, second = outcomes
     assert isinstance(first, TooLarge)
     assert isinstance(second, IncomingEvent)
+
+
+@pytest.mark.fault("B5")
+@pytest.mark.parametrize("bracket", ["[", "{"])
+def test_the_lists_and_objects_of_a_text_are_counted_before_it_is_parsed(bracket: str) -> None:
+    body = json.dumps({"text": bracket * (MAX_CONTAINERS - 1)}).encode()
+    assert strict_json.parse(body)
+    with pytest.raises(TooLarge, match=f"at most {MAX_CONTAINERS}"):
+        strict_json.parse(b"[" + body)
+
+
+@pytest.mark.fault("B5")
+def test_a_record_larger_than_the_topic_takes_is_not_read() -> None:
+    headers, body = delivered(an_event())
+    assert decode_kafka(headers, body, len(body))
+    with pytest.raises(TooLarge, match="the topic's limit"):
+        decode_kafka(headers, body, len(body) - 1)
 
 
 @pytest.mark.fault("B5")

@@ -25,7 +25,7 @@ from twofold.cloudevents.attributes import (
     read_headers,
     verified_event,
 )
-from twofold.errors import Malformed, Rejected, unexpected
+from twofold.errors import Malformed, Rejected, TooLarge, unexpected
 from twofold.event.canonical import canonical_json
 from twofold.event.digest import compute_digest
 from twofold.event.fast_check import passes_fast_check
@@ -69,12 +69,14 @@ class DeliveredEvent(NamedTuple):
         return Event.from_document(self.document)
 
 
-def decode_kafka(headers: RawHeaders, body: bytes) -> DeliveredEvent:
-    """Return the event of a record that Twofold wrote.
+def decode_kafka(headers: RawHeaders, body: bytes, max_bytes: int | None = None) -> DeliveredEvent:
+    """Return the event of a record that Twofold wrote. A body of more than `max_bytes` is refused before it is read.
 
     Raises `DigestMismatch` for an altered record, `Unexpected` for a record with an unexpected error, and another
     `Rejected` for a record that Twofold did not write.
     """
+    if max_bytes is not None and len(body) > max_bytes:
+        raise TooLarge(f"the record has {len(body)} bytes: the topic's limit is {max_bytes}")
     try:
         return _decode(headers, body)
     except Rejected:

@@ -20,6 +20,7 @@ from twofold.cloudevents.decode_http import IncomingEvent
 from twofold.cloudevents.encode import KafkaRecord, check_attributes_size
 from twofold.errors import Conflict, Rejected, TooLarge, TwofoldError, UnknownReplay, unexpected
 from twofold.event.model import Event
+from twofold.event.payload import check_containers
 from twofold.event.time import check_not_future
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import RawDocument, open_database
@@ -234,6 +235,7 @@ class Publisher:
         if record_size > self._max_record_bytes:
             raise TooLarge(f"the event needs {record_size} bytes in Kafka: the limit is {self._max_record_bytes}")
         check_attributes_size(record.headers)
+        check_containers(record.value)  # an escaped bracket of the request is a bracket of the record
         now = self.clock()
         check_not_future(encoded.document["timestamp"], now, self._max_future)
         document = EventRepository.encode(encoded.document, now)

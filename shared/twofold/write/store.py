@@ -15,7 +15,7 @@ from twofold.mongo.client import Database, RawDocument
 from twofold.mongo.insert import InsertResult, compare_digests
 from twofold.observability.metrics import DUPLICATES, STORED
 from twofold.observability.telemetry import SILENT, Telemetry
-from twofold.settings import GroupCommitSettings
+from twofold.settings import StoreSettings
 from twofold.storage.dead_letter import DeadLetter, undelivered_reason
 from twofold.storage.dead_letters import DeadLetters
 from twofold.storage.event_store import EventStore
@@ -33,12 +33,14 @@ class _LogDocument(NamedTuple):
     """The bytes of the document and of the request body. Both are in memory until the commit."""
 
 
-async def keep_undelivered(dead_letters: DeadLetters, headers: RawHeaders, body: bytes) -> None:
-    """Keep a delivery after its source stopped retrying. Raises `Unavailable`."""
+async def keep_undelivered(
+    dead_letters: DeadLetters, headers: RawHeaders, body: bytes, max_bytes: int | None = None
+) -> None:
+    """Keep a delivery after its source stopped retrying. `max_bytes`: see `decode_kafka`. Raises `Unavailable`."""
     partition, offset = kafka_coordinates(headers)
     dead_letter = DeadLetter(headers, body, undelivered_reason(headers), partition, offset)
     try:
-        decode = partial(decode_kafka, dead_letter.kept_headers, body)
+        decode = partial(decode_kafka, dead_letter.kept_headers, body, max_bytes)
         delivered = await in_decoding_thread(decode) if is_costly(body) else decode()
     except Rejected:
         delivered = None
@@ -51,7 +53,7 @@ class Store:
     def __init__(
         self,
         database: Database,
-        settings: GroupCommitSettings,
+        settings: StoreSettings,
         clock: Callable[[], datetime],
         *,
         telemetry: Telemetry = SILENT,
@@ -60,6 +62,7 @@ class Store:
         self._dead_letters = DeadLetters(database, telemetry)
         self._telemetry = telemetry
         self._clock = clock
+        self._max_bytes = settings.max_message_bytes
         self._commit: GroupCommit[_LogDocument, InsertResult] = GroupCommit(
             self._write,
             max_items=settings.group_commit_events,
@@ -85,7 +88,7 @@ class Store:
         await self._commit.yield_to_pending_write()
         delivered: DeliveredEvent | None = None
         try:
-            decode = partial(decode_kafka, headers, body)
+            decode = partial(decode_kafka, headers, body, self._max_bytes)
             delivered = await in_decoding_thread(decode) if is_costly(body) else decode()
             result = await self._append(delivered, len(body))
             if delivered.redrive_of is not None:
