@@ -290,6 +290,7 @@ class Settings(
     PodSettings,
     SetupSettings,
     AuthSettings,
+    BodySettings,
     LogSettings,
 ):
     """All groups: for application code, the command line and the local stack."""

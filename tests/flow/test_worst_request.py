@@ -26,7 +26,7 @@ from dev.process.child import wait_until
 from dev.stack import Options, Stack
 from dev.stack.functions import FunctionProcess
 from tests.conftest import Spawner
-from tests.helpers import View, an_event, bearer, plain_record
+from tests.helpers import View, an_event, bearer
 
 FUNCTIONS = sorted(LIMITS)
 
