@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -61,7 +63,7 @@ class Shape(NamedTuple):
             members = (_filled((head + ',"data":{"a":[', "]}" + tail), self.unit, ",", part) for _ in range(4))
             return _BATCH, b"[" + b",".join(members) + b"]"
         if self.place == "batch of extensions":
-            part = size // 42 - 1
+            part = size // 42 - 1600  # the names of an event have a little less than 32 KiB then
             return _BATCH, b"[" + b",".join([_numbered(head, self.unit, tail, part)] * 42) + b"]"
         return _STRUCTURED, _filled(("", ""), self.unit, "", size)
 
@@ -81,9 +83,12 @@ def _filled(around: tuple[str, str], unit: str, between: str, size: int, most: i
 
 
 def _numbered(head: str, unit: str, tail: str, size: int) -> bytes:
-    """Return an event with an extension for each number."""
-    number = max((size - len(head) - len(tail)) // (len(unit.encode()) + 12), 1)
-    return (head + "".join(f',"x{n:05}":{unit}' for n in range(number)) + tail).encode()
+    """Return an event with as many extensions as fit, each with a name of its own."""
+    number = max((size - len(head) - len(tail)) // (len(unit.encode()) + 7), 1)
+    letters = 3 if number <= 36**3 else 4
+    number = max((size - len(head) - len(tail)) // (len(unit.encode()) + 4 + letters), 1)
+    names = map("".join, islice(product(ascii_lowercase + digits, repeat=letters), number))
+    return (head + "".join(f',"{name}":{unit}' for name in names) + tail).encode()
 
 
 @dataclass
