@@ -1,4 +1,7 @@
-"""`python -m benchmarks.full` takes minutes: it compares queries of 10,000 events with queries of 1,000,000 events."""
+"""`python -m benchmarks.full` takes minutes: it compares queries of 10,000 events with queries of 1,000,000 events.
+
+It also measures the worst request of any content for the functions that take events.
+"""
 
 import json
 import tempfile
@@ -11,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.arena import NotBelievable
 from benchmarks.queries import LARGE, SMALL, Scaling, measure
+from benchmarks.worst import LIMITS, MAX_ANSWER_BYTES, MAX_BLOCK_MS, MAX_RSS_MIB, worst
 from dev.preflight import Unfit
 from dev.process.child import StartFailed
 from dev.stack import Options, Stack
@@ -35,14 +39,33 @@ def full(
             Stack(Options(with_functions=(), logs=Path(logs)), on_step=status.update) as stack,
         ):
             scaling = measure(stack, status.update)
+        with (
+            console.status("the worst request") as status,
+            tempfile.TemporaryDirectory(prefix="twofold-bench-") as logs,
+            Stack(Options(with_functions=tuple(sorted(LIMITS)), logs=Path(logs)), on_step=status.update) as stack,
+        ):
+            cost = worst(stack)
     except (NotBelievable, StartFailed, Unfit, LookupError) as error:
         complain.print(f"No figures: {error}", markup=False)
         raise typer.Exit(1) from None
     if json_path:
-        json_path.write_text(json.dumps(scaling.as_json(), indent=2) + "\n")
+        figures = scaling.as_json() | {
+            "worst_block_ms": round(cost.block_ms, 1),
+            "worst_rss_mib": round(cost.rss_mib, 1),
+            "worst_answer_bytes": cost.answer_bytes,
+        }
+        json_path.write_text(json.dumps(figures, indent=2) + "\n")
     console.print(_table(scaling))
+    console.print(
+        f"The worst request blocked a function for {cost.block_ms:.0f} ms (at most {MAX_BLOCK_MS:g} are allowed), took "
+        f"{cost.rss_mib:.0f} MiB (at most {MAX_RSS_MIB:g}), and had an answer of {cost.answer_bytes:,} bytes (at most "
+        f"{MAX_ANSWER_BYTES:,})."
+    )
     if scaling.worst > MOST:
         complain.print(f"The slowest is {scaling.worst:.2f} times as slow: more than {MOST:g}.")
+        raise typer.Exit(1)
+    if cost.block_ms > MAX_BLOCK_MS or cost.rss_mib > MAX_RSS_MIB or cost.answer_bytes > MAX_ANSWER_BYTES:
+        complain.print("The worst request is beyond a bound.")
         raise typer.Exit(1)
 
 

@@ -34,7 +34,8 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[DeadLetters]:
 async def handle(service: DeadLetters, request: Request) -> Response:
     """Answer 200 when the dead letter is durable. Raises `Unavailable`."""
     require_method(request, "POST")
-    await keep_undelivered(service, request.headers.raw, await read_body(request, settings.max_delivery_bytes))
+    body = await read_body(request, settings.max_delivery_bytes)
+    await keep_undelivered(service, request.headers.raw, body, settings.max_message_bytes)
     return Response(status_code=200)
 
 

@@ -25,47 +25,59 @@ class Cluster:
     Every method raises `Unavailable` for an API server without a valid answer, and `NotAllowed`.
     """
 
-    def __init__(self, api: CoreV1Api, namespace: str, selector: str, page: int) -> None:
+    def __init__(self, api: CoreV1Api, namespace: str, selector: str, page: int, page_bytes: int) -> None:
         self._api = api
         self._namespace = namespace
         self._selector = selector
         self._page = page
+        self._page_bytes = page_bytes
+        self._limit = page
 
     def page(self, after: str = "") -> PodPage:
         """Return the pods behind the token `after`, in the form of an ApiServerSource.
 
         If the token has expired (410), the server's new token takes its place. The pages then come from two moments,
         and a pod may be missing between them.
+
+        A page of more than `page_bytes` is not read to its end: the same pods are requested in smaller pages. The next
+        page grows again.
         """
-        options: dict[str, Any] = {"limit": self._page, "_preload_content": False, "_request_timeout": _TIMEOUTS_S}
+        while (answer := self._answer(after)) is None:
+            self._limit = max(self._limit // 4, 1)
+        self._limit = min(self._limit * 2, self._page)
+        pods = [pod | {"apiVersion": "v1", "kind": "Pod"} for pod in answer["items"] or ()]
+        return PodPage(pods, _continue_of(answer))
+
+    def _answer(self, after: str) -> JsonObject | None:
+        """Return the answer of the API server for a page; None if it has too many bytes."""
+        options: dict[str, Any] = {"limit": self._limit, "_preload_content": False, "_request_timeout": _TIMEOUTS_S}
         options |= {"_continue": after} if after else {}
         options |= {"label_selector": self._selector} if self._selector else {}
         with _errors("list"):
             try:
-                answer = self._list(options)
+                return self._list(options)
             except ApiException as error:
                 if error.status != 410 or not (token := _continue_of(_status(error))):
                     raise
-                answer = self._list(options | {"_continue": token})
-        pods = [pod | {"apiVersion": "v1", "kind": "Pod"} for pod in answer["items"] or ()]
-        return PodPage(pods, _continue_of(answer))
+                return self._list(options | {"_continue": token})
 
     def get(self, namespace: str, name: str) -> JsonObject | None:
         """Return the present pod of this name, or None if the API server itself answers `NotFound`."""
         with _errors("get"):
             try:
-                return _read(
-                    self._api.read_namespaced_pod(name, namespace, _preload_content=False, _request_timeout=_TIMEOUTS_S)
-                )
+                options: dict[str, Any] = {"_preload_content": False, "_request_timeout": _TIMEOUTS_S}
+                return _read(self._api.read_namespaced_pod(name, namespace, **options))
             except ApiException as error:
                 if error.status == 404 and _status(error).get("reason") == "NotFound":
                     return None
                 raise
 
-    def _list(self, options: JsonObject) -> JsonObject:
+    def _list(self, options: JsonObject) -> JsonObject | None:
         if self._namespace:
-            return _read(self._api.list_namespaced_pod(self._namespace, **options))
-        return _read(self._api.list_pod_for_all_namespaces(**options))
+            response = self._api.list_namespaced_pod(self._namespace, **options)
+        else:
+            response = self._api.list_pod_for_all_namespaces(**options)
+        return _read(response) if self._limit == 1 else _read_bounded(response, self._page_bytes)
 
 
 def connect(settings: PodSettings) -> Cluster:
@@ -89,7 +101,7 @@ def connect(settings: PodSettings) -> Cluster:
             "give the function a service account"
         ) from error
     api = CoreV1Api(ApiClient(configuration))
-    return Cluster(api, settings.pods_namespace, settings.pods_selector, settings.pods_page)
+    return Cluster(api, settings.pods_namespace, settings.pods_selector, settings.pods_page, settings.pods_page_bytes)
 
 
 @contextmanager
@@ -111,6 +123,17 @@ def _errors(verb: str) -> Iterator[None]:
 
 def _read(response: Any) -> JsonObject:
     answer: JsonObject = json.loads(response.data)
+    return answer
+
+
+def _read_bounded(response: Any, most: int) -> JsonObject | None:
+    """Return the JSON object of a response; None if it has more than `most` bytes. The rest is not read."""
+    body = response.read(most + 1)
+    if len(body) > most:
+        response.close()
+        return None
+    response.release_conn()
+    answer: JsonObject = json.loads(body)
     return answer
 
 

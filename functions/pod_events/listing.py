@@ -19,6 +19,7 @@ from twofold.errors import Rejected, Unavailable
 from twofold.mongo.client import Database
 from twofold.mongo.lock import Lock, hold_lock
 from twofold.mongo.safe_time import server_time
+from twofold.write.decoding import in_decoding_thread
 from twofold.write.publisher import Publisher
 
 from .lifecycle import reconciled_deletion
@@ -162,16 +163,15 @@ class Listing:
         return page.next
 
     async def _publish(self, page: list[JsonObject], run: ListingRun) -> None:
+        """Publish the facts of a page. A pod that is rejected, or that raises an unexpected error, harms no other."""
         run.listed += len(page)
         pods: list[tuple[JsonObject, ObservedPod]] = []
         ignored: list[IgnoredPod] = []
-        for pod in page:
-            try:
-                observed = self._watcher.observe(pod)
-            except Rejected as reason:
-                await self._keep(pod, reason, run)
-                continue
-            if isinstance(observed, IgnoredPod):
+        observations = await in_decoding_thread(lambda: [self._observe(pod) for pod in page])
+        for pod, observed in zip(page, observations, strict=True):
+            if isinstance(observed, Rejected):
+                await self._keep(pod, observed, run)
+            elif isinstance(observed, IgnoredPod):
                 ignored.append(observed)
             else:
                 pods.append((pod, observed))
@@ -182,6 +182,12 @@ class Listing:
         except Rejected:  # one pod of the page is rejected: publish the pods one by one
             for pod, observed in pods:
                 await self._publish_one(pod, observed, run)
+
+    def _observe(self, pod: JsonObject) -> ObservedPod | IgnoredPod | Rejected:
+        try:
+            return self._watcher.observe(pod)
+        except Rejected as reason:
+            return reason
 
     async def _publish_one(self, pod: JsonObject, observed: ObservedPod, run: ListingRun) -> None:
         try:

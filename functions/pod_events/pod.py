@@ -71,12 +71,17 @@ class Pod(PodPart):
     def deletion_requested_at(self) -> datetime | None:
         """The time of the deletion request, or of the pod's removal if no grace period is left.
 
-        The API server moves `deletionTimestamp` back when the grace period is shortened, but never into the past.
+        The API server moves `deletionTimestamp` back when the grace period is shortened, but never into the past. It
+        takes a grace period of any length, and its own sum then overflows. So a request before the creation is moved to
+        the creation.
         """
-        deletion = self.metadata.deletion_timestamp
+        deletion, created = self.metadata.deletion_timestamp, self.metadata.creation_timestamp
         if deletion is None:
             return None
-        return deletion - timedelta(seconds=self.metadata.deletion_grace_period_seconds or 0)
+        grace = self.metadata.deletion_grace_period_seconds or 0
+        if grace > (deletion - created).total_seconds():
+            return min(created, deletion)
+        return deletion - timedelta(seconds=max(grace, 0))
 
     @property
     def is_removed(self) -> bool:

@@ -1,13 +1,15 @@
 """The parts of a pod object in the Kubernetes API v1, with the fields used by `pod_events`. Pure.
 
-Further fields are ignored. An omitted field, or null, is empty.
+Further fields are ignored. An omitted field, or null, is empty. The check of a list ends at its first error, so the
+number of errors has a bound.
 """
 
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -18,6 +20,13 @@ LOST = "ContainerStatusUnknown"
 def null_as_list(value: object) -> object:
     """Return an empty list for null."""
     return [] if value is None else value
+
+
+def _texts(value: object) -> object:
+    """Return an empty object for null. Raises at the first value that is no text: a map may have a million of them."""
+    if isinstance(value, dict) and not all(isinstance(text, str) for text in value.values()):
+        raise PydanticCustomError("texts", "every value must be a string")
+    return null_as_object(value)
 
 
 def null_as_object(value: object) -> object:
@@ -31,7 +40,7 @@ def _epoch_as_unknown(value: datetime | None) -> datetime | None:
 
 
 Time = Annotated[AwareDatetime | None, AfterValidator(_epoch_as_unknown)]
-Texts = Annotated[dict[str, str], BeforeValidator(null_as_object)]
+Texts = Annotated[dict[str, str], BeforeValidator(_texts)]
 
 
 class PodPart(BaseModel):
@@ -68,8 +77,8 @@ class ObjectMeta(PodPart):
     deletion_grace_period_seconds: int | None = None
     labels: Texts = {}
     annotations: Texts = {}
-    owner_references: Annotated[list[Owner], BeforeValidator(null_as_list)] = []
-    managed_fields: Annotated[list[ManagedFields], BeforeValidator(null_as_list)] = []
+    owner_references: Annotated[list[Owner], FailFast(), BeforeValidator(null_as_list)] = []
+    managed_fields: Annotated[list[ManagedFields], FailFast(), BeforeValidator(null_as_list)] = []
 
 
 class Container(PodPart):
@@ -80,7 +89,7 @@ class Container(PodPart):
     restart_policy: str | None = None
 
 
-Containers = Annotated[list[Container], BeforeValidator(null_as_list)]
+Containers = Annotated[list[Container], FailFast(), BeforeValidator(null_as_list)]
 
 
 class PodSpec(PodPart):
@@ -153,7 +162,7 @@ class ContainerStatus(PodPart):
         return min((run.started_at for run in runs if run and run.started_at), default=None)
 
 
-Statuses = Annotated[list[ContainerStatus], BeforeValidator(null_as_list)]
+Statuses = Annotated[list[ContainerStatus], FailFast(), BeforeValidator(null_as_list)]
 
 
 class Condition(PodPart):
@@ -173,7 +182,7 @@ class PodStatus(PodPart):
     reason: str = ""
     message: str = ""
     start_time: Time = None
-    conditions: Annotated[list[Condition], BeforeValidator(null_as_list)] = []
+    conditions: Annotated[list[Condition], FailFast(), BeforeValidator(null_as_list)] = []
     container_statuses: Statuses = []
     init_container_statuses: Statuses = []
     ephemeral_container_statuses: Statuses = []

@@ -3,10 +3,11 @@
 If Kubernetes gives no time for a fact, the nearest time in the pod takes its place. docs/pod-events.md lists the rules.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from .pod import KnownContainer, Pod
 
+_LATEST = datetime.max.replace(tzinfo=UTC)
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
@@ -52,9 +53,9 @@ def failed_at(pod: Pod) -> datetime:
     disruption = pod.condition("DisruptionTarget")
     if disruption and disruption.last_transition_time:
         return disruption.last_transition_time
-    deadline = pod.spec.active_deadline_seconds
-    if pod.status.reason == "DeadlineExceeded" and pod.status.start_time and deadline:
-        return pod.status.start_time + timedelta(seconds=deadline)
+    start, deadline = pod.status.start_time, pod.spec.active_deadline_seconds or 0
+    if pod.status.reason == "DeadlineExceeded" and start and 0 < deadline < (_LATEST - start).total_seconds():
+        return start + timedelta(seconds=deadline)
     return stopped_at(pod)
 
 

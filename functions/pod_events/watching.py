@@ -1,20 +1,23 @@
 """From the deliveries of an ApiServerSource to published facts. A delivery that is no pod becomes a dead letter."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import orjson
 
 from twofold.cloudevents.attributes import RawHeaders
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.cloudevents.decode_kafka import DeliveredEvent
-from twofold.errors import Invalid, Malformed, Rejected
+from twofold.errors import Invalid, Malformed, Rejected, TooLarge, unexpected
 from twofold.event.model import Event
 from twofold.storage.dead_letter import DeadLetter
 from twofold.storage.dead_letters import DeadLetters
+from twofold.write.decoding import in_decoding_thread, is_costly
 from twofold.write.publisher import Publisher
 
 from .identity import Identity
@@ -30,6 +33,9 @@ RESOURCE_TYPES = {
     "dev.knative.apiserver.resource.delete": True,
 }
 """The event types of an ApiServerSource in the mode Resource. The value is True if the event may report a deletion."""
+
+MAX_POD_BYTES = 4 * 1024 * 1024
+"""The largest delivery that is read as a pod. etcd takes 1.5 MiB of an object by default, and JSON needs more bytes."""
 
 REFERENCE_PREFIX = "dev.knative.apiserver.ref."
 """The prefix of its event types in the mode Reference, which sends no objects."""
@@ -55,12 +61,14 @@ class ObservedPod:
     deletion: Event
     """The event of the pod's deletion, if no later state arrives."""
     deleted: bool
+    facts_digest: bytes
+    """A digest of the facts. States with equal facts have equal digests."""
 
-    @property
-    def facts_digest(self) -> bytes:
-        """A digest of the facts. States with equal facts have equal digests."""
-        ids = sorted(event.event_id.bytes for event in self.events)
-        return hashlib.sha256(b"".join(ids)).digest()
+    @classmethod
+    def of(cls, pod: Pod, events: list[Event], deletion: Event, *, deleted: bool) -> Self:
+        """Return the observed pod with the digest of its facts."""
+        ids = sorted(event.event_id.bytes for event in events)
+        return cls(pod, events, deletion, deleted, hashlib.sha256(b"".join(ids)).digest())
 
     def last_state(self) -> LastPodState:
         """Return the state for the collection `pod_state`."""
@@ -103,8 +111,10 @@ class PodWatcher:
         """
         event: IncomingEvent | None = None
         try:
-            event = _single(decode_http(headers, body, self._clock(), max_events=1))
-            observed = self._observed_in(event.event)
+            decode = partial(self._decode, headers, body)
+            event, observed = await in_decoding_thread(decode) if is_costly(body) else decode()
+            if isinstance(observed, Rejected):
+                raise observed
             if isinstance(observed, IgnoredPod):
                 await self.forget([observed])
             else:
@@ -124,7 +134,7 @@ class PodWatcher:
         """
         delivered = DeliveredEvent(event.encoded.document) if event else None
         type_ = next((value.decode("latin-1") for name, value in headers if name == b"ce-type"), None)
-        content = _canonical(body) if type_ is None or type_ in RESOURCE_TYPES else None
+        content = _canonical(body, reason) if type_ is None or type_ in RESOURCE_TYPES else None
         dead_letter = DeadLetter(headers, body, reason, None, None, delivered, sink="pod_events", content=content)
         await self._dead_letters.keep(dead_letter)
 
@@ -154,8 +164,16 @@ class PodWatcher:
 
         `deleted` says that the source sent a deletion. A source also sends a deletion for a living pod that leaves its
         selector. A removed pod has no grace period left, so only such a pod counts as deleted. If this rule ever fails,
-        the listing finds the missing pod.
+        the listing finds the missing pod. An unexpected error is the `Unexpected` of this pod alone.
         """
+        try:
+            return self._observe(data, deleted=deleted)
+        except Rejected:
+            raise
+        except Exception as error:  # noqa: BLE001 - the same pod would raise it again in every listing
+            raise unexpected(error, "a pod") from None
+
+    def _observe(self, data: dict[str, Any], *, deleted: bool) -> ObservedPod | IgnoredPod:
         pod = Pod.of(data)
         meta = pod.metadata
         ignored = "true" in (meta.labels.get(IGNORE), meta.annotations.get(IGNORE))
@@ -166,7 +184,17 @@ class PodWatcher:
         deletion = next(event for event in events if event.event_type == "pod.deleted")
         if not deleted:
             events.remove(deletion)
-        return ObservedPod(pod, events, deletion, deleted)
+        return ObservedPod.of(pod, events, deletion, deleted=deleted)
+
+    def _decode(self, headers: RawHeaders, body: bytes) -> tuple[IncomingEvent, ObservedPod | IgnoredPod | Rejected]:
+        """Return the event of a delivery, and its pod or the error of its pod. Raises `Rejected` without an event."""
+        if len(body) > MAX_POD_BYTES:
+            raise TooLarge(f"the delivery has {len(body)} bytes: a pod has at most {MAX_POD_BYTES}")
+        event = _single(decode_http(headers, body, self._clock(), max_events=1))
+        try:
+            return event, self._observed_in(event.event)
+        except Rejected as reason:
+            return event, reason
 
     def _observed_in(self, event: Event) -> ObservedPod | IgnoredPod:
         if event.event_type.startswith(REFERENCE_PREFIX):
@@ -182,9 +210,14 @@ def _single(decoded: IncomingEvent | Iterator[IncomingEvent | Rejected]) -> Inco
     return decoded
 
 
-def _canonical(body: bytes) -> bytes:
-    """Return the JSON object in one form: a delivery and a list write the same object with different white space."""
+def _canonical(body: bytes, reason: Rejected) -> bytes:
+    """Return the JSON object in one form: a delivery and a list write the same object with different white space.
+
+    A body that was too large to be read stays as it is.
+    """
+    if isinstance(reason, TooLarge):
+        return body
     try:
-        return json.dumps(json.loads(body), sort_keys=True).encode()
-    except (ValueError, RecursionError):
+        return orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return body

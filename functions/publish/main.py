@@ -2,14 +2,13 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
-from uuid import UUID
+from functools import cache, partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
-from twofold.errors import Rejected, TwofoldError
+from twofold.errors import Rejected, TwofoldError, unexpected
 from twofold.observability.context import EVENT_ID
 from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
@@ -21,10 +20,11 @@ from twofold.web.bodies import JsonResponse, read_body, require_method
 from twofold.web.function import serve
 from twofold.web.openapi import describe
 from twofold.web.permissions import Permission, Principal
-from twofold.web.problems import problem_details
+from twofold.write.decoding import in_decoding_thread, is_costly
 from twofold.write.publisher import Published, Publisher, open_publisher
 
 from .operations import OPERATIONS
+from .results import batch_results, result_of
 
 
 class Settings(SenderSettings, PublishSettings, AuthSettings, LogSettings):
@@ -61,39 +61,44 @@ async def handle(publisher: Publisher, request: Request) -> Response:
             parse_query(request.scope["query_string"], NoParameters)
         body = await read_body(request, settings.max_body_bytes)
         await publisher.yield_to_pending_write()
-        incoming = decode_http(request.scope["headers"], body, publisher.clock(), settings.max_batch_events)
+        decode = partial(
+            decode_http,
+            request.scope["headers"],
+            body,
+            publisher.clock(),
+            settings.max_batch_events,
+            settings.max_record_bytes,
+        )
+        incoming = await in_decoding_thread(decode) if (costly := is_costly(body)) else decode()
     except Rejected as error:
         raise publisher.count_rejection(error) from None
     if not isinstance(incoming, IncomingEvent):
-        return _batch_response(request, await publisher.publish(_if_permitted(caller, event) for event in incoming))
+        permitted = (_if_permitted(caller, event) for event in incoming)
+        return _batch_response(request, await publisher.publish(permitted, costly=costly))
     EVENT_ID.set(incoming.encoded.given_id)
     if refusal := caller.refusal(incoming.encoded.attributes):
         raise publisher.count_rejection(refusal)
-    (outcome,) = await publisher.publish([incoming])
+    (outcome,) = await publisher.publish([incoming], costly=costly)
     if isinstance(outcome, TwofoldError):
         raise outcome
-    return _accepted_response(request, _result(outcome))
+    return _accepted_response(request, result_of(outcome))
 
 
 def _if_permitted(caller: Principal, event: IncomingEvent | Rejected) -> IncomingEvent | Rejected:
     if isinstance(event, Rejected):
         return event
-    return caller.refusal(event.encoded.attributes) or event
+    try:
+        return caller.refusal(event.encoded.attributes) or event
+    except Exception as error:  # noqa: BLE001 - it must harm no other event of the batch
+        return unexpected(error, "the permission for an event")
 
 
 def _batch_response(request: Request, outcomes: Sequence[Published | TwofoldError]) -> Response:
     """Return 202 if the whole batch was accepted, or else 207. The results are in the order of the batch."""
-    results = [
-        problem_details(outcome) if isinstance(outcome, TwofoldError) else {"status": 202} | _result(outcome)
-        for outcome in outcomes
-    ]
+    results = batch_results(outcomes)
     if any(isinstance(outcome, TwofoldError) for outcome in outcomes):
-        return JsonResponse({"results": results}, status_code=207)
-    return _accepted_response(request, {"results": results})
-
-
-def _result(published: Published) -> dict[str, str | UUID]:
-    return {"id": published.given_id, "event_id": published.event_id, "result": published.status}
+        return JsonResponse(results, status_code=207)
+    return _accepted_response(request, results)
 
 
 def _accepted_response(request: Request, content: object) -> Response:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from twofold.mongo.client import open_database
 from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
-from twofold.settings import GroupCommitSettings, LogSettings, MongoSettings, RecordSettings, TopicSettings
+from twofold.settings import LogSettings, MongoSettings, StoreSettings, TopicSettings
 from twofold.web.bodies import read_body, require_method
 from twofold.web.function import serve
 from twofold.write.store import Store
@@ -18,7 +18,7 @@ from twofold.write.store import Store
 DURABLE = Response(status_code=200)
 
 
-class Settings(MongoSettings, TopicSettings, RecordSettings, GroupCommitSettings, LogSettings):
+class Settings(MongoSettings, TopicSettings, StoreSettings, LogSettings):
     """The settings of `store`."""
 
 

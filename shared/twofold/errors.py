@@ -1,4 +1,6 @@
-"""The errors of Twofold, with their HTTP statuses. Pure.
+"""The errors of Twofold, with their HTTP statuses.
+
+`unexpected` writes a log line; the rest does no I/O.
 
 The statuses are the contract with Knative (docs/architecture.md, "Status codes"). A KafkaSource sends an event
 again after a 503, and not after a 400, 401, 403, 413, 415 or 422.
@@ -6,7 +8,19 @@ again after a 503, and not after a 400, 401, 403, 413, 415 or 422.
 OpenAPI descriptions show the first sentence of an error's docstring.
 """
 
+import logging
+import traceback
 from typing import ClassVar, NamedTuple
+
+logger = logging.getLogger(__name__)
+
+MAX_DETAIL_CHARS = 2000
+"""The most characters of an error's detail."""
+MAX_PROBLEMS = 20
+"""The most problems of an error. The last one counts the problems that are left out."""
+MAX_WHERE_CHARS = 250
+MAX_WHAT_CHARS = 500
+_CUT = "..."
 
 
 class Problem(NamedTuple):
@@ -16,11 +30,23 @@ class Problem(NamedTuple):
     what: str
 
 
+def cut_text(text: str, most: int) -> str:
+    """Return the text, or its first characters and `...`: at most `most` characters."""
+    return text if len(text) <= most else text[: most - len(_CUT)] + _CUT
+
+
+def _cut_problems(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    left_out = len(problems) - MAX_PROBLEMS + 1
+    if left_out > 1:
+        problems = (*problems[: MAX_PROBLEMS - 1], Problem("", f"{left_out} more problems are left out"))
+    return tuple(Problem(cut_text(where, MAX_WHERE_CHARS), cut_text(what, MAX_WHAT_CHARS)) for where, what in problems)
+
+
 class TwofoldError(Exception):
     """The base of the errors that Twofold raises.
 
     `status` is the HTTP status, `title` is stable and names the class in answers, and `retriable` is True if the same
-    request can succeed later.
+    request can succeed later. Detail and problems are cut to the bounds above: the input never decides their size.
     """
 
     status: ClassVar[int]
@@ -28,9 +54,10 @@ class TwofoldError(Exception):
     retriable: ClassVar[bool] = False
 
     def __init__(self, detail: str, problems: tuple[Problem, ...] = ()) -> None:
+        detail = cut_text(detail, MAX_DETAIL_CHARS)
         super().__init__(detail)
         self.detail = detail
-        self.problems = problems
+        self.problems = _cut_problems(problems)
 
 
 class Rejected(TwofoldError):
@@ -99,6 +126,16 @@ class Undelivered(Rejected):
     title = "undelivered"
 
 
+class Unexpected(Rejected):
+    """The event raised an unexpected error in Twofold: a mistake in the code, not in the event.
+
+    The error says nothing about other events, so it must not stop them. `unexpected` makes it.
+    """
+
+    status = 422
+    title = "unexpected"
+
+
 class Unauthorized(Rejected):
     """The bearer token is missing or invalid."""
 
@@ -151,3 +188,19 @@ class Unreadable(Unavailable):
     """A stored event was changed in the database and is unreadable. The rest of the events can be read."""
 
     title = "unreadable"
+
+
+def unexpected(error: Exception, subject: str) -> Unexpected:
+    """Log an unexpected error of pure code, and return the error of `subject` alone. Raises a `MemoryError` again.
+
+    The log line has the places in the code, and not the message: a message can hold personal data.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    logger.error("unexpected %s with %s:\n%s", type(error).__name__, subject, code_places(error))
+    return Unexpected(f"unexpected error in Twofold ({type(error).__name__}): the function's log names its place")
+
+
+def code_places(error: BaseException) -> str:
+    """Return the places in the code that an error passed, without the values in its message."""
+    return "".join(traceback.format_tb(error.__traceback__, limit=-12)).rstrip()

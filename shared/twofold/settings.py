@@ -43,6 +43,16 @@ class LogSettings(Group):
     log_format: Literal["json", "console"] = "json"
 
 
+class BodySettings(Group):
+    """The bodies of requests in a process."""
+
+    body_capacity_bytes: Count = 64 * 1024 * 1024
+    """The most bytes of request bodies that a process holds while it reads and answers them. Beyond them, the answer is
+    503. A body in a single piece, of 64 KiB at most, does not count, and a body alone is always taken."""
+    body_timeout_s: Seconds = 30.0
+    """The longest time for a body to arrive, in seconds. Then the answer is 503, and its bytes are free."""
+
+
 class AuthSettings(Group):
     """Bearer tokens and their issuer."""
 
@@ -135,12 +145,20 @@ class GroupCommitSettings(Group):
     503. When no event waits, a request of any size is taken."""
 
 
+class StoreSettings(RecordSettings, GroupCommitSettings):
+    """The sink of the KafkaSource: group commit, and the sizes of deliveries."""
+
+
 class PublishSettings(SendSettings, GroupCommitSettings, MongoSettings):
     """The publisher: requests, group commit, MongoDB, and records to Kafka."""
 
     max_body_bytes: Count = 4 * 1024 * 1024
     """The largest request body in `publish`, in bytes. A batch has a single body."""
-    max_batch_events: Count = 1000
+    max_batch_events: Annotated[int, Field(ge=1, le=5000)] = 1000
+    """The most events of a batch. Beyond 5,000, their results would not fit into an answer of 1 MiB."""
+    max_future_s: Seconds = 86_400.0
+    """The most seconds by which an event's `time` may be ahead of the function's clock. Readers show the newest time
+    first, so an event of the year 9999 would stand there until it expires."""
 
     @model_validator(mode="after")
     def _queue_holds_batch(self) -> Self:
@@ -241,7 +259,9 @@ class PodSettings(Group):
     pods_selector: str = "twofold.dev/watch=true"
     """The label selector of the listing, as in the ApiServerSource. Empty selects all pods."""
     pods_page: Count = 250
-    """The number of pods in a page of the listing."""
+    """The most pods in a page of the listing."""
+    pods_page_bytes: Count = 8 * 1024 * 1024
+    """The bytes of JSON at which the listing asks for a smaller page. A page of a single pod may be larger."""
     pods_budget_s: Seconds = 30.0
     """Seconds of a listing: less than the minute between two pings. The last answer may take 20 s more."""
     kubernetes_api_server: str = ""
@@ -264,6 +284,7 @@ class SetupSettings(KafkaSettings, RecordSettings, MongoSettings):
 
 class Settings(
     PublishSettings,
+    StoreSettings,
     RelaySettings,
     AdminSettings,
     AuditSettings,
@@ -271,6 +292,7 @@ class Settings(
     PodSettings,
     SetupSettings,
     AuthSettings,
+    BodySettings,
     LogSettings,
 ):
     """All groups: for application code, the command line and the local stack."""

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,7 +14,7 @@ from dev.process.child import wait_until
 from tests.bad_input import BAD, MAX_EVENTS, ODD, ODD_BATCH, Bad, Odd, Request
 from tests.helpers import ARRIVES_WITHIN_S, View, altered, an_event, with_headers_of
 from tests.strategies import structured
-from twofold.cloudevents.encode import MAX_ATTRIBUTES_BYTES, attributes_of, encode_http
+from twofold.cloudevents.encode import MAX_ATTRIBUTES_BYTES, MAX_OTHER_ATTRIBUTES, attributes_of, encode_http
 from twofold.event.model import Event
 from twofold.mongo.client import RAW_CODEC
 from twofold.mongo.documents import event_of
@@ -83,7 +84,7 @@ def test_invalid_http_is_rejected_before_the_function(flow: View, bad: Bad) -> N
 
 
 @pytest.mark.guarantee("G2", "R26")
-@pytest.mark.parametrize("odd", [pytest.param(odd, id=odd.name) for odd in ODD])
+@pytest.mark.parametrize("odd", [pytest.param(odd, id=odd.name) for odd in ODD if odd.name != "the last moment"])
 def test_is_accepted_and_stored_equal_in_both_collections(flow: View, odd: Odd) -> None:
     event_id = uuid4()
 
@@ -199,6 +200,31 @@ def test_the_largest_accepted_attributes_reach_the_log(flow: View, form: str) ->
     assert flow.held("events", [largest, larger]) == {largest.event_id}
     assert flow.arrive([largest])
     assert flow.dead_letters(largest) == []
+
+
+@pytest.mark.fault("B9")
+@pytest.mark.usefixtures("nothing_stored")
+def test_a_time_of_the_year_9999_is_rejected(flow: View) -> None:
+    """It would be first on every newest page until it expires."""
+    answer = flow.publish(an_event(timestamp=datetime(9999, 12, 31, tzinfo=UTC)))
+
+    assert answer.status_code == 422
+    assert problem_in(answer)["errors"][0]["where"] == "time"
+
+
+@pytest.mark.fault("B1")
+def test_the_largest_number_of_attributes_reaches_the_log(flow: View) -> None:
+    largest, larger = (
+        an_event(
+            metadata={"service_name": "/s", "extensions": {f"x{n}": "1" for n in range(MAX_OTHER_ATTRIBUTES - number)}}
+        )
+        for number in (5, 4)
+    )
+
+    accepted, rejected = flow.publish(largest), flow.publish(larger)
+
+    assert (accepted.status_code, rejected.status_code) == (202, 422)
+    assert flow.arrive([largest])
 
 
 # --- replays ---------------------------------------------------------------------------------------------------------

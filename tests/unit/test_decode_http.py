@@ -74,9 +74,9 @@ def test_a_batch_has_at_most_the_given_number_of_events(most: int) -> None:
 
 
 def test_the_attributes_of_an_event_have_a_bound_together() -> None:
-    names = [f"a{number:03}" for number in range(200)]
+    names = [f"a{number:03}" for number in range(50)]
     free = MAX_ATTRIBUTES_BYTES - sum(map(len, names))
-    values = [free // 200 + (number < free % 200) for number in range(200)]
+    values = [free // 50 + (number < free % 50) for number in range(50)]
     check_attributes_size([(name, "x" * size) for name, size in zip(names, values, strict=True)])
     with pytest.raises(Invalid):
         check_attributes_size(

@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import NamedTuple, Self
 from urllib.parse import unquote_to_bytes
 
+import orjson
+
 from twofold.cloudevents import strict_json
 from twofold.cloudevents.attributes import (
     RawHeaders,
@@ -22,10 +24,15 @@ from twofold.cloudevents.attributes import (
     read_headers,
     verified_event,
 )
-from twofold.cloudevents.encode import EncodedEvent, check_attributes_size
+from twofold.cloudevents.encode import (
+    MAX_OTHER_ATTRIBUTES,
+    EncodedEvent,
+    check_attributes_number,
+    check_attributes_size,
+)
 from twofold.cloudevents.fast_encode import encode_fast
 from twofold.cloudevents.json_format import DATA_MEMBERS, attribute_text, data_of
-from twofold.errors import Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType
+from twofold.errors import Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType, unexpected
 from twofold.event.media_type import check_json_type, media_type
 from twofold.event.metadata import RESERVED_ATTRIBUTES
 from twofold.event.model import Event
@@ -54,17 +61,32 @@ class IncomingEvent(NamedTuple):
 
 
 def decode_http(
-    headers: RawHeaders, body: bytes, now: datetime, max_events: int
+    headers: RawHeaders, body: bytes, now: datetime, max_events: int, max_record_bytes: int | None = None
 ) -> Iterator[IncomingEvent | Rejected] | IncomingEvent:
     """Return the event of a request. Return an iterator for a batch: of its events, and of the errors of bad events.
 
-    `now` is the time of an event without `time`. Every event gets the request's `traceparent`. Raises `Rejected` for
-    an error of the whole request.
+    `now` is the time of an event without `time`. Every event gets the request's `traceparent`. A body that makes a
+    larger record than `max_record_bytes` is refused before it is parsed. Raises `Rejected` for an error of the whole
+    request, and `Unexpected` for an unexpected error.
     """
+    try:
+        return _decode(headers, body, now, max_events, max_record_bytes)
+    except Rejected:
+        raise
+    except Exception as error:  # noqa: BLE001 - the same event would raise it again for ever
+        raise unexpected(error, "the decoding of a request") from None
+
+
+def _decode(
+    headers: RawHeaders, body: bytes, now: datetime, max_events: int, max_record_bytes: int | None
+) -> Iterator[IncomingEvent | Rejected] | IncomingEvent:
     attributes, content_type = read_headers(headers, decode=_header_value)
     media, traceparent = media_type(content_type), _traceparent_of(headers)
     if media == "application/cloudevents-batch+json":
-        return _decode_batch(body, max_events, now, traceparent)
+        most = max_record_bytes if max_record_bytes is not None and len(body) > max_record_bytes else None
+        return _decode_batch(body, max_events, now, traceparent, most)
+    if max_record_bytes is not None:
+        check_body_size(body, max_record_bytes)
     if media == "application/cloudevents+json":
         incoming = decode_structured(body, now)
     elif attributes:
@@ -74,8 +96,21 @@ def decode_http(
     return _with_traceparent(incoming, traceparent)
 
 
+def check_body_size(body: bytes, max_record_bytes: int) -> None:
+    """Raise `TooLarge` for the body of an event that makes a larger record than `max_record_bytes`.
+
+    White space does not count, and an escape with `u` counts as one byte: the payload in Kafka has neither. So a larger
+    count than in Kafka is possible only with numbers such as 1.000, which are shorter in canonical JSON.
+    """
+    if len(body) <= max_record_bytes:
+        return
+    size = len(body.translate(None, b" \t\r\n")) - 5 * body.count(b"\\u")
+    if size > max_record_bytes:
+        raise TooLarge(f"the event needs at least {size} bytes in Kafka: the limit is {max_record_bytes}")
+
+
 def _decode_batch(
-    body: bytes, max_events: int, now: datetime, traceparent: str | None
+    body: bytes, max_events: int, now: datetime, traceparent: str | None, max_record_bytes: int | None
 ) -> Iterator[IncomingEvent | Rejected]:
     members = strict_json.parse(body)
     if not isinstance(members, list):
@@ -84,14 +119,30 @@ def _decode_batch(
         raise Invalid("the batch is empty")
     if len(members) > max_events:
         raise TooLarge(f"{len(members)} events in one batch: at most {max_events} are allowed")
-    return (_decode_batch_member(member, now, traceparent) for member in members)
+    return (_decode_batch_member(member, now, traceparent, max_record_bytes) for member in members)
 
 
-def _decode_batch_member(member: object, now: datetime, traceparent: str | None) -> IncomingEvent | Rejected:
+def _decode_batch_member(
+    member: object, now: datetime, traceparent: str | None, max_record_bytes: int | None
+) -> IncomingEvent | Rejected:
     try:
+        if max_record_bytes is not None and isinstance(member, dict):
+            _check_data_size(member.get("data"), max_record_bytes)
         return _with_traceparent(_decode_member(member, now), traceparent)
     except Rejected as error:
         return error
+    except Exception as error:  # noqa: BLE001 - it must harm no other event of the batch
+        return unexpected(error, "an event of a batch")
+
+
+def _check_data_size(data: object, max_record_bytes: int) -> None:
+    """Check the size of a large batch's event before the work on each of its values. Raises `TooLarge`."""
+    try:
+        size = len(orjson.dumps(data))
+    except orjson.JSONEncodeError:
+        return  # the check of the payload names the value that is no JSON
+    if size > max_record_bytes:
+        raise TooLarge(f"the event needs at least {size} bytes in Kafka: the limit is {max_record_bytes}")
 
 
 def decode_structured(body: bytes, now: datetime) -> IncomingEvent:
@@ -102,6 +153,10 @@ def decode_structured(body: bytes, now: datetime) -> IncomingEvent:
 def _decode_member(member: object, now: datetime) -> IncomingEvent:
     if not isinstance(member, dict):
         raise Malformed("a CloudEvent in JSON must be an object")
+    if len(member) > MAX_OTHER_ATTRIBUTES:
+        check_attributes_number(
+            [name for name, value in member.items() if value is not None and name not in DATA_MEMBERS]
+        )
     attributes = {  # the most frequent values skip the call, which costs more than this check
         name: value if type(value) is str and value.isascii() else attribute_text(name, value)
         for name, value in member.items()

@@ -25,11 +25,15 @@ from twofold.cloudevents.attributes import (
     read_headers,
     verified_event,
 )
+from twofold.errors import Malformed, Rejected, TooLarge, unexpected
 from twofold.event.canonical import canonical_json
 from twofold.event.digest import compute_digest
 from twofold.event.fast_check import passes_fast_check
 from twofold.event.model import Event
 from twofold.event.payload import MAX_DEPTH
+
+MAX_HEADERS = 200
+"""The most headers of a delivery. Knative's gateway lets 100 pass, and then each proxy adds some of its own."""
 
 _raw_value = methodcaller("decode", "latin-1")
 _COORDINATE = re.compile("[0-9]{1,18}")  # any 18 digits fit into 64 bits
@@ -65,11 +69,25 @@ class DeliveredEvent(NamedTuple):
         return Event.from_document(self.document)
 
 
-def decode_kafka(headers: RawHeaders, body: bytes) -> DeliveredEvent:
-    """Return the event of a record that Twofold wrote.
+def decode_kafka(headers: RawHeaders, body: bytes, max_bytes: int | None = None) -> DeliveredEvent:
+    """Return the event of a record that Twofold wrote. A body of more than `max_bytes` is refused before it is read.
 
-    Raises `DigestMismatch` for an altered record, and `Rejected` for a record that Twofold did not write.
+    Raises `DigestMismatch` for an altered record, `Unexpected` for a record with an unexpected error, and another
+    `Rejected` for a record that Twofold did not write.
     """
+    if max_bytes is not None and len(body) > max_bytes:
+        raise TooLarge(f"the record has {len(body)} bytes: the topic's limit is {max_bytes}")
+    try:
+        return _decode(headers, body)
+    except Rejected:
+        raise
+    except Exception as error:  # noqa: BLE001 - the same record would raise it again for ever
+        raise unexpected(error, "the decoding of a record") from None
+
+
+def _decode(headers: RawHeaders, body: bytes) -> DeliveredEvent:
+    if len(headers) > MAX_HEADERS:
+        raise Malformed(f"{len(headers)} headers: a delivery of an event has at most {MAX_HEADERS}")
     attributes, content_type = read_headers(headers, decode=_raw_value)
     if content_type:
         attributes["datacontenttype"] = content_type

@@ -17,8 +17,24 @@ The bound is below the limits of the HTTP servers on the way to `store`. Only `p
 add some 200 bytes, so a check in `store` would reject events that `publish` accepted.
 """
 
-_ALWAYS_FIT = MAX_ATTRIBUTES_BYTES // (MAX_ATTRIBUTE_CHARS + len("ce_") + 40)
+MAX_ATTRIBUTES = 64
+"""The most attributes of an event, with `HOP_HEADERS`.
+
+Every attribute becomes a header on the way to `store` and to the dead-letter sink. Envoy, in Knative's gateway, answers
+431 to a request with more than 100 headers (`max_headers_count`). The rest is for the headers of the connection, the
+proxies and the trace.
+"""
+
+HOP_HEADERS = HOP_ATTRIBUTES | RESERVED_ATTRIBUTES | {"datacontenttype", "time", "traceparent"}
+"""The attributes that Twofold and the hops can add to an event. They count, whether the event has them or not."""
+
+MAX_OTHER_ATTRIBUTES = MAX_ATTRIBUTES - len(HOP_HEADERS)
+"""The most attributes of an event besides `HOP_HEADERS`: `id`, `type`, `source` and `specversion` are four of them."""
+
+_ALWAYS_FIT = min(MAX_ATTRIBUTES_BYTES // (MAX_ATTRIBUTE_CHARS + len("ce_") + 40), MAX_OTHER_ATTRIBUTES)
 """The number of attributes that fit in any case, because an attribute has its own bound."""
+
+_COUNTED_APART = frozenset(spelled for name in HOP_HEADERS for spelled in (name, f"ce_{name}")) | {"content-type"}
 
 
 _UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
@@ -146,10 +162,26 @@ def encode_http(event: Event) -> tuple[dict[str, str], bytes]:
     return headers | {"content-type": _content_type({"metadata": event.metadata_fields})}, event.payload_json
 
 
+def check_attributes_number(names: Collection[str]) -> None:
+    """Check the number of an event's attributes, or of its record's headers. Raises `Invalid` beyond `MAX_ATTRIBUTES`.
+
+    The check needs only the names, so it stands before any work for each attribute.
+    """
+    if len(names) <= MAX_OTHER_ATTRIBUTES:
+        return
+    number = len(names) - sum(name in _COUNTED_APART for name in names)
+    if number > MAX_OTHER_ATTRIBUTES:
+        raise Invalid(
+            f"{number} attributes, besides those that Twofold adds: at most {MAX_OTHER_ATTRIBUTES} are allowed. Put "
+            "values into the data"
+        )
+
+
 def check_attributes_size(attributes: Collection[tuple[str, Sized]]) -> None:
-    """Check the size of an event's attributes together. Raises `Invalid` beyond `MAX_ATTRIBUTES_BYTES`."""
+    """Check the attributes of an event together. Raises `Invalid` beyond `MAX_ATTRIBUTES_BYTES` or `MAX_ATTRIBUTES`."""
     if len(attributes) <= _ALWAYS_FIT:
         return
+    check_attributes_number([name for name, _ in attributes])
     size = sum(len(name) + len(value) for name, value in attributes)
     if size > MAX_ATTRIBUTES_BYTES:
         raise Invalid(f"the attributes together have {size} bytes: at most {MAX_ATTRIBUTES_BYTES} are allowed")

@@ -2,10 +2,17 @@
 
 from typing import Any
 
-from twofold.errors import Invalid
+from twofold.errors import Invalid, TooLarge
 
 MAX_DEPTH = 100
 """The deepest nesting of a payload. MongoDB refuses documents beyond 180 levels, and some drivers beyond 100."""
+
+MAX_CONTAINERS = 250_000
+"""The most lists and objects in a JSON text: of a request, of a batch, or of a payload.
+
+A list takes 2 bytes of text and 88 bytes of memory, so 12 MiB of text would take 500 MiB. The parser also blocks all
+other threads. The characters `[` and `{` are counted, in strings too, because this takes a millisecond for a megabyte.
+"""
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1  # a `range` would be slow: it counts, for BSON's Int64
 
@@ -59,6 +66,15 @@ def _where(path: _Path) -> str:
         steps.append(f"[{step}]" if isinstance(step, int) else f".{step[:64]}")
     where = "data" + "".join(reversed(steps))
     return where if len(where) <= _MAX_WHERE else where[:_MAX_WHERE] + "..."
+
+
+def check_containers(text: bytes) -> None:
+    """Check the number of lists and objects in a JSON text before it is parsed. Raises `TooLarge`."""
+    if len(text) <= MAX_CONTAINERS:
+        return
+    number = text.count(b"[") + text.count(b"{")
+    if number > MAX_CONTAINERS:
+        raise TooLarge(f"the JSON has {number} characters [ or {{: at most {MAX_CONTAINERS} are allowed", "data")
 
 
 def is_encodable(value: str) -> bool:

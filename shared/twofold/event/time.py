@@ -1,10 +1,12 @@
 """The time of an event: UTC, in whole milliseconds, from 1970 to 9999. Pure."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
+
+from twofold.errors import Invalid
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 """The earliest time of an event: the epoch of BSON's and Kafka's timestamps."""
@@ -26,6 +28,15 @@ def to_utc_milliseconds(value: datetime) -> datetime:
         raise PydanticCustomError("time", "must be from 1970 to 9999, in UTC")
     finer = value.microsecond % 1000
     return value.replace(microsecond=value.microsecond - finer) if finer else value
+
+
+def check_not_future(timestamp: datetime, now: datetime, most: timedelta) -> None:
+    """Raise `Invalid` for a time that is more than `most` ahead of `now`."""
+    if timestamp - now > most:
+        raise Invalid(
+            f"lies in the future: at most {most.total_seconds():g} s ahead of Twofold's clock are allowed",
+            "time",
+        )
 
 
 def format_time(timestamp: datetime) -> str:

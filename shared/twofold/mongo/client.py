@@ -20,6 +20,7 @@ from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeou
 from pymongo.read_concern import ReadConcern
 
 from twofold.errors import Unavailable
+from twofold.mongo.failures import driver_failure
 from twofold.settings import MongoSettings
 
 Document = dict[str, Any]
@@ -85,8 +86,8 @@ def driver_errors(advice: str = "") -> Iterator[None]:
         yield
     except PyMongoError as error:
         if advice and error.timeout:
-            raise Unavailable(f"MongoDB did not answer in time: try again, or {advice}") from error
-        raise Unavailable(_describe(error)) from error
+            raise Unavailable(f"MongoDB did not answer in time: try again, or {advice}") from driver_failure(error)
+        raise Unavailable(_describe(error)) from driver_failure(error)
 
 
 def _describe(error: PyMongoError) -> str:

@@ -13,6 +13,7 @@ from pymongo.errors import BulkWriteError
 
 from twofold.errors import Conflict, TwofoldError, Unavailable
 from twofold.mongo.client import DUPLICATE_KEY, Collection, RawDocument, driver_errors, time_limit
+from twofold.mongo.failures import driver_failure
 from twofold.mongo.safe_time import LONGEST_INSERT
 
 InsertResult = Literal["new", "duplicate"] | TwofoldError
@@ -79,7 +80,7 @@ def compare_digests(stored: bytes, given: bytes) -> Literal["duplicate"] | Confl
 def _failed(error: BulkWriteError) -> dict[int, int]:
     """Return the error codes by position. Raises `Unavailable` if the successful writes are not durable either."""
     if error.details["writeConcernErrors"]:
-        raise Unavailable("MongoDB could not make the write durable") from error
+        raise Unavailable("MongoDB could not make the write durable") from driver_failure(error)
     return {failure["index"]: failure["code"] for failure in error.details["writeErrors"]}
 
 

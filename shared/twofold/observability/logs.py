@@ -10,6 +10,8 @@ import sys
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from twofold.errors import code_places, cut_text
+from twofold.event.attribute import MAX_ATTRIBUTE_CHARS
 from twofold.observability.context import EVENT_ID, REQUEST, TRACE_ID
 from twofold.settings import LogSettings
 
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-")
+
+_TELLING = ("bson", "pydantic", "pydantic_core", "pymongo")
+"""The packages whose errors quote values."""
+_MAX_CAUSES = 5
+_MAX_MESSAGE_CHARS = 500
 
 _SERVERS = ("gunicorn.error", "gunicorn.access", "uvicorn.error", "uvicorn.access")
 
@@ -78,7 +85,6 @@ def _structlog_formatter(function: str, *, console: bool) -> logging.Formatter:
         [structlog.dev.ConsoleRenderer(colors=False)]
         if console
         else [
-            structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(),
         ]
@@ -92,9 +98,29 @@ def _structlog_formatter(function: str, *, console: bool) -> logging.Formatter:
             _name_event,
             structlog.stdlib.ExtraAdder(),
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _write_exception,
             *output,
         ]
     )
+
+
+def _write_exception(_: "WrappedLogger", __: str, line: "EventDict") -> "EventDict":
+    """Replace `exc_info` by `exception`: the classes, the places in the code and short messages.
+
+    A message of pymongo, bson or pydantic can hold whole payloads, so it is left out.
+    """
+    exc_info = line.pop("exc_info", None)
+    error = exc_info if isinstance(exc_info, BaseException) else exc_info[1] if exc_info else None
+    texts: list[str] = []
+    while error is not None and len(texts) < _MAX_CAUSES:
+        about = type(error)
+        message = "" if about.__module__.partition(".")[0] in _TELLING else cut_text(str(error), _MAX_MESSAGE_CHARS)
+        named = f"{about.__name__}: {message}" if message else about.__name__
+        texts.append("\n".join(filter(None, [code_places(error), named])))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if texts:
+        line["exception"] = "\n\ncaused by\n\n".join(texts)
+    return line
 
 
 def _name_event(_: "WrappedLogger", __: str, line: "EventDict") -> "EventDict":
@@ -102,7 +128,7 @@ def _name_event(_: "WrappedLogger", __: str, line: "EventDict") -> "EventDict":
     scope = REQUEST.get()
     headers: dict[bytes, bytes] = dict(scope["headers"]) if scope else {}
     traceparent = _TRACEPARENT.match(headers.get(b"ce-traceparent") or headers.get(b"traceparent") or b"")
-    event_id = EVENT_ID.get() or headers.get(b"ce-id", b"").decode("latin-1")
+    event_id = EVENT_ID.get() or headers.get(b"ce-id", b"")[:MAX_ATTRIBUTE_CHARS].decode("latin-1")
     trace_id = TRACE_ID.get() or (traceparent[1].decode() if traceparent else "")
     line.update({name: value for name, value in (("event_id", event_id), ("trace_id", trace_id)) if value})
     return line

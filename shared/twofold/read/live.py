@@ -97,7 +97,7 @@ class LiveEvents:
             if token is not None and error.code in _LOST:
                 raise Gone(
                     "this Last-Event-ID is too old: start a stream without it, and read the missed events page by page"
-                ) from error
+                ) from None
             raise
 
     async def _items(self, changes: Changes, end: float) -> AsyncGenerator[StreamItem]:

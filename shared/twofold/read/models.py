@@ -73,10 +73,10 @@ class EventOut(BaseModel):
             fields["digest"] = bytes(document["digest"]).hex()
             fields["altered"] = None if fits_digest(document) else True
             return cls.model_validate(fields | {"event_id": document["_id"]})
-        except (KeyError, TypeError, ValidationError) as error:
+        except (KeyError, TypeError, ValidationError):
             raise Unreadable(
                 f"event {document['_id']} is unreadable: its document was changed in the database"
-            ) from error
+            ) from None  # the error holds the values of the document
 
     @property
     def cursor(self) -> PageCursor:

@@ -15,6 +15,7 @@ from pymongo.errors import OperationFailure
 from twofold.errors import Unavailable
 from twofold.kafka.topic import ensure_topic
 from twofold.mongo.client import Database, driver_errors, open_database, time_limit
+from twofold.mongo.failures import driver_failure
 from twofold.settings import SetupSettings
 from twofold.setup.collections import COLLECTIONS, INDEXES
 from twofold.setup.roles import ROLES
@@ -94,7 +95,7 @@ def _permission_to(action: str) -> Iterator[None]:
         raise Unavailable(
             f"MongoDB's user may not {action}: set-up needs permissions that neither a function's user nor the "
             "operator has. In the cluster, run the Job `setup` again (docs/deploy.md)"
-        ) from error
+        ) from driver_failure(error)
 
 
 async def _ensure_collection(database: Database, name: str, options: dict[str, Any]) -> None:

@@ -2,20 +2,36 @@
 
 import base64
 import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from twofold.cloudevents.attributes import RawHeaders
 from twofold.cloudevents.decode_kafka import DeliveredEvent
-from twofold.errors import Rejected, Undelivered, UnknownReplay
+from twofold.errors import MAX_DETAIL_CHARS, Rejected, Undelivered, UnknownReplay, cut_text
 from twofold.event.metadata import HOP_ATTRIBUTES
 
 TRANSIENT_REASONS = (Undelivered.title, UnknownReplay.title)
 """Reasons outside of the event itself. The relay sends such an event again, and it can still reach the log."""
 
-_MAX_DETAIL_CHARS = 2000
+MAX_KEPT_BODY_BYTES = 15 * 1024 * 1024
+"""The most bytes of a body in a dead letter. MongoDB takes 16 MiB a document, and the rest needs some room."""
+MAX_KEPT_HEADERS = 500
+"""The most headers in a dead letter: five times what Knative's gateway lets pass."""
+MAX_KEPT_HEADER_BYTES = 256 * 1024
+"""The most bytes of names and values of headers in a dead letter."""
+
+
+class Kept(NamedTuple):
+    """The part of a delivery that fits into a document of MongoDB."""
+
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    shortened: dict[str, Any] | None
+    """For a delivery that does not fit: `headers`, `header_bytes`, `body_bytes` and `sha256` of the whole delivery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +76,25 @@ class DeadLetter:
         """The headers of the event. The headers of the connection and of the source differ in every attempt."""
         return _event_headers(self.headers)
 
+    def kept(self) -> Kept:
+        """Return the delivery as it is kept: whole, or without its last headers and the end of a very large body."""
+        headers = self.kept_headers
+        sizes = list(accumulate(len(name) + len(value) for name, value in headers))
+        number = min(bisect_right(sizes, MAX_KEPT_HEADER_BYTES), MAX_KEPT_HEADERS)
+        if number == len(headers) and len(self.body) <= MAX_KEPT_BODY_BYTES:
+            return Kept(headers, self.body, None)
+        whole = hashlib.sha256()
+        for name, value in headers:
+            whole.update(b"%d:%b%d:%b" % (len(name), name, len(value), value))
+        whole.update(self.body)
+        shortened = {
+            "headers": len(headers),
+            "header_bytes": sizes[-1] if sizes else 0,
+            "body_bytes": len(self.body),
+            "sha256": whole.digest(),
+        }
+        return Kept(headers[:number], self.body[:MAX_KEPT_BODY_BYTES], shortened)
+
 
 def undelivered_reason(headers: RawHeaders) -> Undelivered:
     """Return the reason from the extensions of a KafkaSource in a request to its dead-letter sink."""
@@ -70,7 +105,7 @@ def undelivered_reason(headers: RawHeaders) -> Undelivered:
         answer = values["ce-knativeerrordata"]
     code = values.get("ce-knativeerrorcode", "no answer")
     sink = values.get("ce-knativeerrordest", "the sink")
-    return Undelivered(f"{sink} answered {code}: {answer}"[:_MAX_DETAIL_CHARS])
+    return Undelivered(cut_text(f"{sink} answered {code}: {answer}", MAX_DETAIL_CHARS))
 
 
 def is_same_delivery(

@@ -14,6 +14,8 @@
 4. Kafka does not take the redriven record: `fail_redrive`.
 5. The redriven record does not come back within `REDRIVE_WITHIN`: `expire_redrives`.
 
+A delivery that is too large for a document of MongoDB is kept shortened (`DeadLetter.kept`), and is never redriven.
+
 Every update names the state at its start, so two processes at once do no harm. Every change of the state adds an entry
 to `history`. Dead letters are never deleted.
 """
@@ -90,11 +92,12 @@ class DeadLetters:
     async def start_redrive(self, dead_letter_id: UUID, by: str) -> KafkaRecord | None:
         """Change `dead` to `redriving`, and return the record to send.
 
-        Returns None for another state, and for a dead letter of another sink than `store`: Kafka does not lead there.
+        Returns None for another state, for a shortened dead letter, and for a dead letter of another sink than `store`:
+        Kafka does not lead there.
         """
         entry = {"what": "redriven", "by": by}
-        of_store = {"sink": {"$in": ["store", None]}}
-        document = await self._change(dead_letter_id, "dead", "redriving", entry, of_store)
+        can_be_sent = {"sink": {"$in": ["store", None]}, "shortened": {"$exists": False}}
+        document = await self._change(dead_letter_id, "dead", "redriving", entry, can_be_sent)
         return redrive_record(document) if document else None
 
     async def fail_redrive(self, dead_letter_id: UUID, why: str) -> bool:
@@ -179,12 +182,14 @@ class DeadLetters:
 def _upsert(dead_letter: DeadLetter) -> list[Document]:
     """Return the update that inserts the dead letter, or counts a repeated delivery and decides on its state."""
     reason, detail = dead_letter.reason.title, dead_letter.reason.detail
+    kept = dead_letter.kept()
     transient = reason in TRANSIENT_REASONS
     first = {
         "reason": reason,
         "detail": detail,
-        "headers": [{"name": name.decode("latin-1"), "value": value} for name, value in dead_letter.kept_headers],
-        "body": dead_letter.body,
+        "headers": [{"name": name.decode("latin-1"), "value": value} for name, value in kept.headers],
+        "body": kept.body,
+        **({"shortened": kept.shortened} if kept.shortened else {}),
         "sink": dead_letter.sink,
         "kafka": {"partition": dead_letter.partition, "offset": dead_letter.offset},
         "event_id": dead_letter.delivered.event_id if dead_letter.delivered else None,

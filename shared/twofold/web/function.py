@@ -20,12 +20,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from twofold.errors import TwofoldError, Unavailable
+from twofold.errors import TwofoldError, Unavailable, code_places
 from twofold.observability.context import REQUEST
 from twofold.observability.metrics import REQUEST_TIME
 from twofold.observability.otel_settings import OtelSettings
 from twofold.observability.telemetry import SILENT, Telemetry
-from twofold.web.bodies import JsonResponse
+from twofold.settings import BodySettings
+from twofold.web.bodies import BUDGET, HELD, BodyBudget, JsonResponse
 from twofold.web.problems import problem_response
 from twofold.web.shutdown import Shutdown
 
@@ -41,6 +42,8 @@ QUIET_S = 1.0
 """Seconds without a request after which a draining process stops."""
 MAX_DRAIN_S = 5.0
 """The longest drain: a part of the 30 s that Kubernetes and gunicorn give."""
+_MAX_PATH_CHARS = 200
+"""The most characters of a path in a log line."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT")
 
 
@@ -88,6 +91,7 @@ class Function(Generic[Service]):
         self._name = name
         self._topic = topic
         self._otel = OtelSettings()
+        self._bodies = BodyBudget(BodySettings())
         self._open_service = open_service
         self._handle = handle
         self._finish = finish
@@ -107,10 +111,15 @@ class Function(Generic[Service]):
         if request.method in ("GET", "HEAD") and request.scope["path"] == "/healthz":
             return JsonResponse({"status": "ok"})
         self._last_request = time.monotonic()
-        if self._observed or self._service is None:
-            response = await self._observe(request)
-        else:
-            response = await self._answer(request)
+        request.scope[BUDGET] = self._bodies
+        try:
+            if self._observed or self._service is None:
+                response = await self._observe(request)
+            else:
+                response = await self._answer(request)
+        finally:
+            if held := request.scope.get(HELD):
+                self._bodies.release(held)
         if self._draining:
             response.headers["connection"] = "close"
         return response
@@ -120,12 +129,15 @@ class Function(Generic[Service]):
             return await self._handle(self._service or await self._open(request.app), request)
         except TwofoldError as error:
             if isinstance(error, Unavailable):
-                logger.warning("503 for %s: %s", request.url.path, error.detail, exc_info=error.__cause__)
+                path = request.scope["path"][:_MAX_PATH_CHARS]
+                logger.warning("503 for %s: %s", path, error.detail, exc_info=error.__cause__)
             return problem_response(error)
         except HTTPException as error:
             return PlainTextResponse(error.detail, error.status_code, error.headers)
-        except Exception:
-            logger.exception("unexpected error in %s %s", request.method, request.url.path)
+        except Exception as error:  # noqa: BLE001 - its message is not logged: it can hold personal data
+            places = code_places(error)
+            path = request.scope["path"][:_MAX_PATH_CHARS]
+            logger.error("unexpected %s in %s %s:\n%s", type(error).__name__, request.method, path, places)  # noqa: TRY400
             return problem_response(Unavailable("unexpected error; the function's log says more"))
 
     async def _observe(self, request: Request) -> Response:

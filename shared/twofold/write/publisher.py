@@ -10,15 +10,18 @@ outbox entry. Application code uses the same path as the function `publish`:
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid4
 
 from twofold.cloudevents.decode_http import IncomingEvent
-from twofold.cloudevents.encode import EncodedEvent, KafkaRecord, check_attributes_size
-from twofold.errors import Conflict, Rejected, TooLarge, TwofoldError, UnknownReplay
+from twofold.cloudevents.encode import KafkaRecord, check_attributes_size
+from twofold.errors import Conflict, Rejected, TooLarge, TwofoldError, UnknownReplay, unexpected
 from twofold.event.model import Event
+from twofold.event.payload import check_containers
+from twofold.event.time import check_not_future
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import RawDocument, open_database
 from twofold.mongo.insert import InsertResult, compare_digests
@@ -27,6 +30,7 @@ from twofold.observability.telemetry import SILENT, Telemetry
 from twofold.settings import PublishSettings
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
+from twofold.write.decoding import in_decoding_thread
 from twofold.write.group_commit import GroupCommit
 
 CLOSE_S = 5.0
@@ -39,6 +43,14 @@ class Published(NamedTuple):
     event_id: UUID
     given_id: str
     status: Literal["accepted", "duplicate"]
+
+
+class _ReplayedEvent(NamedTuple):
+    """A replayed event, to compare with the stored event. It has no payload."""
+
+    event_id: UUID
+    given_id: str
+    digest: bytes
 
 
 class _PreparedEvent(NamedTuple):
@@ -54,6 +66,14 @@ class _PreparedEvent(NamedTuple):
     record: KafkaRecord
     size: int
     """The bytes of document and record."""
+
+
+class _Batch(NamedTuple):
+    """The events of a call. A place in `outcomes` is None as long as the event has no outcome."""
+
+    outcomes: list[Published | TwofoldError | None]
+    prepared: dict[int, _PreparedEvent]
+    replayed: dict[int, _ReplayedEvent]
 
 
 class Publisher:
@@ -73,6 +93,7 @@ class Publisher:
         self._event_store = event_store
         self._sender = sender
         self._max_record_bytes = settings.max_record_bytes
+        self._max_future = timedelta(seconds=settings.max_future_s)
         self.clock = clock
         self._telemetry = telemetry
         self._commit: GroupCommit[_PreparedEvent, InsertResult] = GroupCommit(
@@ -127,36 +148,53 @@ class Publisher:
         """Await it before decoding a request: see `GroupCommit.yield_to_pending_write`."""
         await self._commit.yield_to_pending_write()
 
-    async def publish(self, events: Iterable[IncomingEvent | TwofoldError]) -> list[Published | TwofoldError]:
+    async def publish(
+        self, events: Iterable[IncomingEvent | TwofoldError], *, costly: bool = False
+    ) -> list[Published | TwofoldError]:
         """Publish events together, and return their results in the same order.
 
         An error among `events` is its own result. The events of an iterator are encoded one by one and then released,
-        except with tracing. Raises `Unavailable` when no event is known to be stored.
+        except with tracing. `costly` events are encoded outside of the event loop: see `decoding.py`. Raises
+        `Unavailable` when no event is known to be stored.
         """
+        publish = partial(self._publish, costly=costly)
         if self._telemetry.tracing is not None:
-            return await self._telemetry.tracing.publishing(events, self._publish)
-        return await self._publish(events)
+            if costly:
+                events = await in_decoding_thread(partial(list, events))
+            return await self._telemetry.tracing.publishing(events, publish)
+        return await publish(events)
 
-    async def _publish(self, events: Iterable[IncomingEvent | TwofoldError]) -> list[Published | TwofoldError]:
-        outcomes: list[Published | TwofoldError | None] = []
-        prepared: dict[int, _PreparedEvent] = {}
+    async def _publish(
+        self, events: Iterable[IncomingEvent | TwofoldError], *, costly: bool
+    ) -> list[Published | TwofoldError]:
+        batch = await in_decoding_thread(partial(self._encode, events)) if costly else self._encode(events)
+        outcomes = batch.outcomes
+        if batch.replayed:
+            await self._compare_replayed(batch)
+        if batch.prepared:
+            results = await self._commit.submit(list(batch.prepared.values()))
+            for (position, new), result in zip(batch.prepared.items(), results, strict=True):
+                outcomes[position] = self._outcome(new, result)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _encode(self, events: Iterable[IncomingEvent | TwofoldError]) -> _Batch:
+        """Encode the events one by one. An error is the outcome of its event alone."""
+        batch = _Batch([], {}, {})
         for event in events:
+            outcome: TwofoldError | None = None
             if isinstance(event, TwofoldError):
-                outcomes.append(self.count_rejection(event))
+                outcome = self.count_rejection(event)
             elif event.replay_id is not None:
-                outcomes.append(await self._check_replayed(event.encoded))
+                encoded = event.encoded
+                batch.replayed[len(batch.outcomes)] = _ReplayedEvent(encoded.event_id, encoded.given_id, encoded.digest)
             else:
                 new = self._prepare(event)
                 if isinstance(new, TwofoldError):
-                    outcomes.append(self.count_rejection(new))
+                    outcome = self.count_rejection(new)
                 else:
-                    prepared[len(outcomes)] = new
-                    outcomes.append(None)
-        if prepared:
-            results = await self._commit.submit(list(prepared.values()))
-            for (position, new), result in zip(prepared.items(), results, strict=True):
-                outcomes[position] = self._outcome(new, result)
-        return [outcome for outcome in outcomes if outcome is not None]
+                    batch.prepared[len(batch.outcomes)] = new
+            batch.outcomes.append(outcome)
+        return batch
 
     async def publish_observed(self, events: Sequence[Event]) -> int:
         """Publish observations of facts. The first observation of a fact wins, and a later observation is ignored.
@@ -183,16 +221,24 @@ class Publisher:
 
     def _prepare(self, event: IncomingEvent) -> _PreparedEvent | TwofoldError:
         """Encode before the group commit, so an event with an error harms no other event."""
+        try:
+            return self._prepared(event)
+        except TwofoldError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - it must harm no other event
+            return unexpected(error, "the encoding of an event")
+
+    def _prepared(self, event: IncomingEvent) -> _PreparedEvent:
         encoded = event.encoded.within(event.traceparent)
         record = encoded.record(event.traceparent)
         record_size = record.size
         if record_size > self._max_record_bytes:
-            return TooLarge(f"the event needs {record_size} bytes in Kafka: the limit is {self._max_record_bytes}")
-        try:
-            check_attributes_size(record.headers)
-            document = EventRepository.encode(encoded.document, self.clock())
-        except TwofoldError as error:
-            return error
+            raise TooLarge(f"the event needs {record_size} bytes in Kafka: the limit is {self._max_record_bytes}")
+        check_attributes_size(record.headers)
+        check_containers(record.value)  # an escaped bracket of the request is a bracket of the record
+        now = self.clock()
+        check_not_future(encoded.document["timestamp"], now, self._max_future)
+        document = EventRepository.encode(encoded.document, now)
         size = len(document.raw) + record_size
         return _PreparedEvent(encoded.event_id, encoded.given_id, encoded.digest, document, record, size)
 
@@ -203,15 +249,24 @@ class Publisher:
         self._sender.offer([event.record for event, result in zip(events, results, strict=True) if result == "new"])
         return results
 
-    async def _check_replayed(self, encoded: EncodedEvent) -> Published | TwofoldError:
-        """Compare a replayed event with the stored event, and write nothing. An unknown event is rejected."""
-        ids = [encoded.event_id]
-        known = await self._events.known(ids) or await self._event_store.known(ids)
-        if encoded.event_id not in known:
-            return self.count_rejection(UnknownReplay("no event has the id of this replayed event", "replayid"))
-        return self._outcome(encoded, compare_digests(known[encoded.event_id], encoded.digest))
+    async def _compare_replayed(self, batch: _Batch) -> None:
+        """Compare replayed events with the stored events, and write nothing. An unknown event is rejected.
 
-    def _outcome(self, event: EncodedEvent | _PreparedEvent, result: InsertResult) -> Published | TwofoldError:
+        All ids of the batch are looked up in `events` with one find, and the rest in the log with another.
+        """
+        ids = {event.event_id for event in batch.replayed.values()}
+        known = await self._events.known(list(ids))
+        if missing := ids - known.keys():
+            known |= await self._event_store.known(list(missing))
+        for position, event in batch.replayed.items():
+            stored = known.get(event.event_id)
+            batch.outcomes[position] = (
+                self.count_rejection(UnknownReplay("no event has the id of this replayed event", "replayid"))
+                if stored is None
+                else self._outcome(event, compare_digests(stored, event.digest))
+            )
+
+    def _outcome(self, event: _ReplayedEvent | _PreparedEvent, result: InsertResult) -> Published | TwofoldError:
         if isinstance(result, TwofoldError):
             return self.count_rejection(result)
         if result == "duplicate":

@@ -3,21 +3,23 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 from typing import Literal, NamedTuple
 from uuid import UUID
 
 from twofold.cloudevents.attributes import RawHeaders
 from twofold.cloudevents.decode_kafka import DeliveredEvent, decode_kafka, kafka_coordinates
-from twofold.errors import Rejected, TwofoldError, UnknownReplay
+from twofold.errors import Rejected, TwofoldError, UnknownReplay, unexpected
 from twofold.mongo.client import Database, RawDocument
 from twofold.mongo.insert import InsertResult, compare_digests
 from twofold.observability.metrics import DUPLICATES, STORED
 from twofold.observability.telemetry import SILENT, Telemetry
-from twofold.settings import GroupCommitSettings
+from twofold.settings import StoreSettings
 from twofold.storage.dead_letter import DeadLetter, undelivered_reason
 from twofold.storage.dead_letters import DeadLetters
 from twofold.storage.event_store import EventStore
+from twofold.write.decoding import in_decoding_thread, is_costly
 from twofold.write.group_commit import GroupCommit
 
 
@@ -31,12 +33,15 @@ class _LogDocument(NamedTuple):
     """The bytes of the document and of the request body. Both are in memory until the commit."""
 
 
-async def keep_undelivered(dead_letters: DeadLetters, headers: RawHeaders, body: bytes) -> None:
-    """Keep a delivery after its source stopped retrying. Raises `Unavailable`."""
+async def keep_undelivered(
+    dead_letters: DeadLetters, headers: RawHeaders, body: bytes, max_bytes: int | None = None
+) -> None:
+    """Keep a delivery after its source stopped retrying. `max_bytes`: see `decode_kafka`. Raises `Unavailable`."""
     partition, offset = kafka_coordinates(headers)
     dead_letter = DeadLetter(headers, body, undelivered_reason(headers), partition, offset)
     try:
-        delivered = decode_kafka(dead_letter.kept_headers, body)
+        decode = partial(decode_kafka, dead_letter.kept_headers, body, max_bytes)
+        delivered = await in_decoding_thread(decode) if is_costly(body) else decode()
     except Rejected:
         delivered = None
     await dead_letters.keep(replace(dead_letter, delivered=delivered))
@@ -48,7 +53,7 @@ class Store:
     def __init__(
         self,
         database: Database,
-        settings: GroupCommitSettings,
+        settings: StoreSettings,
         clock: Callable[[], datetime],
         *,
         telemetry: Telemetry = SILENT,
@@ -57,6 +62,7 @@ class Store:
         self._dead_letters = DeadLetters(database, telemetry)
         self._telemetry = telemetry
         self._clock = clock
+        self._max_bytes = settings.max_message_bytes
         self._commit: GroupCommit[_LogDocument, InsertResult] = GroupCommit(
             self._write,
             max_items=settings.group_commit_events,
@@ -82,7 +88,8 @@ class Store:
         await self._commit.yield_to_pending_write()
         delivered: DeliveredEvent | None = None
         try:
-            delivered = decode_kafka(headers, body)
+            decode = partial(decode_kafka, headers, body, self._max_bytes)
+            delivered = await in_decoding_thread(decode) if is_costly(body) else decode()
             result = await self._append(delivered, len(body))
             if delivered.redrive_of is not None:
                 await self._dead_letters.finish_redrive(headers, body, delivered)
@@ -100,7 +107,7 @@ class Store:
                 raise UnknownReplay("the log has no event with the id of this replayed event", "replayid")
             result: InsertResult = compare_digests(stored, delivered.digest)
         else:
-            document = EventStore.encode(delivered, self._clock())
+            document = _encode(delivered, self._clock())
             size = len(document.raw) + body_bytes
             (result,) = await self._commit.submit([_LogDocument(delivered.event_id, delivered.digest, document, size)])
         if isinstance(result, TwofoldError):
@@ -115,3 +122,13 @@ class Store:
             results = await self._event_store.append(documents)
         self._telemetry.record(STORED, results.count("new"))
         return results
+
+
+def _encode(delivered: DeliveredEvent, stored_at: datetime) -> RawDocument:
+    """Encode the document of the log. Raises `Rejected`, so a delivery with an unexpected error blocks no other."""
+    try:
+        return EventStore.encode(delivered, stored_at)
+    except TwofoldError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the same delivery would raise it again for ever
+        raise unexpected(error, "the encoding of a delivery") from None
