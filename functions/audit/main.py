@@ -6,7 +6,6 @@ from datetime import timedelta
 from functools import partial
 
 from twofold.mongo.client import open_database
-from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.read.feed import Feed
 from twofold.read.log_summary import LogSummary
@@ -16,6 +15,7 @@ from twofold.web.api import Api
 from twofold.web.auth import authenticator
 from twofold.web.function import serve
 from twofold.web.openapi import describe
+from twofold.web.start import load_settings
 
 from .operations import OPERATIONS, Audit
 
@@ -24,8 +24,7 @@ class Settings(AuditSettings, MongoSettings, AuthSettings, LogSettings):
     """The settings of `audit`."""
 
 
-settings = Settings()
-write_logs(settings, "audit")
+settings = load_settings(Settings, "audit")
 api = Api(OPERATIONS, authenticator(settings), partial(describe, "audit", OPERATIONS))
 
 
@@ -41,4 +40,4 @@ async def open_service(_: Telemetry) -> AsyncIterator[Audit]:
         )
 
 
-audit = serve("audit", open_service, api.handle)
+audit = serve("audit", open_service, api.handle, settings=settings)

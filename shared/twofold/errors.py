@@ -139,15 +139,31 @@ class NotInLog(Refused):
 
 
 class Unavailable(TwofoldError):
-    """A server is unavailable, full or shutting down: send the same request again later."""
+    """A server is unavailable, full or shutting down: send the same request again later.
+
+    `diagnosis` is the message for operators, with addresses and variables, or empty. It is for logs and the command
+    line: an answer over HTTP has only the `detail`.
+    """
 
     status = 503
     title = "unavailable"
     retriable = True
     retry_after_s: ClassVar[int] = 1
+    diagnosis: str = ""
 
 
 class Unreadable(Unavailable):
     """A stored event was changed in the database and is unreadable. The rest of the events can be read."""
 
     title = "unreadable"
+
+
+class InvalidSettings(ValueError):
+    """Environment variables are missing or wrong. The message is a line that names every wrong variable."""
+
+
+class MissingExtra(ImportError):
+    """A package of an optional part of Twofold is not installed. The message names the extra to install."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"the package {package} is not installed: run pip install 'twofold[{extra}]'", name=package)

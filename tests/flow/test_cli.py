@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from dev.process.child import free_port, wait_until
 from tests.helpers import View, altered, an_event, plain_record, some_events, structured
-from twofold.cli import app
+from twofold.cli.app import app
 from twofold.errors import Unavailable
 from twofold.event.model import Event
 

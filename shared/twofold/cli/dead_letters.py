@@ -2,7 +2,7 @@
 
 import getpass
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import typer
@@ -19,12 +19,20 @@ from twofold.write.redrive import Redrive
 
 dead_letters = typer.Typer(no_args_is_help=True, help="Look at dead letters, and redrive or discard them.")
 
-StateOption = Annotated[
-    str | None, typer.Option(help="Only dead letters in this state: dead, redriving, stored or discarded.")
+State = Literal["dead", "redriving", "stored", "discarded"]
+Reason = Literal[
+    "digest-mismatch",
+    "identity-conflict",
+    "invalid",
+    "malformed",
+    "too-large",
+    "undelivered",
+    "unknown-replay",
+    "unsupported-type",
 ]
-ReasonOption = Annotated[
-    str | None, typer.Option(help="Only dead letters with this reason, as `dead-letters count` names it.")
-]
+
+StateOption = Annotated[State | None, typer.Option(help="Only dead letters in this state.")]
+ReasonOption = Annotated[Reason | None, typer.Option(help="Only dead letters with this reason.")]
 ByOption = Annotated[
     str, typer.Option(help="Your name. The history of the dead letter keeps it.", default_factory=getpass.getuser)
 ]
