@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
+def plain(value: object) -> Text:
+    """Return a cell for rich: the text of `value`, with neither markup nor control characters."""
+    return Text(printable(str(value)))
+
+
 def rows_of(value: Row | Sequence[Row], title: str) -> list[dict[str, str]]:
     """Return the rows for a list of objects, or for one object: a row for each member."""
     if isinstance(value, Mapping):
