@@ -15,10 +15,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from kafka import KafkaProducer
 from typer.testing import CliRunner, Result
 
 from dev.process.child import free_port, wait_until
-from tests.helpers import View, altered, an_event, plain_record, some_events, structured
+from tests.helpers import View, altered, an_event, delivered, plain_record, some_events, structured
 from twofold.cli.app import app
 from twofold.errors import Unavailable
 from twofold.event.model import Event
@@ -166,6 +167,50 @@ class TestDeadLetters:
             "dead-letters", "redrive", "--reason", "digest-mismatch", "--by", "Ada", "--json", "--limit", "1"
         )
         assert printed(unused)["not_sent"] == 0
+
+    @pytest.mark.fault("C11")
+    def test_redrive_waits_as_relay_back_off_s_says(self, twofold: Twofold, flow: View) -> None:
+        event = an_event()
+        flow.accept(event)
+        assert flow.store(delivered(altered(event))).status_code == 200
+        assert flow.store(delivered(event, 74, 1)).status_code == 200
+        flow.database.events.update_one({"_id": event.event_id}, {"$set": {"outbox.state": "dead"}})
+        (dead_letter,) = flow.letters(event)
+        environment = flow.stack.function_environment("operator") | {"RELAY_BACK_OFF_S": "600"}
+        command = ["dead-letters", "redrive", str(dead_letter["_id"]), "--by", "Ada", "--json"]
+        assert CliRunner().invoke(app, command, env=environment).exit_code == 0
+        document = flow.document("events", event)
+        assert document is not None
+        assert document["outbox"]["next_try"] - datetime.now(UTC) > timedelta(seconds=500)
+
+    @pytest.mark.fault("C11")
+    @pytest.mark.guarantee("R12")
+    def test_a_dead_letter_with_a_header_beyond_ascii_stays_one_dead_letter(self, twofold: Twofold, flow: View) -> None:
+        """Java reads the header as UTF-8 and sends it as Latin-1. The record once had Latin-1, so Java lost it."""
+        source = f"/poison-{uuid4()}"
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", b"p"),
+            ("ce_type", b"order.created"),
+            ("ce_digest", b"00" * 32),
+        ]
+        headers += [
+            ("ce_source", source.encode()),
+            ("ce_subject", "茶😀é".encode()),
+            ("ce_time", b"2026-01-02T03:04:05Z"),
+        ]
+        with KafkaProducer(bootstrap_servers=flow.stack.kafka) as producer:
+            producer.send(flow.stack.topic, b"{}", headers=[*headers, ("content-type", b"application/json")])
+            producer.flush(20)
+
+        def kept() -> list[dict[str, Any]]:
+            return list(flow.database.dead_letters.find({"headers.value": source.encode()}))
+
+        assert wait_until(lambda: len(kept()) == 1, within=40)
+        twofold("dead-letters", "redrive", str(kept()[0]["_id"]), "--by", "Ada")
+        assert wait_until(lambda: sum(each["times"] for each in kept()) == 2, within=40)
+        (dead_letter,) = kept()
+        assert [line["what"] for line in dead_letter["history"]] == ["redriven", "failed again"]
 
     def test_discard_keeps_the_reason_and_the_name(self, twofold: Twofold, flow: View) -> None:
         dead_letter = new_dead_letter(flow)

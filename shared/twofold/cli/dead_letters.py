@@ -2,6 +2,7 @@
 
 import getpass
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -84,7 +85,8 @@ def redrive(
         stored = DeadLetters(database)
         ids = dead_letter_ids or [found["_id"] for found in await stored.list(_filter("dead", reason), limit)]
         with progress("redriving", len(ids)) as advance:
-            result = await Redrive(stored, Outbox(database), Sender(settings)).redrive(ids, by, advance)
+            outbox = Outbox(database, timedelta(seconds=settings.relay_back_off_s))
+            result = await Redrive(stored, outbox, Sender(settings)).redrive(ids, by, advance)
         return asdict(result)
 
     show_value(run_with(run), as_json, "dead letters")
