@@ -48,7 +48,7 @@ def documented(cause: str) -> re.Pattern[str]:
 def run(code: str, env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python code in a process with this environment alone."""
     command = [sys.executable, "-c", code, *arguments]
-    clean = plain_environment() | {"COLUMNS": "400"} | env
+    clean = plain_environment() | {"COLUMNS": "400"} | dict(env)
     return subprocess.run(command, env=clean, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -1,7 +1,8 @@
 """Readiness of the functions, and the line that each function writes at its start."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +36,9 @@ def start_line(function: FunctionProcess) -> dict[str, Any]:
 
 
 @pytest.fixture
-def unready(stack: Stack, tmp_path: Path) -> Iterator[Any]:
-    """Start a function without waiting for its readiness."""
-    started: list[FunctionProcess] = []
-
-    def start(name: str, **settings: str) -> FunctionProcess:
-        env = stack.function_environment(name) | settings
-        function = FunctionProcess(name, free_port(), env, logs=tmp_path / str(len(started)))
-        started.append(function)
-        function.spawn()
-
-        def alive() -> bool:
-            try:
-                return httpx.get(f"{function.url}/livez").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        assert wait_until(alive, within=30)
-        return function
-
-    yield start
-    for function in started:
-        function.kill()
+def unready(spawn: Spawner) -> Callable[..., FunctionProcess]:
+    """Start a function, and wait for its life and not for its readiness."""
+    return partial(spawn, probe="/livez")
 
 
 def wrong_password(stack: Stack, name: str) -> str:
@@ -65,7 +47,9 @@ def wrong_password(stack: Stack, name: str) -> str:
 
 
 @pytest.mark.fault("C4")
-def test_a_function_that_cannot_use_mongodb_is_never_ready(unready: Any, stack: Stack) -> None:
+def test_a_function_that_cannot_use_mongodb_is_never_ready(
+    unready: Callable[..., FunctionProcess], stack: Stack
+) -> None:
     """Knative then keeps the traffic on the revision that works. The process itself is alive."""
     hosts = stack.mongodb_uri.rpartition("@")[2].partition("/")[0]
     wrong = {
@@ -108,7 +92,9 @@ def test_a_wrong_uri_or_ca_ends_the_start(stack: Stack, tmp_path: Path) -> None:
 
 @pytest.mark.fault("C4")
 @pytest.mark.guarantee("G7")
-def test_a_ready_function_stays_ready_while_mongodb_is_unavailable(unready: Any, tmp_path: Path) -> None:
+def test_a_ready_function_stays_ready_while_mongodb_is_unavailable(
+    unready: Callable[..., FunctionProcess], tmp_path: Path
+) -> None:
     """Another process would not reach MongoDB either. A function becomes ready when MongoDB is back."""
     mongod = ReplicaSet(tmp_path / "data", tmp_path, members=1)
     mongod.spawn()

@@ -3,7 +3,7 @@
 import io
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -142,7 +142,7 @@ def test_an_unknown_value_is_refused_with_the_known_values(arguments: list[str],
 def test_every_reason_of_the_documents_is_known() -> None:
     operations = (ROOT / "docs/operations.md").read_text().partition("| reason | cause")[2].partition("\n\n")[0]
     named = {name for row in operations.splitlines() for name in re.findall(r"`([a-z-]+)`", row.partition(" | ")[0])}
-    assert named == set(Reason.__args__)
+    assert named == set(get_args(Reason))
 
 
 @pytest.mark.fault("A4")

@@ -38,6 +38,7 @@ class Readiness:
         self._settings = settings
         self._ready = not isinstance(settings, MongoSettings)
         self._check: asyncio.Task[None] | None = None
+        self._report: asyncio.Task[None] | None = None
         self._logged: tuple[str, float] = ("", 0.0)
 
     def start(self) -> None:
@@ -53,7 +54,7 @@ class Readiness:
         return self._ready
 
     async def _run(self) -> None:
-        """Read from MongoDB as the function's user, and write the start line."""
+        """Read from MongoDB as the function's user. The start line follows behind the answer to the probe."""
         if not isinstance(self._settings, MongoSettings):
             return
         try:
@@ -64,7 +65,16 @@ class Readiness:
             self._log_problem(error.diagnosis or error.detail)
             return
         self._ready = True
-        logger.info("ready", extra=start_fields(self._settings) | {"mongodb": "reached", "kafka": await self._kafka()})
+        self._report = asyncio.get_running_loop().create_task(self._write_start_line())
+
+    async def _write_start_line(self) -> None:
+        """Write the line in a thread: the first line imports structlog, and the first request does not wait for it."""
+        kafka = await self._kafka()
+        await asyncio.to_thread(self._log_start, kafka)
+
+    def _log_start(self, kafka: str) -> None:
+        if self._settings is not None:
+            logger.info("ready", extra=start_fields(self._settings) | {"mongodb": "reached", "kafka": kafka})
 
     async def _kafka(self) -> str:
         if not isinstance(self._settings, SenderSettings):
