@@ -12,6 +12,7 @@ import pymongo
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
@@ -30,6 +31,8 @@ RawDocument = RawBSONDocument
 Collection = AsyncCollection[Document]
 Database = AsyncDatabase[Document]
 Session = AsyncClientSession
+Seq = Timestamp
+"""The type of `seq`."""
 
 CODEC: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, tz_aware=True)
 RAW_CODEC: CodecOptions[RawDocument] = CODEC.with_options(document_class=RawDocument)
