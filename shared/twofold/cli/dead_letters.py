@@ -28,6 +28,7 @@ Reason = Literal[
     "malformed",
     "too-large",
     "undelivered",
+    "unexpected",
     "unknown-replay",
     "unsupported-type",
 ]
