@@ -40,10 +40,10 @@ _CAUSES = tuple(
         ),
         ("refused|Connect call failed", "nothing listens there: correct host and port, or start MongoDB"),
         (
-            "connection closed|Connection reset",
-            "the server closed the connection: add tls=true if the servers use TLS",
+            "connection closed|connection is already closed|Connection reset|Message length|ProtocolError",
+            "the server closed the connection, or does not speak MongoDB's protocol: correct host and port, or add "
+            "tls=true if the servers use TLS",
         ),
-        ("Message length|ProtocolError", "the server does not speak MongoDB's protocol: correct host and port"),
         ("No primary|No replica set members match", "the replica set has no primary: it elects a primary, try again"),
         ("found yet|timed out|timeout", "no answer in time: check the network, its policies and firewalls"),
     )
