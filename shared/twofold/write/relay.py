@@ -47,9 +47,9 @@ from twofold.mongo.safe_time import server_time
 from twofold.observability.telemetry import SILENT, Telemetry
 from twofold.settings import RelaySettings
 from twofold.storage.checkpoints import Checkpoint, Checkpoints
-from twofold.storage.dead_letter import DeadLetter
 from twofold.storage.dead_letters import DeadLetters
 from twofold.storage.event_store import EventStore
+from twofold.storage.failed_delivery import DeadLetter
 from twofold.storage.log_state import BEFORE_EVERY_SEQ
 from twofold.storage.outbox import Outbox, OutboxEntry
 from twofold.write.relay_run import RelayRun, record_checkpoint, record_lag, record_run
