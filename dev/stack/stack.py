@@ -103,12 +103,12 @@ class Stack:
 
     @property
     def token(self) -> str:
-        """A bearer token for a service with all rights."""
+        """A bearer token for a service with all permissions."""
         return token()
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings of setup, with all rights on MongoDB. A test may pass them to the library."""
+        """The settings of setup, with all permissions on MongoDB. A test may pass them to the library."""
         return {
             "MONGODB_URI": self.mongodb_uri,
             "MONGODB_DATABASE": self.database,
