@@ -54,7 +54,7 @@ def demo(
     keep: Annotated[bool, typer.Option(help="leave the stack running, and print the command that stops it")] = False,
     fixed_ports: PortsOption = False,
 ) -> None:
-    """Publish more than 1,000 events over HTTP, and compare both collections with the accepted events."""
+    """Publish 1,100 events over HTTP, and compare both collections with the accepted events."""
     began, start = time.monotonic(), kept if keep else here
     with _explained(), _steps() as on_step, start(broker, on_step, fixed_ports=fixed_ports) as running:
         start_s = time.monotonic() - began
