@@ -154,7 +154,7 @@ class Stack:
     def new_source(self, *arguments: str, name: str = "kafka_source", group: str | None = None) -> Child:
         """Return a KafkaSource stand-in, not started, with the settings of knative/base and retries for minutes.
 
-        `arguments` win over the usual ones. `name` is the name of the process and of its log.
+        `arguments` win over the usual ones. `name` is the name of the process and of its log file.
         """
         sink = self.functions.get("dead_letters")
         source = self._module(
