@@ -32,6 +32,7 @@ from dev.process.signals import wait_for_a_signal
 from dev.servers.issuer import SERVICE_PERMISSIONS
 from dev.stack import Stack, shell
 from dev.stack.running import Running, Steps, command_line_options, here, hold, kept, new_logs
+from twofold.cli.table import plain
 from twofold.web.permissions import Permission
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -84,7 +85,7 @@ def _print_figures(figures: dict[str, Any], json_path: Path | None) -> None:
     table = Table(show_header=False)
     for name, value in figures.items():
         if name != "complaints":
-            table.add_row(name, "-" if value is None else str(value))
+            table.add_row(name, plain("-" if value is None else value))
     console.print(table)
 
 
@@ -97,9 +98,9 @@ def _exit_if(title: str, complaints: Sequence[str], logs: Path | str | None) -> 
 
 def _timeline(events: Sequence[Mapping[str, Any]]) -> Table:
     """Return a pod's life in `event_store` as a table."""
-    table = Table("time", "event", "content", title=f"The life of the pod {demo_pods.SHOWN}")
+    table = Table("time", "event", "content", title=plain(f"The life of the pod {demo_pods.SHOWN}"))
     for event in events:
-        table.add_row(*demo_pods.line_of(event))
+        table.add_row(*map(plain, demo_pods.line_of(event)))
     return table
 
 
@@ -232,8 +233,8 @@ def _steps() -> Iterator[Steps]:
     with console.status("") as status:
 
         def on_step(step: str) -> None:
-            status.update(step)
-            console.print(f"[dim]{time.monotonic() - began:6.1f} s[/dim]  {step}", highlight=False)
+            status.update(plain(step))
+            console.print(f"[dim]{time.monotonic() - began:6.1f} s[/dim]  ", plain(step), sep="", highlight=False)
 
         yield on_step
 

@@ -73,11 +73,15 @@ class Spawner:
         self._stack = stack
         self._started: list[FunctionProcess] = []
 
-    def __call__(self, name: str, **settings: str) -> FunctionProcess:
-        """Start a process of the function with more settings. It ends with the test."""
+    def __call__(self, name: str, *, probe: str = "/healthz", **settings: str) -> FunctionProcess:
+        """Start a process of the function with more settings. It ends with the test.
+
+        Without MongoDB, a function answers only the probe `/livez`.
+        """
         env = self._stack.function_environment(name) | settings
         number = len(self._started)
-        function = FunctionProcess(name, free_port(), env, logs=self._stack.logs / f"{uuid4()}-{number}")
+        logs = self._stack.logs / f"{uuid4()}-{number}"
+        function = FunctionProcess(name, free_port(), env, logs=logs, probe=probe)
         self._started.append(function)
         function.start()
         return function

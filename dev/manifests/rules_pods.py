@@ -22,8 +22,11 @@ HARDENED = {
 }
 """The members of `securityContext` in every container, with those of the pod."""
 
-PROBE = {"path": "/healthz"}
-"""The `httpGet` of both probes of a function. By default Knative checks for an open port only."""
+READINESS = {"path": "/healthz"}
+"""The `httpGet` of a function's readiness: MongoDB was reached. By default Knative checks for an open port only."""
+
+LIVENESS = {"path": "/livez"}
+"""The `httpGet` of a function's liveness, which asks only the process."""
 
 
 def require_valid_objects(rendered: Rendered, _: Project) -> Iterator[str]:
@@ -57,5 +60,5 @@ def require_hardening(rendered: Rendered, project: Project) -> Iterator[str]:
         resources = container["resources"]
         if not resources["requests"].keys() >= {"cpu", "memory"} or "memory" not in resources["limits"]:
             yield f"{called(service)}: resources lack requests.cpu, requests.memory or limits.memory"
-        yield from differences(service, container, {"readinessProbe": {"httpGet": PROBE}})
-        yield from differences(service, container["livenessProbe"], {"httpGet": PROBE})
+        yield from differences(service, container, {"readinessProbe": {"httpGet": READINESS}})
+        yield from differences(service, container["livenessProbe"], {"httpGet": LIVENESS})

@@ -28,6 +28,7 @@ class FunctionProcess(Child):
         logs: Path,
         workers: int = 1,
         ready_within: float = 30.0,
+        probe: str = "/healthz",
     ) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
@@ -36,18 +37,18 @@ class FunctionProcess(Child):
             name,
             [sys.executable, "-m", "functions_framework"],
             log=logs / f"{name}.log",
-            ready=lambda _: self.healthy(),
+            ready=lambda _: self.healthy(probe),
             ready_within=ready_within,
             cwd=ROOT / "functions" / name,
             env=self.environment,
             on_parent_death=signal.SIGTERM,  # gunicorn's workers survive a SIGKILL of their master
         )
 
-    def healthy(self) -> bool:
-        """Return True if `GET /healthz` answers 200."""
+    def healthy(self, probe: str = "/healthz") -> bool:
+        """Return True if the probe is answered with 200. `/healthz` needs MongoDB once, `/livez` only the process."""
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=2.0)) as connection:
             try:
-                connection.request("GET", "/healthz")
+                connection.request("GET", probe)
                 return connection.getresponse().status == HTTPStatus.OK
             except (OSError, HTTPException):
                 return False

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from twofold.mongo.client import open_database
-from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.read.admin_events import AdminEventsRepository
 from twofold.read.admin_statistics import AdminStatistics
@@ -15,6 +14,7 @@ from twofold.web.api import Api
 from twofold.web.auth import authenticator
 from twofold.web.function import serve
 from twofold.web.openapi import describe
+from twofold.web.start import load_settings
 
 from .operations import OPERATIONS, Admin
 
@@ -23,8 +23,7 @@ class Settings(AdminSettings, MongoSettings, AuthSettings, LogSettings):
     """The settings of `admin`."""
 
 
-settings = Settings()
-write_logs(settings, "admin")
+settings = load_settings(Settings, "admin")
 api = Api(OPERATIONS, authenticator(settings), partial(describe, "admin", OPERATIONS))
 
 
@@ -35,4 +34,4 @@ async def open_service(_: Telemetry) -> AsyncIterator[Admin]:
         yield Admin(AdminEventsRepository(database, settings), AdminStatistics(database, settings), Archive(database))
 
 
-admin = serve("admin", open_service, api.handle)
+admin = serve("admin", open_service, api.handle, settings=settings)

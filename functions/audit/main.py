@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from twofold.mongo.client import open_database
-from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.read.feed import Feed
 from twofold.read.log_summary import LogSummary
@@ -15,6 +14,7 @@ from twofold.web.api import Api
 from twofold.web.auth import authenticator
 from twofold.web.function import serve
 from twofold.web.openapi import describe
+from twofold.web.start import load_settings
 
 from .operations import OPERATIONS, Audit
 
@@ -23,8 +23,7 @@ class Settings(AuditSettings, MongoSettings, AuthSettings, LogSettings):
     """The settings of `audit`."""
 
 
-settings = Settings()
-write_logs(settings, "audit")
+settings = load_settings(Settings, "audit")
 api = Api(OPERATIONS, authenticator(settings), partial(describe, "audit", OPERATIONS))
 
 
@@ -40,4 +39,4 @@ async def open_service(_: Telemetry) -> AsyncIterator[Audit]:
         )
 
 
-audit = serve("audit", open_service, api.handle)
+audit = serve("audit", open_service, api.handle, settings=settings)

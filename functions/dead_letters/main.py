@@ -7,12 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from twofold.mongo.client import open_database
-from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.settings import LogSettings, MongoSettings, RecordSettings
 from twofold.storage.dead_letters import DeadLetters
 from twofold.web.bodies import read_body, require_method
 from twofold.web.function import serve
+from twofold.web.start import load_settings
 from twofold.write.store import keep_undelivered
 
 
@@ -20,8 +20,7 @@ class Settings(MongoSettings, RecordSettings, LogSettings):
     """The settings of `dead_letters`."""
 
 
-settings = Settings()
-write_logs(settings, "dead_letters")
+settings = load_settings(Settings, "dead_letters")
 
 
 @asynccontextmanager
@@ -39,4 +38,4 @@ async def handle(service: DeadLetters, request: Request) -> Response:
     return Response(status_code=200)
 
 
-dead_letters = serve("dead_letters", open_service, handle)
+dead_letters = serve("dead_letters", open_service, handle, settings=settings)

@@ -38,15 +38,19 @@ _CAUSES_BY_REASON: dict[str, FailureCause] = {
     "NodeLost": "node_lost",
     "Preempting": "preempted",  # the kubelet makes room for a critical pod
     "AppArmor": "admission",
+    "HostName": "admission",  # until v1.17, as MatchNodeSelector and PodFitsHostPorts
     "InvalidNodeInfo": "admission",
+    "MatchNodeSelector": "admission",
     "NodeAffinity": "admission",
     "NodeName": "admission",
     "NodePorts": "admission",
     "NodeShutdown": "admission",
     "NodeUnschedulable": "admission",
     "PodFeatureUnsupported": "admission",
+    "PodFitsHostPorts": "admission",
     "PodOSNotSupported": "admission",
     "PodOSSelectorNodeLabelDoesNotMatch": "admission",
+    "SMTAlignmentError": "admission",  # with its own message, until v1.31
     "SysctlForbidden": "admission",
     "TaintToleration": "admission",
     "TopologyAffinityError": "admission",
@@ -75,6 +79,9 @@ class Failure:
     cause: FailureCause
     container: str | None = None
     end: Terminated | None = None
+    reason: str = ""
+    message: str = ""
+    """Reason and message of the action on the pod, or of the container's end, as Kubernetes writes them."""
 
 
 def waiting_cause(reason: str) -> WaitingCause:
@@ -105,24 +112,45 @@ def failure_of(pod: Pod) -> Failure:
 
     An action on the pod, for example an eviction, comes before the ends of the containers: it caused them.
     """
-    if cause := _action_on(pod):
-        return Failure(cause)
+    status = pod.status
+    if action := _action_on(pod):
+        return action
     for name, end in sorted(_failed_ends(pod), key=_decisive_first):
         container = container_cause(end)
         if container != "completed":
-            return Failure(container, name, end)
+            return Failure(container, name, end, status.reason or end.reason, status.message)
     waits = [status.state.waiting.reason for status in _statuses(pod) if status.state.waiting]
-    return Failure("image_pull" if "image_pull" in map(waiting_cause, waits) else "unknown")
+    cause: FailureCause = "image_pull" if "image_pull" in map(waiting_cause, waits) else "unknown"
+    return Failure(cause, reason=status.reason, message=status.message)
 
 
-def _action_on(pod: Pod) -> FailureCause | None:
+def has_succeeded(pod: Pod) -> bool:
+    """Return True for a pod that ended with a success, also if the kubelet refused the finished pod afterwards.
+
+    A restarted kubelet admits all pods of its node again. It can refuse a pod whose containers completed before, and
+    then changes the phase from Succeeded to Failed.
+    """
+    if pod.status.phase != "Failed":
+        return pod.status.phase == "Succeeded"
+    action = _action_on(pod)
+    ends = [status.state.terminated for status in pod.status.container_statuses]
+    completed = bool(ends) and all(end is not None and container_cause(end) == "completed" for end in ends)
+    return action is not None and action.cause == "admission" and completed
+
+
+def _action_on(pod: Pod) -> Failure | None:
+    """Return the failure by an action on the pod: by `status.reason`, or else by the condition `DisruptionTarget`."""
     status = pod.status
-    if status.reason in _CAUSES_BY_REASON:
-        return _CAUSES_BY_REASON[status.reason]
-    if status.reason.startswith("OutOf") or status.message.startswith("Pod was rejected"):
-        return "admission"
+    cause = _CAUSES_BY_REASON.get(status.reason)
+    if cause is None and (status.reason.startswith("OutOf") or status.message.startswith("Pod was rejected")):
+        cause = "admission"
+    if cause is not None:
+        return Failure(cause, reason=status.reason, message=status.message)
     disruption = pod.condition("DisruptionTarget")
-    return _CAUSES_BY_DISRUPTION.get(disruption.reason) if disruption else None
+    if disruption is None or disruption.reason not in _CAUSES_BY_DISRUPTION:
+        return None
+    reason, message = status.reason or disruption.reason, status.message or disruption.message
+    return Failure(_CAUSES_BY_DISRUPTION[disruption.reason], reason=reason, message=message)
 
 
 def _decisive_first(failed: tuple[str, Terminated]) -> tuple[bool, datetime]:
@@ -137,8 +165,12 @@ def _statuses(pod: Pod) -> Iterator[ContainerStatus]:
 
 
 def _failed_ends(pod: Pod) -> Iterator[tuple[str, Terminated]]:
-    """Yield the containers with an exit code other than 0. A waiting container counts with its last run."""
+    """Yield the containers that failed. A waiting container counts with its last run.
+
+    A container can end out of memory with exit code 0: the kernel killed a process in it, and the first process ended
+    orderly (Kubernetes 1.27 and newer).
+    """
     for status in _statuses(pod):
         end = status.state.terminated or (status.last_state.terminated if status.state.waiting else None)
-        if end and end.exit_code != 0:
+        if end and (end.exit_code != 0 or end.reason == "OOMKilled"):
             yield status.name, end

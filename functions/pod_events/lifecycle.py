@@ -13,7 +13,7 @@ from twofold.event.model import Event
 from twofold.event.reserved import POD_SOURCE
 
 from . import facts, times
-from .causes import CRASH_LOOP, ORDINARY_WAITS, container_cause, failure_of, signal_of, waiting_cause
+from .causes import CRASH_LOOP, ORDINARY_WAITS, container_cause, failure_of, has_succeeded, signal_of, waiting_cause
 from .identity import Identity, fact_id, given_id
 from .pod import KnownContainer, Pod
 from .pod_parts import ContainerStatus, Terminated
@@ -117,9 +117,9 @@ def _start(pod: Pod, of_pod: dict[str, Any]) -> Iterator[_TimedFact]:
 
 def _end(pod: Pod, of_pod: dict[str, Any]) -> Iterator[_TimedFact]:
     """Yield the success or the failure of the pod."""
-    if pod.status.phase == "Succeeded":
+    if has_succeeded(pod):
         yield _TimedFact(("succeeded",), times.succeeded_at(pod), facts.Succeeded(**of_pod))
-    if pod.status.phase == "Failed":
+    elif pod.status.phase == "Failed":
         failure = failure_of(pod)
         end = failure.end
         payload = facts.Failed(
@@ -128,8 +128,8 @@ def _end(pod: Pod, of_pod: dict[str, Any]) -> Iterator[_TimedFact]:
             container=failure.container,
             exit_code=end.exit_code if end else None,
             signal=signal_of(end) if end else None,
-            reason=pod.status.reason or (end.reason if end else None) or None,
-            message=pod.status.message or None,
+            reason=failure.reason or None,
+            message=failure.message or None,
         )
         yield _TimedFact(("failed",), times.failed_at(pod), payload)
 

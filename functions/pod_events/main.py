@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from twofold.mongo.client import open_database
-from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.settings import LogSettings, PodSettings, PublishSettings, SenderSettings
 from twofold.storage.dead_letters import DeadLetters
 from twofold.web.bodies import JsonResponse, read_body, require_method
 from twofold.web.function import serve
+from twofold.web.start import load_settings
 from twofold.write.publisher import Publisher, open_publisher
 
 from .identity import Identity
@@ -30,8 +30,7 @@ class Settings(SenderSettings, PublishSettings, PodSettings, LogSettings):
     """The settings of `pod_events`."""
 
 
-settings = Settings()
-write_logs(settings, "pod_events")
+settings = load_settings(Settings, "pod_events")
 
 
 class PodEvents(NamedTuple):
@@ -100,4 +99,4 @@ async def flush(service: PodEvents) -> None:
     await service.publisher.flush()
 
 
-pod_events = serve("pod_events", open_service, handle, finish=flush, topic=settings.kafka_topic)
+pod_events = serve("pod_events", open_service, handle, settings=settings, finish=flush, topic=settings.kafka_topic)

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.errors import Rejected, TwofoldError, unexpected
 from twofold.observability.context import EVENT_ID
-from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.query.parameters import parse_query
 from twofold.settings import AuthSettings, LogSettings, PublishSettings, SenderSettings
@@ -20,6 +19,7 @@ from twofold.web.bodies import JsonResponse, read_body, require_method
 from twofold.web.function import serve
 from twofold.web.openapi import describe
 from twofold.web.permissions import Permission, Principal
+from twofold.web.start import load_settings
 from twofold.write.decoding import in_decoding_thread, is_costly
 from twofold.write.publisher import Published, Publisher, open_publisher
 
@@ -31,8 +31,7 @@ class Settings(SenderSettings, PublishSettings, AuthSettings, LogSettings):
     """The settings of `publish`."""
 
 
-settings = Settings()
-write_logs(settings, "publish")
+settings = load_settings(Settings, "publish")
 callers = authenticator(settings)
 
 
@@ -109,4 +108,4 @@ def _accepted_response(request: Request, content: object) -> Response:
     return JsonResponse(content, status_code=202)
 
 
-publish = serve("publish", open_service, handle, finish=Publisher.flush, topic=settings.kafka_topic)
+publish = serve("publish", open_service, handle, settings=settings, finish=Publisher.flush, topic=settings.kafka_topic)

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from twofold.mongo.client import open_database
-from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.read.live import LiveEvents
 from twofold.read.pages import EventReader
@@ -15,6 +14,7 @@ from twofold.web.api import Api
 from twofold.web.auth import authenticator
 from twofold.web.function import serve
 from twofold.web.openapi import describe
+from twofold.web.start import load_settings
 
 from .operations import OPERATIONS, Query
 
@@ -23,8 +23,7 @@ class Settings(QuerySettings, StreamSettings, MongoSettings, AuthSettings, LogSe
     """The settings of `query`."""
 
 
-settings = Settings()
-write_logs(settings, "query")
+settings = load_settings(Settings, "query")
 api = Api(OPERATIONS, authenticator(settings), partial(describe, "query", OPERATIONS))
 
 
@@ -41,4 +40,4 @@ async def end_streams(service: Query) -> None:
     await service.live.close()
 
 
-query = serve("query", open_service, api.handle, finish=end_streams)
+query = serve("query", open_service, api.handle, settings=settings, finish=end_streams)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from twofold.errors import Gone, Malformed, NotFound
 from twofold.query.filters import Conditions, Filter, Ranged
 from twofold.read.live import LiveEvents, StreamItem
-from twofold.read.models import EventOut, EventPage
+from twofold.read.models import EventOut, EventPage, one_line_json
 from twofold.read.pages import EventReader
 from twofold.read.statistics import EventCounts, EventStatistics, TypeNames
 from twofold.web.api import Call, EventPath, Example, Operation
@@ -56,7 +56,7 @@ async def stream(call: Call[Query]) -> Response:
     if len(given) > 1:
         raise Malformed("must be given once", "Last-Event-ID")
     seconds = call.caller.until - time.time()
-    items = call.service.live.follow(call.parameters, given[0] if given else None, call.caller.subject, seconds)
+    items = call.service.live.follow(call.parameters, given[0] or None if given else None, call.caller.subject, seconds)
     return await LiveResponse.of(items, _server_sent_event, "text/event-stream")
 
 
@@ -64,7 +64,7 @@ def _server_sent_event(item: StreamItem) -> bytes:
     """Encode an item (HTML standard, 9.2). A heartbeat has no data, but moves the reader's cursor."""
     if item.event is None:
         return f": here\nretry: {RECONNECT_MS}\nid: {item.cursor}\n\n".encode()
-    return f"id: {item.cursor}\nevent: event\ndata: {item.event.model_dump_json()}\n\n".encode()
+    return f"id: {item.cursor}\nevent: event\ndata: {one_line_json(item.event)}\n\n".encode()
 
 
 OPERATIONS: tuple[Operation[Query], ...] = (

@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import open_database
-from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.settings import LogSettings, RelaySettings, SenderSettings
 from twofold.web.bodies import JsonResponse, require_method
 from twofold.web.function import serve
+from twofold.web.start import load_settings
 from twofold.write.relay import Relay, open_relay
 
 
@@ -23,8 +23,7 @@ class Settings(SenderSettings, RelaySettings, LogSettings):
     """The settings of `relay`."""
 
 
-settings = Settings()
-write_logs(settings, "relay")
+settings = load_settings(Settings, "relay")
 
 
 @asynccontextmanager
@@ -43,4 +42,4 @@ async def handle(service: Relay, request: Request) -> Response:
     return JsonResponse(run or {"busy": "another relay is running"})
 
 
-relay = serve("relay", open_service, handle)
+relay = serve("relay", open_service, handle, settings=settings)

@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from twofold.mongo.client import open_database
-from twofold.observability.logs import write_logs
 from twofold.observability.telemetry import Telemetry
 from twofold.settings import LogSettings, MongoSettings, StoreSettings, TopicSettings
 from twofold.web.bodies import read_body, require_method
 from twofold.web.function import serve
+from twofold.web.start import load_settings
 from twofold.write.store import Store
 
 DURABLE = Response(status_code=200)
@@ -22,8 +22,7 @@ class Settings(MongoSettings, TopicSettings, StoreSettings, LogSettings):
     """The settings of `store`."""
 
 
-settings = Settings()
-write_logs(settings, "store")
+settings = load_settings(Settings, "store")
 
 
 @asynccontextmanager
@@ -40,4 +39,4 @@ async def handle(service: Store, request: Request) -> Response:
     return DURABLE
 
 
-store = serve("store", open_service, handle, topic=settings.kafka_topic)
+store = serve("store", open_service, handle, settings=settings, topic=settings.kafka_topic)

@@ -176,12 +176,17 @@ class NotInLog(Refused):
 
 
 class Unavailable(TwofoldError):
-    """A server is unavailable, full or shutting down: send the same request again later."""
+    """A server is unavailable, full or shutting down: send the same request again later.
+
+    `diagnosis` is the message for operators, with addresses and variables, or empty. It is for logs and the command
+    line: an answer over HTTP has only the `detail`.
+    """
 
     status = 503
     title = "unavailable"
     retriable = True
     retry_after_s: ClassVar[int] = 1
+    diagnosis: str = ""
 
 
 class Unreadable(Unavailable):
@@ -204,3 +209,14 @@ def unexpected(error: Exception, subject: str) -> Unexpected:
 def code_places(error: BaseException) -> str:
     """Return the places in the code that an error passed, without the values in its message."""
     return "".join(traceback.format_tb(error.__traceback__, limit=-12)).rstrip()
+
+
+class InvalidSettings(ValueError):
+    """Environment variables are missing or wrong. The message is a line that names every wrong variable."""
+
+
+class MissingExtra(ImportError):
+    """A package of an optional part of Twofold is not installed. The message names the extra to install."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"the package {package} is not installed: run pip install 'twofold[{extra}]'", name=package)

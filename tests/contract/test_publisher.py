@@ -1,10 +1,11 @@
 """The write path in application code, on real servers."""
 
 import asyncio
+import json
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -25,9 +26,20 @@ from tests.helpers import (
     with_headers_of,
     without_kafka,
 )
-from twofold.cloudevents.decode_http import IncomingEvent
+from twofold.cloudevents.decode_http import IncomingEvent, decode_structured
 from twofold.cloudevents.encode import MAX_ATTRIBUTES_BYTES, EncodedEvent
-from twofold.errors import Conflict, Invalid, Malformed, TooLarge, TwofoldError, Unavailable, UnknownReplay
+from twofold.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    InvalidSettings,
+    Malformed,
+    TooLarge,
+    TwofoldError,
+    Unavailable,
+    UnknownReplay,
+)
+from twofold.event.identity import derived_id
 from twofold.event.model import Event
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database, open_database
@@ -147,8 +159,50 @@ class TestLibrary:
         with pytest.raises(Invalid):
             await publisher.publish_event("order.created", {"text": "\ud800"}, source="/shop")
         with pytest.raises(Invalid):
-            await publisher.publish_event("order.created", {}, source="/shop", event_id=UUID(int=1))
+            await publisher.publish_event("order.created", {}, source="/shop", event_id="")
+        naive = datetime(2026, 7, 1)  # noqa: DTZ001 - the subject of the test
+        with pytest.raises(Invalid, match="time zone"):
+            await publisher.publish_event("order.created", {}, source="/shop", time=naive)
         assert await number_of(database) == 0
+
+    @pytest.mark.fault("C5")
+    @pytest.mark.parametrize("given", ["order-7-created", str(UUID(int=1)), "8A2F8D1E-6F39-4C5C-9D1F-0A5F6C1B2D3E"])
+    async def test_any_text_is_an_id_as_over_http(self, publisher: Publisher, database: Database, given: str) -> None:
+        """`source` and id name the event, and the digest is that of the function `publish`."""
+        time = datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+        published = await publisher.publish_event(
+            "order.created", {"total": 3}, source="/shop", event_id=given, time=time, aggregate_id="order-7"
+        )
+        assert (published.event_id, published.given_id) == (derived_id("/shop", given), given)
+        request = {"specversion": "1.0", "id": given, "type": "order.created", "source": "/shop"}
+        request |= {"time": "2026-07-01T10:00:00Z", "subject": "order-7"}
+        over_http = decode_structured(json.dumps(request | {"data": {"total": 3}}).encode(), datetime.now(UTC))
+        (again,) = await publisher.publish([over_http])
+        assert isinstance(again, Published)
+        assert again.status == "duplicate"
+        event = await EventRepository(database).get(published.event_id)
+        assert event is not None
+        assert event.timestamp == time
+        assert event.metadata.time_assigned is False
+
+    @pytest.mark.fault("C5")
+    @pytest.mark.parametrize(("source", "event_type"), [("/shop", "pod.failed"), ("/pod_events", "order.created")])
+    async def test_an_application_does_not_publish_in_the_name_of_the_cluster(
+        self, publisher: Publisher, database: Database, source: str, event_type: str
+    ) -> None:
+        with pytest.raises(Forbidden, match="event of the cluster"):
+            await publisher.publish_event(event_type, {}, source=source)
+        event = an_event(event_type=event_type, metadata={"service_name": source})
+        with pytest.raises(Forbidden):
+            await publisher.publish_base_event(event)
+        assert await number_of(database) == 0
+
+    @pytest.mark.fault("C5")
+    async def test_a_publisher_needs_an_address_of_kafka(self, settings: Settings) -> None:
+        """Without Kafka every event would wait for the relay. The function `publish` does not start either."""
+        with pytest.raises(InvalidSettings, match="KAFKA_BOOTSTRAP_SERVERS is missing"):
+            async with open_publisher(settings.model_copy(update={"kafka_bootstrap_servers": ""})):
+                pass
 
     @pytest.mark.guarantee("R3")
     async def test_an_event_too_large_for_kafka_is_rejected_before_the_insert(

@@ -18,7 +18,7 @@ from dev.process.child import wait_until
 from dev.stack import Stack
 from functions.audit.operations import OPERATIONS
 from tests.helpers import View, an_event, bearer, some_events
-from twofold.cli import app
+from twofold.cli.app import app
 from twofold.event.model import Event
 from twofold.mongo.client import Document
 

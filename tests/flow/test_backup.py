@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from dev.process.child import wait_until
 from dev.stack import Options, Stack
 from tests.helpers import View, bearer, some_events, view
-from twofold.cli import app
+from twofold.cli.app import app
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.event.model import Event
 from twofold.storage.event_store import EventStore

@@ -4,21 +4,23 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from kafka import KafkaProducer
 from typer.testing import CliRunner, Result
 
 from dev.process.child import free_port, wait_until
 from tests.helpers import View, altered, an_event, delivered, plain_record, some_events, structured
-from twofold.cli import app
+from twofold.cli.app import app
 from twofold.errors import Unavailable
 from twofold.event.model import Event
 
@@ -82,7 +84,7 @@ class TestStatus:
     def test_without_json_status_prints_a_table(self, twofold: Twofold) -> None:
         output = twofold("status").stdout
         assert "low_watermark" in output
-        assert "{" in output, "the lag by partition is missing"
+        assert re.search(r"lag\W+0: \d+, 1: \d+, 2: \d+, 3: \d+", output)
 
     def test_the_checkpoint_of_a_relay_run_is_listed(self, twofold: Twofold, flow: View) -> None:
         """The function `relay` answers a GET with the same checkpoint."""
@@ -118,6 +120,22 @@ class TestStatus:
         document = flow.document("events", event)
         assert document is not None
         assert document["expires_at"] - document["confirmed_at"] == timedelta(days=3)
+
+    @pytest.mark.slow
+    @pytest.mark.guarantee("R9")
+    @pytest.mark.fault("A4")
+    def test_reconcile_takes_the_offset_of_its_time(self, twofold: Twofold, flow: View) -> None:
+        event = an_event()
+        flow.publish(event)
+        assert flow.arrive([event])
+        assert flow.relayed([event])
+        flow.database.event_store.delete_one({"_id": event.event_id})
+        zone = timezone(timedelta(hours=1))
+        late = (datetime.now(zone) + timedelta(minutes=30)).isoformat()
+        assert printed(twofold("reconcile", "--from", late, "--json"))["reopened"] == 0
+        early = (datetime.now(zone) - timedelta(minutes=30)).isoformat()
+        assert printed(twofold("reconcile", "--from", early, "--json"))["reopened"] == 1
+        assert flow.relayed([event])
 
     @pytest.mark.slow
     @pytest.mark.guarantee("R9")
@@ -189,7 +207,54 @@ class TestDeadLetters:
             return [line["what"] for line in history] == ["redriven", "failed again"]
 
         assert wait_until(failed_again, within=40)
-        assert printed(twofold("dead-letters", "redrive", "--reason", "no-such", "--by", "Ada", "--json"))["sent"] == 0
+        unused = twofold(
+            "dead-letters", "redrive", "--reason", "digest-mismatch", "--by", "Ada", "--json", "--limit", "1"
+        )
+        assert printed(unused)["not_sent"] == 0
+
+    @pytest.mark.fault("C11")
+    def test_redrive_waits_as_relay_back_off_s_says(self, twofold: Twofold, flow: View) -> None:
+        event = an_event()
+        flow.accept(event)
+        assert flow.store(delivered(altered(event))).status_code == 200
+        assert flow.store(delivered(event, 74, 1)).status_code == 200
+        flow.database.events.update_one({"_id": event.event_id}, {"$set": {"outbox.state": "dead"}})
+        (dead_letter,) = flow.dead_letters(event)
+        environment = flow.stack.function_environment("operator") | {"RELAY_BACK_OFF_S": "600"}
+        command = ["dead-letters", "redrive", str(dead_letter["_id"]), "--by", "Ada", "--json"]
+        assert CliRunner().invoke(app, command, env=environment).exit_code == 0
+        document = flow.document("events", event)
+        assert document is not None
+        assert document["outbox"]["next_try"] - datetime.now(UTC) > timedelta(seconds=500)
+
+    @pytest.mark.fault("C11")
+    @pytest.mark.guarantee("R12")
+    def test_a_dead_letter_with_a_header_beyond_ascii_stays_one_dead_letter(self, twofold: Twofold, flow: View) -> None:
+        """Java reads the header as UTF-8 and sends it as Latin-1. The record once had Latin-1, so Java lost it."""
+        source = f"/poison-{uuid4()}"
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", b"p"),
+            ("ce_type", b"order.created"),
+            ("ce_digest", b"00" * 32),
+        ]
+        headers += [
+            ("ce_source", source.encode()),
+            ("ce_subject", "茶😀é".encode()),
+            ("ce_time", b"2026-01-02T03:04:05Z"),
+        ]
+        with KafkaProducer(bootstrap_servers=flow.stack.kafka) as producer:
+            producer.send(flow.stack.topic, b"{}", headers=[*headers, ("content-type", b"application/json")])
+            producer.flush(20)
+
+        def kept() -> list[dict[str, Any]]:
+            return list(flow.database.dead_letters.find({"headers.value": source.encode()}))
+
+        assert wait_until(lambda: len(kept()) == 1, within=40)
+        twofold("dead-letters", "redrive", str(kept()[0]["_id"]), "--by", "Ada")
+        assert wait_until(lambda: sum(each["times"] for each in kept()) == 2, within=40)
+        (dead_letter,) = kept()
+        assert [line["what"] for line in dead_letter["history"]] == ["redriven", "failed again"]
 
     def test_discard_keeps_the_reason_and_the_name(self, twofold: Twofold, flow: View) -> None:
         dead_letter = new_dead_letter(flow)
@@ -283,6 +348,50 @@ class TestReading:
         since = events[1].timestamp.replace(tzinfo=None).isoformat(timespec="milliseconds")
         after = printed(twofold("history", "--aggregate", aggregate, "--from", f"{since[:19]}", "--json"))
         assert str(events[2].event_id) in [event["event_id"] for event in after["events"]]
+
+    @pytest.mark.fault("C3")
+    def test_history_continues_at_the_cursor_that_it_printed(self, twofold: Twofold, flow: View) -> None:
+        events = self.logged(flow)
+        selected = ("history", "--aggregate", str(events[0].aggregate_id), "--limit", "2")
+        first = twofold(*selected)
+        cursor = first.stderr.split("--cursor ")[1].strip()
+        second = printed(twofold(*selected, "--cursor", cursor, "--json"))
+        assert [event["event_id"] for event in second["events"]] == [str(events[2].event_id)]
+
+    @pytest.mark.fault("A4")
+    def test_the_offset_of_a_time_selects_the_events(self, twofold: Twofold, flow: View, tmp_path: Path) -> None:
+        """Dropped, the offset moved the range by an hour."""
+        events = self.logged(flow)
+        zone = timezone(timedelta(hours=1))
+        since, until = ((events[0].timestamp + timedelta(seconds=n)).astimezone(zone).isoformat() for n in (0, 2))
+        selected = ("--aggregate", str(events[0].aggregate_id), "--from", since, "--to", until)
+        expected = [str(event.event_id) for event in events[:2]]
+        found = printed(twofold("history", *selected, "--json"))
+        assert [event["event_id"] for event in found["events"]] == expected
+        lines = twofold("export", *selected).stdout.splitlines()
+        assert [json.loads(line)["event_id"] for line in lines] == expected
+        fed = twofold("feed", "--json", "--since", (datetime.now(zone) - timedelta(minutes=2)).isoformat())
+        later = twofold("feed", "--json", "--since", (datetime.now(zone) + timedelta(minutes=2)).isoformat())
+        assert fed.exit_code == 0
+        assert later.stdout == ""
+
+    @pytest.mark.fault("C1")
+    def test_a_producers_text_is_shown_as_it_is(self, twofold: Twofold, flow: View) -> None:
+        """`[/]` ended the command with a traceback, and `[conceal]` hid a part of a type."""
+        user = f"eve-{uuid4()}"
+        hidden = an_event(
+            aggregate_id="real[/]",
+            event_type="user.[conceal]role_changed[/conceal]",
+            metadata={"service_name": "/shop", "user_id": user},
+        )
+        assert flow.publish(hidden).status_code == 202
+        assert flow.arrive([hidden])
+        output = twofold("history", "--user", user).stdout
+        assert "user.[conceal]role_changed[/conceal]" in output
+        assert "real[/]" in output
+        body = b'{"[/x]": 1, "[/x]": ' + uuid4().hex.encode() + b"}"
+        assert flow.store(plain_record(body, 73, 1)).status_code == 200
+        assert twofold("dead-letters", "list", "--limit", "100000").exit_code == 0
 
     @pytest.mark.parametrize("collection", ["events", "event_store"])
     def test_export_writes_a_file_in_each_format(

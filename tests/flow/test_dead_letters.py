@@ -80,7 +80,8 @@ class TestSink:
 
     def test_without_mongodb_the_sink_answers_503(self, spawn: Spawner) -> None:
         """The source then keeps the delivery and tries again."""
-        unreachable = spawn("dead_letters", MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}", MONGODB_TIMEOUT_S="0.5")
+        uri = f"mongodb://127.0.0.1:{free_port()}"
+        unreachable = spawn("dead_letters", probe="/livez", MONGODB_URI=uri, MONGODB_TIMEOUT_S="0.5")
         answer = posted(unreachable, undelivered(plain_record(b"poison")))
         assert answer == 503
 

@@ -71,7 +71,9 @@ class TestLives:
     def test_facts_of_a_failed_delivery_are_published_by_the_next(self, flow: View, spawn: Spawner) -> None:
         """Without MongoDB the answer is 503."""
         states = new_life("exit_1")
-        without_mongodb = spawn("pod_events", MONGODB_URI="mongodb://127.0.0.1:1", MONGODB_TIMEOUT_S="0.5")
+        without_mongodb = spawn(
+            "pod_events", probe="/livez", MONGODB_URI="mongodb://127.0.0.1:1", MONGODB_TIMEOUT_S="0.5"
+        )
         answer = send(flow, states[-1], without_mongodb.url)
         assert answer.status_code == 503
         assert "retry-after" in answer.headers

@@ -15,9 +15,12 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from dev.stack import Stack
+from functions.query.operations import _server_sent_event
 from tests.conftest import Spawner
 from tests.helpers import View, an_event, bearer
 from twofold.event.model import Event
+from twofold.read.live import StreamItem
+from twofold.read.models import EventOut
 from twofold.settings import Settings
 
 AUTH_LEEWAY_S = Settings.model_fields["auth_leeway_s"].default
@@ -262,6 +265,20 @@ def test_only_get_is_allowed(flow: View) -> None:
     assert answer.headers["allow"] == "GET"
 
 
+@pytest.mark.fault("C13")
+@pytest.mark.parametrize("function", ["publish", "store", "dead_letters", "relay", "pod_events", "query", "audit"])
+def test_every_error_is_a_problem(flow: View, function: str) -> None:
+    url = flow.stack.functions[function].url
+    for method, path in (("GET", "/no/such"), ("DELETE", "/events"), ("DELETE", "/")):
+        answer = flow.http.request(method, url + path)
+        assert answer.status_code in (404, 405)
+        assert answer.headers["content-type"] == "application/problem+json"
+        problem = answer.json()
+        assert problem["status"] == answer.status_code
+        assert problem["type"] == f"urn:twofold:problem:{problem['title']}"
+        assert problem["detail"]
+
+
 def test_statistics_are_bounded(service: Caller) -> None:
     answer = service.get("/statistics", from_="2020-01-01T00:00:00Z", to="2020-03-01T00:00:00Z")
     assert answer.status_code == 400
@@ -392,6 +409,25 @@ class TestStream:
         flow.publish(three.anns)
         with streaming(quick, ANN | {"last-event-id": cursor}) as stream:
             assert stream.has(three.anns)
+
+    @pytest.mark.fault("C13")
+    def test_an_empty_last_event_id_is_as_none(self, flow: View, quick: str) -> None:
+        """A reader without an event yet sends it empty."""
+        with streaming(quick, bearer() | {"last-event-id": ""}) as stream:
+            assert stream.begun()
+            event = an_event()
+            flow.publish(event)
+            assert stream.has(event)
+
+    @pytest.mark.fault("C14")
+    def test_an_item_has_one_line_of_data_for_every_reader(self) -> None:
+        """Python's `splitlines` also ends a line at U+0085, U+2028 and U+2029."""
+        event = an_event(payload={"text": "a\x85b\u2028c\u2029d\x0b\x0c\x1c\x1d\x1e"})
+        shown = EventOut.of_decoded(event.to_document() | {"stored_at": datetime.now(UTC)})
+        lines = _server_sent_event(StreamItem("abc", shown)).decode().splitlines()
+        assert lines[:2] == ["id: abc", "event: event"]
+        assert json.loads(lines[2].removeprefix("data: "))["payload"] == event.payload
+        assert lines[3:] == [""]
 
     @pytest.mark.guarantee("R30")
     @pytest.mark.parametrize("cursor", ["x", "AAAA", '{"$gt": ""}', "é", "A" * 9000, "gmQ"], ids=range(6))

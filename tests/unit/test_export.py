@@ -162,3 +162,16 @@ async def test_an_export_that_breaks_off_is_visibly_incomplete() -> None:
     assert got
     with pytest.raises(json.JSONDecodeError):
         json.loads(got)
+
+
+@pytest.mark.fault("C14")
+@pytest.mark.parametrize("form", ["ndjson", "json"])
+async def test_an_event_has_one_line_for_every_reader(form: Format) -> None:
+    """Python's `splitlines`, and readers that use it, also end a line at U+0085, U+2028 and U+2029."""
+    text = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA1), 0x2028, 0x2029, 0x1F600]))
+    items = [shown(an_event(payload={"text": text, text[1:]: 1})) for _ in range(2)]
+    output = await exported(items, form)
+    lines = [line for line in output.splitlines() if line not in ("[", "]")]
+    assert len(lines) == 2
+    for line, item in zip(lines, items, strict=True):
+        assert json.loads(line.rstrip(",")) == json.loads(item.model_dump_json())

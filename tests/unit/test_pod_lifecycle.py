@@ -1,6 +1,7 @@
 """`lifecycle`: from one state of a pod to the events of its facts."""
 
 import copy
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dev.paths import ROOT
 from functions.pod_events.facts import ALWAYS_MAY_DIFFER, MAY_DIFFER
 from functions.pod_events.identity import Identity
 from functions.pod_events.lifecycle import lifecycle, reconciled_deletion
@@ -488,6 +490,12 @@ def pod_with(**status: Any) -> dict[str, Any]:
     return pod
 
 
+def found(name: str) -> dict[str, Any]:
+    """Return a pod of the faults found from outside."""
+    pod: dict[str, Any] = json.loads((ROOT / f"tests/fixtures/found/{name}.json").read_text())
+    return pod
+
+
 def ended(reason: str = "Error", exit_code: int = 1, finished: str = "2026-07-01T08:01:09Z", **more: Any) -> Any:
     return {"terminated": {"exitCode": exit_code, "reason": reason, "finishedAt": finished, **more}}
 
@@ -607,6 +615,58 @@ class TestFailures:
     def test_a_disruption_has_the_time_of_its_condition(self) -> None:
         pod = pod_with(conditions=disrupted("DeletionByPodGC"))
         assert event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.failed").time == "2026-07-01T08:01:07.000Z"
+
+    @pytest.mark.fault("C12")
+    @pytest.mark.parametrize("other_exit", [None, 1, 143])
+    def test_out_of_memory_with_exit_code_0_is_the_cause(self, other_exit: int | None) -> None:
+        pod = found("P01-init-oomkilled-exit-0")
+        if other_exit is not None:
+            pod["status"]["containerStatuses"][0]["state"] = ended("Error", other_exit)
+        failed = event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.failed").payload
+        assert (failed["cause"], failed["container"], failed["exit_code"]) == ("oom_killed", "stress-init", 0)
+        assert failed["reason"] == "OOMKilled"
+
+    @pytest.mark.fault("C12")
+    @pytest.mark.parametrize("reason", ["MatchNodeSelector", "PodFitsHostPorts", "HostName", "SMTAlignmentError"])
+    def test_the_reasons_of_older_kubelets_are_known(self, reason: str) -> None:
+        pod = found("P10-smt-old-kubelet")
+        pod["status"]["reason"] = reason
+        failed = event_of(lifecycle(Pod.of(pod), IDENTITY), "pod.failed").payload
+        assert failed["cause"] == "admission"
+        assert failed["message"].startswith("Pod SMT Alignment Error")
+
+    @pytest.mark.fault("C12")
+    def test_a_finished_pod_that_a_restarted_kubelet_refuses_has_succeeded(self) -> None:
+        """Both states give the same facts."""
+        before, after = (Pod.of(found(name)) for name in ("P11-succeeded", "P11-then-failed"))
+        facts = [(event.event_id, event.digest) for event in lifecycle(before, IDENTITY)]
+        assert [(event.event_id, event.digest) for event in lifecycle(after, IDENTITY)] == facts
+        assert "pod.failed" not in {event.event_type for event in lifecycle(after, IDENTITY)}
+
+    @pytest.mark.fault("C12")
+    @pytest.mark.parametrize(
+        "status",
+        [
+            {"reason": "DeadlineExceeded", "containerStatuses": one_container(ended("Completed", 0))},
+            {"reason": "UnexpectedAdmissionError", "containerStatuses": one_container(ended("Error", 1))},
+            {"reason": "UnexpectedAdmissionError", "containerStatuses": one_container(ended("OOMKilled", 0))},
+            {"reason": "UnexpectedAdmissionError", "containerStatuses": one_container({"waiting": {}})},
+            {"reason": "UnexpectedAdmissionError"},
+        ],
+    )
+    def test_a_refused_or_stopped_pod_has_failed_unless_all_containers_completed(self, status: dict[str, Any]) -> None:
+        types = {event.event_type for event in lifecycle(Pod.of(pod_with(**status)), IDENTITY)}
+        assert "pod.failed" in types
+        assert "pod.succeeded" not in types
+
+    @pytest.mark.fault("C12")
+    def test_reason_and_message_of_a_disruption_are_kept(self) -> None:
+        condition = disrupted("PreemptionByScheduler")[0] | {"message": "preempting to accommodate a pod"}
+        status = {"conditions": [condition], "containerStatuses": one_container(ended("Error", 143))}
+        failed = event_of(lifecycle(Pod.of(pod_with(**status)), IDENTITY), "pod.failed").payload
+        assert (failed["reason"], failed["message"]) == ("PreemptionByScheduler", "preempting to accommodate a pod")
+        other = event_of(lifecycle(Pod.of(pod_with(**status, reason="Evicted")), IDENTITY), "pod.failed").payload
+        assert (other["reason"], "message" in other) == ("Evicted", False)
 
 
 class TestIdentity:

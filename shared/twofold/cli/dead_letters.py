@@ -2,7 +2,8 @@
 
 import getpass
 from dataclasses import asdict
-from typing import Annotated, Any
+from datetime import timedelta
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import typer
@@ -19,12 +20,21 @@ from twofold.write.redrive import Redrive
 
 dead_letters = typer.Typer(no_args_is_help=True, help="Look at dead letters, and redrive or discard them.")
 
-StateOption = Annotated[
-    str | None, typer.Option(help="Only dead letters in this state: dead, redriving, stored or discarded.")
+State = Literal["dead", "redriving", "stored", "discarded"]
+Reason = Literal[
+    "digest-mismatch",
+    "identity-conflict",
+    "invalid",
+    "malformed",
+    "too-large",
+    "undelivered",
+    "unexpected",
+    "unknown-replay",
+    "unsupported-type",
 ]
-ReasonOption = Annotated[
-    str | None, typer.Option(help="Only dead letters with this reason, as `dead-letters count` names it.")
-]
+
+StateOption = Annotated[State | None, typer.Option(help="Only dead letters in this state.")]
+ReasonOption = Annotated[Reason | None, typer.Option(help="Only dead letters with this reason.")]
 ByOption = Annotated[
     str, typer.Option(help="Your name. The history of the dead letter keeps it.", default_factory=getpass.getuser)
 ]
@@ -76,7 +86,8 @@ def redrive(
         stored = DeadLetters(database)
         ids = dead_letter_ids or [found["_id"] for found in await stored.list(_filter("dead", reason), limit)]
         with progress("redriving", len(ids)) as advance:
-            result = await Redrive(stored, Outbox(database), Sender(settings)).redrive(ids, by, advance)
+            outbox = Outbox(database, timedelta(seconds=settings.relay_back_off_s))
+            result = await Redrive(stored, outbox, Sender(settings)).redrive(ids, by, advance)
         return asdict(result)
 
     show_value(run_with(run), as_json, "dead letters")

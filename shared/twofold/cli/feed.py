@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from twofold.cli.options import JsonOption, in_utc
-from twofold.cli.output import console, event_columns, run_with, warn, warn_altered, warn_unreadable
+from twofold.cli.options import JsonOption, time_text
+from twofold.cli.output import event_columns, print_line, run_with, warn, warn_altered, warn_unreadable
 from twofold.mongo.client import Database
 from twofold.query.limits import MAX_LIMIT
 from twofold.read.export import event_json
@@ -30,7 +30,11 @@ def feed(
     cursor: Annotated[str | None, typer.Option(help="Continue after this cursor of an earlier run.")] = None,
     since: Annotated[
         datetime | None,
-        typer.Option(help="Begin with the events stored at this time (UTC) or later, by MongoDB's clock."),
+        typer.Option(
+            parser=time_text,
+            metavar="TIME",
+            help="Begin with the events stored at this time or later, by MongoDB's clock: UTC, or with an offset.",
+        ),
     ] = None,
     cursor_file: Annotated[
         Path | None, typer.Option(help="Keep the cursor in this file. The next run continues from there.")
@@ -67,7 +71,7 @@ def feed(
 def _start(cursor: str | None, since: datetime | None) -> FeedCursor:
     if cursor:
         return FeedCursor.decode(cursor)
-    return FeedCursor.at(in_utc(since)) if since else FeedCursor.start()
+    return FeedCursor.at(since) if since else FeedCursor.start()
 
 
 def _kept_cursor(file: Path | None) -> str | None:
@@ -102,7 +106,7 @@ def _print_events(page: FeedPage, as_json: bool) -> None:
             sys.stdout.write(event_json(event) + "\n")
         elif isinstance(event, EventOut):
             text = "  ".join(value or "-" for value in event_columns(event).values())
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+            print_line(text)
             warn_altered([event])
         else:
             warn_unreadable(event.event_id)

@@ -30,11 +30,15 @@ def history(
     until: ToOption = None,
     order: OrderOption = "oldest",
     limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="The largest number of events.")] = 100,
+    cursor: Annotated[
+        str | None,
+        typer.Option(help="Continue an earlier run with the same options: the cursor that it printed."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show events of the log: of an aggregate, a correlation, a user, a type or a range of time."""
     asked = {"type": types, "aggregate": aggregate, "correlation": correlation, "user": user}
-    wanted = event_filter(**asked, **{"from": since, "to": until, "order": order, "limit": limit})
+    wanted = event_filter(**asked, **{"from": since, "to": until, "order": order, "limit": limit, "cursor": cursor})
     page = run_with(lambda database, settings: EventReader(database["event_store"], settings).page(wanted))
     if as_json:
         show(page, as_json=True)
@@ -44,4 +48,4 @@ def history(
     for event_id in page.unreadable:
         warn_unreadable(str(event_id))
     if page.next:
-        warn(f"there are more than these {limit} events: shorten the range of time, or raise --limit")
+        warn(f"there are more than these {len(page.events)} events: continue with --cursor {page.next}")

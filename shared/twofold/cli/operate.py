@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from twofold.cli.options import JsonOption, LimitOption, in_utc
-from twofold.cli.output import console, progress, read_settings, run_with, show, warn
-from twofold.errors import Unavailable
+from twofold.cli.options import JsonOption, LimitOption, time_text
+from twofold.cli.output import print_line, progress, run_with, show, warn
+from twofold.environment import read_settings
+from twofold.errors import InvalidSettings, Unavailable
 from twofold.kafka.lag import read_backlog
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database
-from twofold.settings import Settings
+from twofold.settings import Settings, SetupSettings
 from twofold.setup.roles import passwords_in
 from twofold.setup.run import set_up
 from twofold.storage.checkpoints import Checkpoints
@@ -26,8 +27,8 @@ relay = typer.Typer(no_args_is_help=True, help="Confirm events that the log has,
 
 def setup() -> None:
     """Create or correct collections, indexes, roles, users and the topic. A second run changes nothing."""
-    for line in asyncio.run(set_up(read_settings(), passwords_in(os.environ))):
-        console.print(line)
+    for line in asyncio.run(set_up(read_settings(SetupSettings), passwords_in(os.environ))):
+        print_line(line)
 
 
 def status(as_json: JsonOption = False) -> None:
@@ -46,7 +47,7 @@ def status(as_json: JsonOption = False) -> None:
 def _lag(settings: Settings) -> dict[str, int] | None:
     try:
         backlog = read_backlog(settings)
-    except Unavailable as error:
+    except (Unavailable, InvalidSettings) as error:
         warn(str(error))
         return None
     return {str(number): lag for number, lag in sorted(backlog.lag.items())}
@@ -75,7 +76,15 @@ def relay_run(as_json: JsonOption = False) -> None:
 
 
 def reconcile(
-    since: Annotated[datetime, typer.Option("--from", help="The time (UTC) at which the backup began, or earlier.")],
+    since: Annotated[
+        datetime,
+        typer.Option(
+            "--from",
+            parser=time_text,
+            metavar="TIME",
+            help="The time at which the backup began, or earlier: UTC, or with an offset.",
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Compare `events` with the log, and make the relay send the events that the log lacks.
@@ -85,6 +94,6 @@ def reconcile(
 
     async def run(database: Database, settings: Settings) -> dict[str, Any]:
         with progress("comparing", await database["events"].estimated_document_count()) as advance:
-            return asdict(await reconcile_(database, settings, in_utc(since), advance))
+            return asdict(await reconcile_(database, settings, since, advance))
 
     show(run_with(run), as_json, "events")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,27 +10,40 @@ from typing import Any, TypeVar
 
 from pydantic_core import to_jsonable_python
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
+from twofold.cli.table import printable, render, rows_of
+from twofold.environment import read_settings
 from twofold.mongo.client import Database, open_database
 from twofold.read.models import EventOut
 from twofold.settings import Settings
 
 Done = TypeVar("Done")
-console = Console(width=None if sys.stdout.isatty() else 250)  # a pipe has no width, and gets whole lines
+
+_PIPE_WIDTH = 250
+"""The width of a pipe, which has none of its own. `COLUMNS` sets another."""
 
 
-def read_settings() -> Settings:
-    """Return the settings in the environment variables."""
-    return Settings()
+def stdout_console() -> Console:
+    """Return the console on standard output."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH)
 
 
 def run_with(work: Callable[[Database, Settings], Awaitable[Done]]) -> Done:
-    """Connect to MongoDB, and return the result of `work`."""
+    """Connect to MongoDB, and return the result of `work`. Raises `InvalidSettings`."""
 
     async def connected() -> Done:
-        settings = read_settings()
+        settings = read_settings(Settings)
         async with open_database(settings, "cli") as database:
             return await work(database, settings)
 
@@ -42,16 +56,19 @@ def show(value: Any, as_json: bool, title: str = "") -> None:
     if as_json:
         sys.stdout.write(json.dumps(plain, indent=2) + "\n")
         return
-    rows = plain if isinstance(plain, list) else [{"": name, title or "value": item} for name, item in plain.items()]
-    table = Table(*(rows[0] if rows else [title or "nothing"]))
-    for row in rows:
-        table.add_row(*("-" if item is None else str(item) for item in row.values()))
-    console.print(table)
+    console = stdout_console()
+    console.print(render(rows_of(plain, title), console, title or "nothing"), soft_wrap=True)
+
+
+def print_line(line: str) -> None:
+    """Print a line on standard output. The line is never markup."""
+    stdout_console().print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def warn(line: str) -> None:
-    """Print a line on standard error."""
-    Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+    """Print a line on standard error. The line is never markup."""
+    text = printable(" ".join(line.splitlines()))
+    Console(stderr=True).print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def warn_unreadable(event_id: str) -> None:
@@ -78,9 +95,24 @@ def event_columns(event: EventOut) -> dict[str, str | None]:
     }
 
 
+class _Rate(ProgressColumn):
+    """The number of items a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate, or a dash at the start."""
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "-/s")
+
+
+def progress_bars(console: Console) -> Progress:
+    """Return a progress bar with count, share, rate and time."""
+    description = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TaskProgressColumn(), _Rate(), TimeElapsedColumn())
+    return Progress(description, *columns, console=console, transient=True)
+
+
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on a terminal's standard error. The block passes the number of finished items."""
-    with Progress(console=Console(stderr=True), transient=True) as bars:
+    with progress_bars(Console(stderr=True)) as bars:
         task = bars.add_task(description, total=total)
         yield lambda completed: bars.update(task, completed=completed)

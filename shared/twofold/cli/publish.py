@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 
 from twofold.cli.options import JsonOption
-from twofold.cli.output import progress, read_settings, show, warn
+from twofold.cli.output import progress, show, warn
 from twofold.cloudevents.decode_http import IncomingEvent, decode_structured
+from twofold.environment import read_settings
 from twofold.errors import TwofoldError, Unavailable
 from twofold.settings import Settings
+from twofold.web.permissions import ANYBODY
 from twofold.write.publisher import Published, open_publisher
 
 Counts = dict[str, int]
@@ -33,7 +35,7 @@ def publish(
     """
     if str(file) != "-" and not file.is_file():
         raise typer.BadParameter(f"there is no file {file}")
-    settings = read_settings()
+    settings = read_settings(Settings)
     counts = {"accepted": 0, "duplicate": 0, "refused": 0}
     with sys.stdin.buffer if str(file) == "-" else file.open("rb") as lines:
         try:
@@ -65,10 +67,12 @@ def _groups(lines: Iterable[bytes], size: int) -> Iterator[tuple[list[int], list
 
 
 def _decode(line: bytes) -> IncomingEvent | TwofoldError:
+    """Return the event, or its error. An event of the cluster is refused, as for a caller of an open `publish`."""
     try:
-        return decode_structured(line, datetime.now(UTC))
+        incoming = decode_structured(line, datetime.now(UTC))
     except TwofoldError as error:
         return error
+    return ANYBODY.refusal(incoming.encoded.attributes) or incoming
 
 
 def _count(numbers: list[int], outcomes: list[Published | TwofoldError], counts: Counts) -> None:

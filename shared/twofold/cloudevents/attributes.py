@@ -15,13 +15,13 @@ from twofold.event.identity import canonical_id, derived_id
 from twofold.event.media_type import media_type
 from twofold.event.metadata import FIELD_OF_ATTRIBUTE, KNOWN_ATTRIBUTES, METADATA_OF_ATTRIBUTE
 from twofold.event.model import Event
+from twofold.event.time import parse_time
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 """The headers of a request in ASGI's form: names in lower case, values unchanged."""
 
 _NOT_EXTENSIONS = KNOWN_ATTRIBUTES | {"datacontenttype"}  # `_identity` decides about `datacontenttype` itself
 
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 CANONICAL_TIME = re.compile(
     r"(?:19[7-9]|[2-9][0-9]{2})[0-9]-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z"
 )
@@ -99,7 +99,7 @@ def build_event(attributes: dict[str, str], data: object, now: datetime | None, 
     event_id, metadata = _identity(attributes, assigned=assigned or time is None)
     return Event.of(
         event_id=event_id,
-        timestamp=now if time is None else parse_time(time),
+        timestamp=now if time is None else time_attribute(time),
         metadata=metadata,
         payload=data,
         **{field: attributes[name] for name, field in FIELD_OF_ATTRIBUTE.items() if name in attributes},
@@ -158,11 +158,9 @@ def check_required_attributes(attributes: Mapping[str, str]) -> None:
     raise Malformed(f"version {attributes['specversion'][:16]!a} is not supported: send CloudEvents 1.0", "specversion")
 
 
-def parse_time(value: str) -> datetime:
-    """Return the time of an RFC 3339 text. Raises `Invalid` for another form, or a time that does not exist."""
+def time_attribute(value: str) -> datetime:
+    """Return the time of the attribute `time`. Raises `Invalid`."""
     try:
-        if _RFC_3339.fullmatch(value):
-            return datetime.fromisoformat(value.upper())
+        return parse_time(value)
     except ValueError:
-        pass
-    raise Invalid("must be a valid datetime (RFC 3339) from 1970 to 9999", "time")
+        raise Invalid("must be a valid datetime (RFC 3339) from 1970 to 9999", "time") from None

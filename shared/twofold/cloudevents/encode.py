@@ -133,8 +133,15 @@ def attributes_of(event: Event) -> dict[str, str]:
 
 
 def redrive_record(dead_letter: Mapping[str, Any]) -> KafkaRecord:
-    """Return the record that brings the original of a dead letter to `store` again, with the dead letter's id."""
-    headers = {header["name"].replace("ce-", "ce_", 1): header["value"] for header in dead_letter["headers"]}
+    """Return the record that brings the original of a dead letter to `store` again, with the dead letter's id.
+
+    KafkaSource reads a header of a record as UTF-8, and writes it into its request as Latin-1. The dead letter has the
+    bytes of the request. So the record gets their characters in UTF-8, and the next request has the same bytes again.
+    """
+    headers = {
+        header["name"].replace("ce-", "ce_", 1): header["value"].decode("latin-1").encode()
+        for header in dead_letter["headers"]
+    }
     for name in HOP_ATTRIBUTES:
         headers.pop(f"ce_{name}", None)
     key = headers.get("ce_subject") or headers.get("ce_id") or b""

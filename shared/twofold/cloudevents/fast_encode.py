@@ -6,7 +6,7 @@ checks it in full. Both ways give equal results.
 
 from datetime import datetime
 
-from twofold.cloudevents.attributes import CANONICAL_TIME, content_fields, parse_time
+from twofold.cloudevents.attributes import CANONICAL_TIME, content_fields, time_attribute
 from twofold.cloudevents.encode import EncodedEvent
 from twofold.errors import Invalid
 from twofold.event.canonical import canonical_json
@@ -34,7 +34,7 @@ def encode_fast(attributes: dict[str, str], data: object, now: datetime) -> Enco
         if time is not None and CANONICAL_TIME.fullmatch(time):
             timestamp = datetime.fromisoformat(time)
         else:
-            timestamp = to_utc_milliseconds(now if time is None else parse_time(time))
+            timestamp = to_utc_milliseconds(now if time is None else time_attribute(time))
             time = format_time(timestamp)
     except (ValueError, Invalid):
         return None

@@ -5,6 +5,7 @@ it is the identity itself.
 """
 
 import re
+from typing import NamedTuple
 from uuid import UUID, uuid5
 
 from twofold.event.canonical import python_json
@@ -28,3 +29,16 @@ def is_random_or_timed(event_id: UUID) -> bool:
 def derived_id(source: str, given: str) -> UUID:
     """Return the identity of an event with an `id` that is not a canonical UUID."""
     return uuid5(NAMESPACE, python_json([source, given]))
+
+
+class EventIdentity(NamedTuple):
+    """The identity of an event, and the producer's `id` if it is no identity itself."""
+
+    event_id: UUID
+    source_event_id: str | None
+
+
+def identity_of(source: str, given: str) -> EventIdentity:
+    """Return the identity for a producer's `source` and `id`."""
+    own = canonical_id(given)
+    return EventIdentity(derived_id(source, given), given) if own is None else EventIdentity(own, None)

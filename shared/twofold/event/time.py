@@ -1,5 +1,6 @@
 """The time of an event: UTC, in whole milliseconds, from 1970 to 9999. Pure."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -10,6 +11,22 @@ from twofold.errors import Invalid
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 """The earliest time of an event: the epoch of BSON's and Kafka's timestamps."""
+
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def parse_time(text: str) -> datetime:
+    """Return the time of an RFC 3339 text, for producers and readers. A fraction may have any number of digits.
+
+    Digits beyond microseconds are cut off. Raises `ValueError` for another form, or a time that does not exist.
+    """
+    if not _RFC_3339.fullmatch(text):
+        raise ValueError("must be an RFC 3339 time, such as 2026-07-01T12:00:00Z")
+    try:
+        return datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise ValueError("must be a date and a time of day that exist") from None
 
 
 def to_utc_milliseconds(value: datetime) -> datetime:

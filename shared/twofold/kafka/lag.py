@@ -13,6 +13,7 @@ from zlib import crc32
 
 from twofold.errors import Unavailable
 from twofold.kafka.client import ANSWER_S, BOOTSTRAP_S, client_module, connection_config
+from twofold.kafka.diagnosis import ConnectionErrors, diagnose
 from twofold.settings import KafkaSettings
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Backlog:
 
 def read_backlog(settings: KafkaSettings) -> Backlog:
     """Read the backlog of the consumer group. Blocks. Raises `Unavailable` when Kafka is unavailable."""
-    kafka = client_module()
+    kafka, reported = client_module(), ConnectionErrors()
     config = {
         **connection_config(settings),
         "group.id": settings.kafka_consumer_group,
@@ -49,19 +50,28 @@ def read_backlog(settings: KafkaSettings) -> Backlog:
         "fetch.wait.max.ms": 100,
         "queued.min.messages": 1,
         "queued.max.messages.kbytes": 4096,
+        "error_cb": reported,
     }
     try:
         with contextlib.closing(kafka.Consumer(config)) as consumer:
-            topics = consumer.list_topics(settings.kafka_topic, timeout=BOOTSTRAP_S).topics
+            topics = _topics(consumer, settings.kafka_topic)
             partitions = [
                 kafka.TopicPartition(settings.kafka_topic, number) for number in topics[settings.kafka_topic].partitions
             ]
             return _read_partitions(consumer, consumer.committed(partitions, timeout=ANSWER_S))
     except kafka.KafkaException as error:
-        group, servers = settings.kafka_consumer_group, settings.kafka_bootstrap_servers
-        raise Unavailable(
-            f"Kafka at {servers} did not give the backlog of the consumer group {group}: {error.args[0].name()}"
-        ) from error
+        why = diagnose(reported.cause_of(error.args[0]), settings)
+        group = settings.kafka_consumer_group
+        raise Unavailable(f"the backlog of the consumer group {group} is unknown. {why}") from error
+
+
+def _topics(consumer: "Consumer", topic: str) -> Any:
+    """Return the metadata of the topic. After an error, librdkafka reports the cause before the error is raised."""
+    try:
+        return consumer.list_topics(topic, timeout=BOOTSTRAP_S).topics
+    except client_module().KafkaException:
+        consumer.poll(0)
+        raise
 
 
 def _read_partitions(consumer: "Consumer", committed: "Sequence[TopicPartition]") -> Backlog:

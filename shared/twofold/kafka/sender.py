@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from twofold.cloudevents.encode import KafkaRecord
 from twofold.errors import TooLarge, TwofoldError, Unavailable
 from twofold.kafka.client import client_module, connection_config
+from twofold.kafka.diagnosis import ConnectionErrors, diagnose
 from twofold.settings import SendSettings
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Sender:
     def __init__(self, settings: SendSettings) -> None:
         self._settings = settings
         self._producer: Producer | None = None
+        self._reported = ConnectionErrors()
         self._warned_at = -math.inf
 
     def offer(self, records: Sequence[KafkaRecord]) -> int:
@@ -120,7 +122,7 @@ class Sender:
         errors = client_module().KafkaException
         try:
             if self._producer is None:
-                self._producer = new_producer(self._settings, self._failed)
+                self._producer = new_producer(self._settings, self._on_error)
             self._producer.produce(
                 self._settings.kafka_topic, record.value, record.key, headers=[*record.headers], on_delivery=on_delivery
             )
@@ -136,14 +138,21 @@ class Sender:
         if error.code() in (kafka_error.MSG_SIZE_TOO_LARGE, kafka_error.RECORD_LIST_TOO_LARGE):
             return TooLarge(f"Kafka refuses the record: {error.str()}")
         self._failed(error)
-        return Unavailable(f"Kafka did not acknowledge the record: {error.name()}")
+        return Unavailable(f"Kafka did not acknowledge the record. {self._diagnosis(error)}")
+
+    def _on_error(self, error: "KafkaError") -> None:
+        self._reported(error)
+        self._failed(error)
 
     def _failed(self, error: "KafkaError") -> None:
         """Warn that Kafka is unavailable, at most once in `_WARN_AGAIN_S`."""
         now = time.monotonic()
         if now - self._warned_at >= _WARN_AGAIN_S:
             self._warned_at = now
-            logger.warning("Kafka is unavailable, so the relay will send these events: %s", error)
+            logger.warning("Kafka is unavailable, so the relay will send these events. %s", self._diagnosis(error))
+
+    def _diagnosis(self, error: "KafkaError") -> str:
+        return diagnose(self._reported.cause_of(error), self._settings)
 
     def _on_delivery(self, error: "KafkaError | None", _: "Message") -> None:
         if error is not None:

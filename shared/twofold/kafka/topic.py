@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twofold.errors import Unavailable
 from twofold.kafka.client import ANSWER_S, client_module, connection_config
+from twofold.kafka.diagnosis import ConnectionErrors, diagnose
 from twofold.settings import SetupSettings
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ def ensure_topic(settings: SetupSettings) -> None:
         "min.insync.replicas": str(settings.setup_topic_min_insync_replicas),
     }
     topic, partitions = settings.kafka_topic, settings.setup_topic_partitions
-    kafka = client_module()
-    admin = kafka.admin.AdminClient(connection_config(settings))
+    kafka, reported = client_module(), ConnectionErrors()
+    admin = _admin(settings, reported)
     try:
         new = kafka.admin.NewTopic(topic, partitions, settings.setup_topic_replication, config=config)
         if not _created(admin, new):
@@ -38,8 +39,19 @@ def ensure_topic(settings: SetupSettings) -> None:
                 more = kafka.admin.NewPartitions(topic, partitions)
                 _wait(admin.create_partitions([more], request_timeout=ANSWER_S))
     except kafka.KafkaException as error:
-        servers = settings.kafka_bootstrap_servers
-        raise Unavailable(f"Kafka at {servers} did not create or update the topic {topic}: {error}") from error
+        admin.poll(0)  # librdkafka reports the cause now
+        why = diagnose(reported.cause_of(error.args[0]), settings)
+        raise Unavailable(f"the topic {topic} was not created or updated. {why}") from error
+
+
+def _admin(settings: SetupSettings, reported: ConnectionErrors) -> "AdminClient":
+    """Return a client. Raises `Unavailable` if librdkafka refuses the settings."""
+    kafka = client_module()
+    try:
+        admin: AdminClient = kafka.admin.AdminClient(connection_config(settings) | {"error_cb": reported})
+    except kafka.KafkaException as error:
+        raise Unavailable(diagnose(error.args[0], settings)) from error
+    return admin
 
 
 def _created(admin: "AdminClient", topic: Any) -> bool:

@@ -12,14 +12,16 @@ import pymongo
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError, WaitQueueTimeoutError
 from pymongo.read_concern import ReadConcern
 
 from twofold.errors import Unavailable
+from twofold.mongo.diagnosis import diagnose, driver_error, uri_errors
 from twofold.mongo.failures import driver_failure
 from twofold.settings import MongoSettings
 
@@ -29,6 +31,8 @@ RawDocument = RawBSONDocument
 Collection = AsyncCollection[Document]
 Database = AsyncDatabase[Document]
 Session = AsyncClientSession
+Seq = Timestamp
+"""The type of `seq`."""
 
 CODEC: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, tz_aware=True)
 RAW_CODEC: CodecOptions[RawDocument] = CODEC.with_options(document_class=RawDocument)
@@ -49,20 +53,35 @@ async def open_database(settings: MongoSettings, application: str) -> AsyncItera
 
     No operation takes longer than `mongodb_timeout_s`, with its retries and a fail-over. pymongo's `timeoutMS` also
     sends `maxTimeMS` with each command, so the server stops too.
+
+    Raises `InvalidSettings` for a `MONGODB_URI` that the driver cannot use. An `Unavailable` that leaves the block gets
+    its `diagnosis`.
     """
-    client: Client = AsyncMongoClient(
-        settings.mongodb_uri.get_secret_value(),
-        appname=f"twofold-{application}",
-        timeoutMS=round(settings.mongodb_timeout_s * 1000),
-        connectTimeoutMS=2000,
-        serverSelectionTimeoutMS=round(settings.mongodb_timeout_s * 1000),
-        retryWrites=True,
-        retryReads=True,
-    )
+    client = new_client(settings, application)
     try:
         yield database_of(client, settings)
+    except Unavailable as error:
+        if (cause := driver_error(error)) is not None:
+            diagnosis = diagnose(cause, settings.mongodb_uri.get_secret_value())
+            error.diagnosis = diagnosis if error.detail == _describe(cause) else f"{error.detail}. {diagnosis}"
+        raise
     finally:
         await client.close()
+
+
+def new_client(settings: MongoSettings, application: str) -> Client:
+    """Return a client that connects with its first operation. Raises `InvalidSettings`."""
+    uri = settings.mongodb_uri.get_secret_value()
+    with uri_errors(uri):
+        return AsyncMongoClient(
+            uri,
+            appname=f"twofold-{application}",
+            timeoutMS=round(settings.mongodb_timeout_s * 1000),
+            connectTimeoutMS=2000,
+            serverSelectionTimeoutMS=round(settings.mongodb_timeout_s * 1000),
+            retryWrites=True,
+            retryReads=True,
+        )
 
 
 def database_of(client: Client, settings: MongoSettings) -> Database:
@@ -80,18 +99,20 @@ def database_of(client: Client, settings: MongoSettings) -> Database:
 def driver_errors(advice: str = "") -> Iterator[None]:
     """Turn errors of the driver into `Unavailable`: an event is never their cause.
 
-    After a time-out the message ends with `advice`, a smaller request for the caller.
+    After a time-out of an operation the message ends with `advice`, a smaller request for the caller. An operation that
+    got no connection did not begin, so a smaller request would not help.
     """
     try:
         yield
     except PyMongoError as error:
-        if advice and error.timeout:
+        connected = not isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError)
+        if advice and error.timeout and connected:
             raise Unavailable(f"MongoDB did not answer in time: try again, or {advice}") from driver_failure(error)
         raise Unavailable(_describe(error)) from driver_failure(error)
 
 
 def _describe(error: PyMongoError) -> str:
-    """Return a message without the command, the hosts or the user: clients read it."""
+    """Return a message without the command, the hosts or the user: clients read it. `diagnose` names the hosts."""
     if isinstance(error, ServerSelectionTimeoutError):
         return "MongoDB has no reachable primary: check the servers in MONGODB_URI"
     if isinstance(error, OperationFailure) and error.code in _REFUSALS:

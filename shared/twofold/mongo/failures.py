@@ -14,20 +14,31 @@ _MAX_TEXT_CHARS = 500
 
 
 class DriverFailure(Exception):
-    """The cause of an `Unavailable`: the class and the codes of a driver's error, without the values in it."""
+    """The cause of an `Unavailable`: the class and the codes of a driver's error, without the values in it.
+
+    `error` is the driver's error, for `diagnose`. No log line shows it.
+    """
+
+    def __init__(self, message: str, error: PyMongoError) -> None:
+        super().__init__(message)
+        self.error = error
 
 
 def driver_failure(error: PyMongoError) -> DriverFailure:
     """Return the cause for `error`."""
+    return DriverFailure(cut_text(_describe(error), _MAX_TEXT_CHARS), error)
+
+
+def _describe(error: PyMongoError) -> str:
     name = type(error).__name__
     if isinstance(error, BulkWriteError):
-        return DriverFailure(f"{name}: {_bulk_codes(error)}")
+        return f"{name}: {_bulk_codes(error)}"
     if isinstance(error, OperationFailure):
         labels = ", ".join(sorted((error.details or {}).get("errorLabels", ())))
-        return DriverFailure(cut_text(f"{name}: code {error.code}{f', {labels}' if labels else ''}", _MAX_TEXT_CHARS))
+        return f"{name}: code {error.code}{f', {labels}' if labels else ''}"
     if isinstance(error, ConnectionFailure) and not isinstance(error, NotPrimaryError):
-        return DriverFailure(cut_text(f"{name}: {error}", _MAX_TEXT_CHARS))
-    return DriverFailure(name)
+        return f"{name}: {error}"
+    return name
 
 
 def _bulk_codes(error: BulkWriteError) -> str:

@@ -16,12 +16,13 @@ from pydantic_core import PydanticCustomError
 
 from twofold.errors import Forbidden, Malformed, Problem
 from twofold.event.attribute import MAX_ATTRIBUTE_CHARS, printable_name
-from twofold.event.time import EARLIEST
+from twofold.event.time import EARLIEST, parse_time
 from twofold.query.limits import MAX_PARAMETERS
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_SPACE_BEFORE_OFFSET = re.compile(r" \d\d:\d\d$", re.ASCII)
+_BELOW_MICROSECOND = re.compile(r"\.\d{6}\d*[1-9]", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MILLISECOND = timedelta(milliseconds=1)
@@ -96,24 +97,34 @@ def _time(value: object) -> datetime:
 
     MongoDB stores whole milliseconds, so the rounded bound selects the same events as the given bound.
     """
+    finest = False
     if isinstance(value, str):
-        if not _RFC_3339.fullmatch(value):
-            raise PydanticCustomError("time", "must be an RFC 3339 time, such as 2026-07-01T12:00:00Z")
-        try:
-            value = datetime.fromisoformat(value.upper())
-        except ValueError:
-            raise PydanticCustomError("time", "must be a date and a time of day that exist") from None
+        finest = _BELOW_MICROSECOND.search(value) is not None
+        value = _parsed_time(value)
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise PydanticCustomError("time", "must be a time with a time zone")
     try:
         rounded = value.astimezone(UTC)
-        if finer := rounded.microsecond % 1000:
+        finer = rounded.microsecond % 1000
+        if finer or finest:
             rounded += _MILLISECOND - timedelta(microseconds=finer)
     except OverflowError:
         raise PydanticCustomError("time", "must be from 1970 to 9999, in UTC") from None
     if rounded < EARLIEST:
         raise PydanticCustomError("time", "must be from 1970 to 9999, in UTC")
     return rounded
+
+
+def _parsed_time(text: str) -> datetime:
+    """Return the time of a parameter. A query string turns a plain `+` into a space: the error names `%2B`."""
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        if _SPACE_BEFORE_OFFSET.search(text):
+            raise PydanticCustomError(
+                "time", "has a space before its offset: write the + of the offset as %2B in the address"
+            ) from None
+        raise PydanticCustomError("time", f"{error}") from None
 
 
 def _integer(value: object) -> object:

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from typing import Any, Literal
 
 from twofold.event.metadata import Metadata
-from twofold.read.models import EventOut, UnreadableEvent
+from twofold.read.models import EventOut, UnreadableEvent, one_line_json
 
 Format = Literal["csv", "json", "ndjson"]
 
@@ -50,8 +50,8 @@ def encode_export(items: AsyncIterable[ExportItem], form: Format) -> AsyncGenera
 
 
 def event_json(item: ExportItem) -> str:
-    """Return an event as JSON, in the form of every reader."""
-    return item.model_dump_json()
+    """Return an event as JSON in a line, in the form of every reader."""
+    return one_line_json(item)
 
 
 async def _gather(texts: AsyncIterator[str]) -> AsyncGenerator[bytes]:

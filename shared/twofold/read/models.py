@@ -12,6 +12,17 @@ from twofold.mongo.client import Document, RawDocument
 from twofold.mongo.documents import decode_document, fits_digest
 from twofold.query.cursors import PageCursor
 
+_LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
+
+
+def one_line_json(model: BaseModel) -> str:
+    """Return the model as JSON in a line.
+
+    JSON allows U+0085, U+2028 and U+2029 in strings, but Python's `splitlines` ends a line there. So they are escaped.
+    """
+    text = model.model_dump_json()
+    return text if text.isascii() else text.translate(_LINE_ENDS)
+
 
 def _is_none(value: object) -> bool:
     return value is None

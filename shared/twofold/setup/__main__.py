@@ -2,8 +2,12 @@
 
 import asyncio
 import os
+import sys
 from argparse import ArgumentParser
+from typing import NoReturn
 
+from twofold.environment import read_settings
+from twofold.errors import InvalidSettings, MissingExtra, Unavailable
 from twofold.settings import SetupSettings
 from twofold.setup.roles import passwords_in
 from twofold.setup.run import set_up_patiently
@@ -20,8 +24,21 @@ def main() -> None:
         help="keep trying for this long while MongoDB or Kafka is unavailable",
     )
     patience_s = parser.parse_args().patience
-    for line in asyncio.run(set_up_patiently(SetupSettings(), passwords_in(os.environ), patience_s)):
+    try:
+        lines = asyncio.run(set_up_patiently(read_settings(SetupSettings), passwords_in(os.environ), patience_s))
+    except InvalidSettings as error:
+        _end(str(error), 2)
+    except Unavailable as error:
+        _end(error.diagnosis or error.detail, 1)
+    except MissingExtra as error:
+        _end(str(error), 1)
+    for line in lines:
         print(line)  # noqa: T201 - this is the command's output
+
+
+def _end(message: str, status: int) -> NoReturn:
+    print(message, file=sys.stderr)  # noqa: T201 - this is the command's output
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ async def set_up_patiently(
         except Unavailable as error:
             if loop.time() + pause_s >= until:
                 raise
-            line = f"set-up failed, next try in {pause_s:g} s: {error}"
+            line = f"set-up failed, next try in {pause_s:g} s: {error.diagnosis or error.detail}"
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - the progress of a command
         await asyncio.sleep(pause_s)
 

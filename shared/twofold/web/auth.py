@@ -1,8 +1,10 @@
 """Authentication of callers, as the settings choose it: bearer tokens, or `AUTH=off`."""
 
 import logging
+from importlib.util import find_spec
 from typing import Protocol
 
+from twofold.errors import InvalidSettings, MissingExtra
 from twofold.settings import AuthSettings
 from twofold.web.permissions import ANYBODY, Permission, Principal
 from twofold.web.tokens import Headers, IssuerKeys, TokenAuthentication
@@ -27,7 +29,7 @@ class NoAuthentication:
 
 
 def authenticator(settings: AuthSettings) -> Authenticator:
-    """Return the authenticator of the settings. Raises `ValueError`, which names every missing setting.
+    """Return the authenticator of the settings. Raises `InvalidSettings` or `MissingExtra`.
 
     `AUTH=off` writes an error to the log at every start of a function, so every `LOG_LEVEL` shows it.
     """
@@ -37,16 +39,28 @@ def authenticator(settings: AuthSettings) -> Authenticator:
             Permission.PUBLISH_RESERVED,
         )
         return NoAuthentication()
+    check_auth(settings)
+    return TokenAuthentication(settings, IssuerKeys(settings.auth_jwks_url, settings.auth_keys_fresh_s))
+
+
+def check_auth(settings: AuthSettings) -> None:
+    """Check the issuer's settings without a connection.
+
+    Raises `InvalidSettings` with the name of every missing setting, or `MissingExtra`.
+    """
+    if settings.auth == "off":
+        return
     needed = {
         "AUTH_ISSUER": settings.auth_issuer,
         "AUTH_AUDIENCE": settings.auth_audience,
         "AUTH_JWKS_URL": settings.auth_jwks_url,
     }
     if missing := [name for name, value in needed.items() if not value]:
-        raise ValueError(
+        raise InvalidSettings(
             f"{', '.join(missing)} must be set, or AUTH=off, which gives every caller every permission "
             f"except {Permission.PUBLISH_RESERVED}"
         )
     if not settings.auth_jwks_url.startswith(("https://", "http://")):
-        raise ValueError("AUTH_JWKS_URL must begin with https:// or http://")
-    return TokenAuthentication(settings, IssuerKeys(settings.auth_jwks_url, settings.auth_keys_fresh_s))
+        raise InvalidSettings("AUTH_JWKS_URL must begin with https:// or http://")
+    if find_spec("jwt") is None:
+        raise MissingExtra("PyJWT", "auth")

@@ -14,10 +14,11 @@ from functools import partial
 from typing import Generic, TypeVar
 
 import functions_framework.aio
+from pydantic_settings import BaseSettings
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from twofold.errors import TwofoldError, Unavailable, code_places
@@ -27,7 +28,8 @@ from twofold.observability.otel_settings import OtelSettings
 from twofold.observability.telemetry import SILENT, Telemetry
 from twofold.settings import BodySettings
 from twofold.web.bodies import BUDGET, HELD, BodyBudget, JsonResponse
-from twofold.web.problems import problem_response
+from twofold.web.problems import http_problem_response, problem_response
+from twofold.web.readiness import Readiness
 from twofold.web.shutdown import Shutdown
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ MAX_DRAIN_S = 5.0
 """The longest drain: a part of the 30 s that Kubernetes and gunicorn give."""
 _MAX_PATH_CHARS = 200
 """The most characters of a path in a log line."""
+HEALTH_PATHS = ("/healthz", "/livez")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT")
 
 
@@ -52,15 +55,17 @@ def serve(
     open_service: OpenService[Service],
     handle: Handle[Service],
     *,
+    settings: BaseSettings | None = None,
     finish: Finish[Service] | None = None,
     topic: str = "",
 ) -> Target:
     """Return the target of functions-framework for the function `name`.
 
-    `open_service` opens the connections of one worker process, and `handle` answers a request with them. `finish` runs
-    at shutdown, when no more requests come. `topic` is the Kafka topic in the function's spans.
+    `open_service` opens the connections of one worker process, and `handle` answers a request with them. With
+    `settings` for MongoDB, `GET /healthz` answers 200 after the first access. `finish` runs at shutdown, when no more
+    requests come. `topic` is the Kafka topic in the function's spans.
     """
-    function = Function(name, open_service, handle, finish=finish, topic=topic)
+    function = Function(name, open_service, handle, settings=settings, finish=finish, topic=topic)
 
     async def target(request: Request) -> Response:
         return await function(request)
@@ -85,10 +90,12 @@ class Function(Generic[Service]):
         open_service: OpenService[Service],
         handle: Handle[Service],
         *,
+        settings: BaseSettings | None = None,
         finish: Finish[Service] | None = None,
         topic: str = "",
     ) -> None:
         self._name = name
+        self._readiness = Readiness(name, settings)
         self._topic = topic
         self._otel = OtelSettings()
         self._bodies = BodyBudget(BodySettings())
@@ -108,8 +115,8 @@ class Function(Generic[Service]):
     async def __call__(self, request: Request) -> Response:
         """Answer `request`. An unexpected error gives 503, because ApiServerSource never retries a 500."""
         REQUEST.set(request.scope)
-        if request.method in ("GET", "HEAD") and request.scope["path"] == "/healthz":
-            return JsonResponse({"status": "ok"})
+        if request.scope["path"] in HEALTH_PATHS and request.method in ("GET", "HEAD"):
+            return await self._health(request)
         self._last_request = time.monotonic()
         request.scope[BUDGET] = self._bodies
         try:
@@ -124,6 +131,18 @@ class Function(Generic[Service]):
             response.headers["connection"] = "close"
         return response
 
+    async def _health(self, request: Request) -> Response:
+        """Answer a probe: `/livez` asks only this process, `/healthz` asks for readiness and opens the connections."""
+        if request.scope["path"] == "/healthz":
+            if not await self._readiness.is_ready():
+                return problem_response(Unavailable("not ready: the function's log has the cause"))
+            try:
+                await self._open(request.app)
+            except Exception:
+                logger.exception("not ready: the function's connections were not opened")
+                return problem_response(Unavailable("not ready: the function's log has the cause"))
+        return JsonResponse({"status": "ok"})
+
     async def _answer(self, request: Request) -> Response:
         try:
             return await self._handle(self._service or await self._open(request.app), request)
@@ -133,7 +152,7 @@ class Function(Generic[Service]):
                 logger.warning("503 for %s: %s", path, error.detail, exc_info=error.__cause__)
             return problem_response(error)
         except HTTPException as error:
-            return PlainTextResponse(error.detail, error.status_code, error.headers)
+            return http_problem_response(error)
         except Exception as error:  # noqa: BLE001 - its message is not logged: it can hold personal data
             places = code_places(error)
             path = request.scope["path"][:_MAX_PATH_CHARS]
@@ -164,6 +183,7 @@ class Function(Generic[Service]):
                 if self._telemetry is SILENT:
                     self._telemetry = self._otel.open_telemetry(self._name, self._topic)
                     self._observed = self._observed or self._telemetry is not SILENT
+                self._readiness.start()
                 service = await self._resources.enter_async_context(self._open_service(self._telemetry))
                 self._shutdown = Shutdown(
                     [self._drain, *([partial(self._finish, service)] if self._finish else [])],

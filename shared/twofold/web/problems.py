@@ -1,5 +1,8 @@
 """Errors as HTTP answers: problem details (RFC 9457)."""
 
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from twofold.errors import TwofoldError, Unauthorized, Unavailable
@@ -14,6 +17,14 @@ def problem_response(error: TwofoldError) -> Response:
     return JsonResponse(
         problem_details(error), status_code=error.status, headers=headers, media_type="application/problem+json"
     )
+
+
+def http_problem_response(error: HTTPException) -> Response:
+    """Return the answer for an error of HTTP itself: 404 for an unknown path, 405 for a method of another path."""
+    status = HTTPStatus(error.status_code)
+    title = status.phrase.lower().replace(" ", "-")
+    details = {"type": f"urn:twofold:problem:{title}", "title": title, "status": status.value, "detail": error.detail}
+    return JsonResponse(details, status_code=status, headers=error.headers, media_type="application/problem+json")
 
 
 def problem_details(error: TwofoldError) -> dict[str, object]:

@@ -4,7 +4,9 @@ The caller gets its answer after the insert. Sending is best effort: the relay s
 outbox entry. Application code uses the same path as the function `publish`:
 
     async with open_publisher(Settings()) as publisher:
-        await publisher.publish_event("order.created", {"total": 3}, source="/shop", aggregate_id="order-7")
+        published = await publisher.publish_event(
+            "order.created", {"total": 3}, source="/shop", event_id="order-7-created-py", aggregate_id="order-7"
+        )
 """
 
 import asyncio
@@ -18,10 +20,13 @@ from uuid import UUID, uuid4
 
 from twofold.cloudevents.decode_http import IncomingEvent
 from twofold.cloudevents.encode import KafkaRecord, check_attributes_size
-from twofold.errors import Conflict, Rejected, TooLarge, TwofoldError, UnknownReplay, unexpected
+from twofold.errors import Conflict, Forbidden, Rejected, TooLarge, TwofoldError, UnknownReplay, unexpected
+from twofold.event.identity import identity_of
 from twofold.event.model import Event
 from twofold.event.payload import check_containers
+from twofold.event.reserved import is_reserved
 from twofold.event.time import check_not_future
+from twofold.kafka.diagnosis import check_kafka
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import RawDocument, open_database
 from twofold.mongo.insert import InsertResult, compare_digests
@@ -112,29 +117,43 @@ class Publisher:
         payload: dict[str, Any],
         *,
         source: str,
-        event_id: UUID | None = None,
+        event_id: UUID | str | None = None,
+        time: datetime | None = None,
         aggregate_id: str | None = None,
         extensions: dict[str, str] | None = None,
         **metadata: str,
     ) -> Published:
         """Publish a new event from its parts. `metadata` takes the other fields of `Metadata`.
 
-        Give an `event_id` (UUID version 4 or 7) if the call may be repeated: a call without an id makes a new event.
-        Returns when a majority of MongoDB's members has the event. Raises `Invalid`, `TooLarge`, `Conflict` or
-        `Unavailable`. After `Unavailable` the event may or may not be stored. A repeated call with the same id is safe.
+        Give an `event_id` if the call may be repeated: a call without an id makes a new event. As over HTTP, any text
+        is an id, and `source` and id together name the event. A UUID of version 4 or 7 names it alone. `time` needs a
+        time zone. Without a `time`, the event gets the time of this call.
+
+        Returns when a majority of MongoDB's members has the event. Raises `Invalid`, `TooLarge`, `Conflict`,
+        `Unavailable`, or `Forbidden` for an event in the name of the cluster. After `Unavailable` the event may or may
+        not be stored. A repeated call with the same id is safe.
         """
+        identity = identity_of(source, str(uuid4() if event_id is None else event_id))
         event = Event.of(
-            event_id=event_id or uuid4(),
+            event_id=identity.event_id,
             event_type=event_type,
-            timestamp=self.clock(),
+            timestamp=time or self.clock(),
             aggregate_id=aggregate_id,
-            metadata={"service_name": source, "time_assigned": True, "extensions": extensions or {}, **metadata},
+            metadata={
+                **metadata,
+                "service_name": source,
+                "source_event_id": identity.source_event_id,
+                "time_assigned": time is None,
+                "extensions": extensions or {},
+            },
             payload=payload,
         )
-        return await self._publish_one(event)
+        return await self.publish_base_event(event)
 
     async def publish_base_event(self, event: Event) -> Published:
         """Publish an existing `Event`. Returns and raises as `publish_event` does."""
+        if is_reserved(event.metadata.service_name, event.event_type):
+            raise Forbidden("only Twofold's own functions publish an event of the cluster: use another type", "type")
         # The copy has a new digest: the application may have changed the payload.
         return await self._publish_one(event.model_copy())
 
@@ -288,7 +307,12 @@ class Publisher:
 async def open_publisher(
     settings: PublishSettings, application: str = "application", telemetry: Telemetry = SILENT
 ) -> AsyncIterator[Publisher]:
-    """Open a publisher with its own connections. Call it after the fork."""
+    """Open a publisher with its own connections. Call it after the fork.
+
+    Raises `InvalidSettings` for a wrong `MONGODB_URI`, and for wrong settings of Kafka. An address of Kafka is
+    required, as in the function `publish`: without Kafka, every event would wait for the relay.
+    """
+    check_kafka(settings)
     sender = Sender(settings)
     async with open_database(settings, application) as database:
         publisher = Publisher(EventRepository(database), EventStore(database), sender, settings, telemetry=telemetry)

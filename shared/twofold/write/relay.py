@@ -33,15 +33,13 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
-from bson.timestamp import Timestamp
-
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.cloudevents.encode import KafkaRecord, encode_kafka
 from twofold.errors import Rejected, Unavailable
 from twofold.event.model import Event
 from twofold.kafka.lag import Backlog, read_backlog
 from twofold.kafka.sender import Sender
-from twofold.mongo.client import Database
+from twofold.mongo.client import Database, Seq
 from twofold.mongo.lock import hold_lock
 from twofold.mongo.safe_time import server_time
 from twofold.observability.telemetry import SILENT, Telemetry
@@ -185,7 +183,7 @@ class Relay:
             return await self._still_missing(missing, window.backlog, window, run)
         return []
 
-    async def _below_head(self, seqs: Mapping[UUID, Timestamp]) -> list[UUID]:
+    async def _below_head(self, seqs: Mapping[UUID, Seq]) -> list[UUID]:
         """Return the events up to the noted head. Events that were stored since get a newer head first."""
         if any(seq > self._head for seq in seqs.values()):
             await self._note_head()
