@@ -36,7 +36,7 @@ help: ## print this list
 	@echo 'Usage: make COMMAND [NAME=VALUE...]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/made ## publish 1,000 events and compare the contents of the servers (JSON=FILE, KEEP=1, PORTS=fixed, BROKER=tansu|apache)
+demo: .venv/made ## publish 1,100 events and compare the contents of the servers (JSON=FILE, KEEP=1, PORTS=fixed, BROKER=tansu|apache)
 	@$(RUN) dev demo $(OPTIONS)
 
 dev: .venv/made ## run the whole stack on this machine until Ctrl-C (PORTS=fixed, BROKER=tansu|apache, KUBECONFIG=FILE)

@@ -29,7 +29,7 @@ from dev.paths import ROOT
 from dev.preflight import Unfit
 from dev.process.child import StartFailed
 from dev.process.signals import wait_for_a_signal
-from dev.servers.issuer import SERVICE_RIGHTS
+from dev.servers.issuer import SERVICE_PERMISSIONS
 from dev.stack import Stack, shell
 from dev.stack.running import Running, Steps, command_line_options, here, hold, kept, new_logs
 from twofold.cli.table import plain
@@ -55,7 +55,7 @@ def demo(
     keep: Annotated[bool, typer.Option(help="leave the stack running, and print the command that stops it")] = False,
     fixed_ports: PortsOption = False,
 ) -> None:
-    """Publish more than 1,000 events over HTTP, and compare both collections with the accepted events."""
+    """Publish 1,100 events over HTTP, and compare both collections with the accepted events."""
     began, start = time.monotonic(), kept if keep else here
     with _explained(), _steps() as on_step, start(broker, on_step, fixed_ports=fixed_ports) as running:
         start_s = time.monotonic() - began
@@ -204,7 +204,7 @@ def _readable(value: object) -> str:
 @app.command(name="token")
 def print_token(
     sub: Annotated[str, typer.Option(help="the subject: a user or a service")] = "service",
-    roles: Annotated[str, typer.Option(help="permissions: " + ", ".join(Permission))] = " ".join(SERVICE_RIGHTS),
+    roles: Annotated[str, typer.Option(help="permissions: " + ", ".join(Permission))] = " ".join(SERVICE_PERMISSIONS),
 ) -> None:
     """Print a token for the last started stack of this checkout."""
     if unknown := sorted(set(re.split(r"[\s,]+", roles.strip())) - {*Permission, ""}):

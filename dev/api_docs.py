@@ -29,7 +29,7 @@ _BEGIN = f"""# API
 *`python -m dev api-docs` writes this file from the models of the functions. Each function answers its OpenAPI 3.1
 description at `/openapi.json`, without a token.*
 
-Every request carries a bearer token; [README.md](../README.md#publish) lists the rights. Errors are RFC 9457
+Every request carries a bearer token; [operations.md](operations.md#tokens) lists the permissions. Errors are RFC 9457
 `application/problem+json`: `errors` names every error and its place. Every operation can answer 400 (an error in the
 request), 401 (no valid token), 403 (not allowed) and 503 (unavailable: try again). The other answers are listed. A
 parameter that an operation does not know is a 400 that names the parameter.

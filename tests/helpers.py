@@ -193,7 +193,7 @@ class View:
     stack: Stack
     http: httpx.Client
     database: Any
-    """pymongo's database, with root's rights if MongoDB checks rights."""
+    """pymongo's database, with root's permissions if MongoDB checks permissions."""
 
     def publish(self, event: Event, url: str = "", **headers: str) -> httpx.Response:
         """Post an event in binary mode."""
@@ -265,9 +265,9 @@ def ids(events: Iterable[Event]) -> Document:
     return {"$in": [event.event_id for event in events]}
 
 
-def bearer(subject: str = "service", *rights: str, **claims: Any) -> dict[str, str]:
+def bearer(subject: str = "service", *permissions: str, **claims: Any) -> dict[str, str]:
     """Return the header with a token of the stacks' issuer, for a service with every permission or for a user."""
-    given = token(subject, rights, **claims) if subject != "service" else token(**claims)
+    given = token(subject, permissions, **claims) if subject != "service" else token(**claims)
     return {"authorization": f"Bearer {given}"}
 
 

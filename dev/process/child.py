@@ -39,7 +39,7 @@ def plain_environment() -> dict[str, str]:
 
 
 class StartFailed(RuntimeError):
-    """A child ended, or was not ready in time. The message ends with the tail of its log."""
+    """A child ended, or was not ready in time. The message ends with the tail of its log file."""
 
 
 def free_port() -> int:

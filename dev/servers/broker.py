@@ -51,7 +51,7 @@ PROVIDERS: Mapping[str, tuple[Callable[[], str | None], Callable[[Path, Path, in
 
 
 def create(provider: str, directory: Path, logs: Path, port: int | None = None) -> Broker:
-    """Return a broker, not started. It keeps its data in `directory` and its log in `logs`.
+    """Return a broker, not started. It keeps its data in `directory` and its logs in `logs`.
 
     Raises `LookupError` for an unknown broker, and with the reason if this machine cannot run the broker.
     """

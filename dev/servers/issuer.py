@@ -17,7 +17,7 @@ NAME = "https://issuer.local"
 AUDIENCE = "twofold"
 LIFETIME_S = 7 * 24 * 3600.0
 """A week: a test may set a function's clock off by hours, and the token must stay valid."""
-SERVICE_RIGHTS = ("events:publish:any", "events:publish:reserved", "events:read:all", "audit:read", "admin")
+SERVICE_PERMISSIONS = ("events:publish:any", "events:publish:reserved", "events:read:all", "audit:read", "admin")
 
 
 @functools.cache
@@ -28,16 +28,16 @@ def signing_key() -> tuple[str, EllipticCurvePrivateKey]:
 
 def token(
     subject: str = "service",
-    rights: tuple[str, ...] = SERVICE_RIGHTS,
+    permissions: tuple[str, ...] = SERVICE_PERMISSIONS,
     *,
     key: tuple[str, Any] | None = None,
     algorithm: str = "ES256",
     headers: Mapping[str, Any] | None = None,
     **claims: Any,
 ) -> str:
-    """Return a token for `subject` with these rights. `claims` replace the usual claims; None removes a claim."""
+    """Return a token for `subject` with these permissions. `claims` replace the usual claims; None removes a claim."""
     key_id, private = key or signing_key()
-    usual = {"iss": NAME, "aud": AUDIENCE, "sub": subject, "exp": time.time() + LIFETIME_S, "roles": list(rights)}
+    usual = {"iss": NAME, "aud": AUDIENCE, "sub": subject, "exp": time.time() + LIFETIME_S, "roles": list(permissions)}
     payload = {name: value for name, value in (usual | claims).items() if value is not None}
     return jwt.encode(payload, private, algorithm=algorithm, headers={"kid": key_id} | dict(headers or {}))
 

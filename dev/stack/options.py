@@ -14,7 +14,7 @@ class Options:
     members: int = 1
     """mongod servers in the replica set: 1 or 3."""
     auth: bool = False
-    """True for a MongoDB with access control. Each function then has a user with the rights that setup grants."""
+    """True for a MongoDB with access control. Each function then has a user with the permissions that setup grants."""
     set_parameters: Mapping[str, str | int] = field(default_factory=dict)
     """mongod's parameters: `{"ttlMonitorSleepSecs": 2}`."""
     broker: str = "tansu"

@@ -50,7 +50,7 @@ class Running:
     issuer_url: str
     """The URL of the issuer's keys."""
     token: str
-    """A bearer token with all rights."""
+    """A bearer token with all permissions."""
     logs: str
     pid: int
     """The process that owns the stack. SIGTERM to this process ends the stack."""

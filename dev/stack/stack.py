@@ -103,12 +103,12 @@ class Stack:
 
     @property
     def token(self) -> str:
-        """A bearer token for a service with all rights."""
+        """A bearer token for a service with all permissions."""
         return token()
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings of setup, with all rights on MongoDB. A test may pass them to the library."""
+        """The settings of setup, with all permissions on MongoDB. A test may pass them to the library."""
         return {
             "MONGODB_URI": self.mongodb_uri,
             "MONGODB_DATABASE": self.database,
@@ -154,7 +154,7 @@ class Stack:
     def new_source(self, *arguments: str, name: str = "kafka_source", group: str | None = None) -> Child:
         """Return a KafkaSource stand-in, not started, with the settings of knative/base and retries for minutes.
 
-        `arguments` win over the usual ones. `name` is the name of the process and of its log.
+        `arguments` win over the usual ones. `name` is the name of the process and of its log file.
         """
         sink = self.functions.get("dead_letters")
         source = self._module(

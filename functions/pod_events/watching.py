@@ -15,8 +15,8 @@ from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Invalid, Malformed, Rejected, TooLarge, unexpected
 from twofold.event.model import Event
-from twofold.storage.dead_letter import DeadLetter
 from twofold.storage.dead_letters import DeadLetters
+from twofold.storage.failed_delivery import DeadLetter
 from twofold.write.decoding import in_decoding_thread, is_costly
 from twofold.write.publisher import Publisher
 

@@ -58,7 +58,8 @@ class AuthSettings(Group):
     """Bearer tokens and their issuer."""
 
     auth: Literal["on", "off"] = "on"
-    """`off` lets every caller do everything. Each function writes this to its log when it starts."""
+    """`off` asks for no token. Every caller has every permission except `events:publish:reserved`. Each function
+    writes this to its logs when it starts."""
     auth_issuer: str = ""
     """The `iss` of tokens. With `AUTH=on`, this setting and the next two are needed."""
     auth_audience: str = ""

@@ -25,10 +25,10 @@ from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database
 from twofold.observability.logs import _Lines
 from twofold.settings import Settings
-from twofold.storage.dead_letter import MAX_KEPT_BODY_BYTES, MAX_KEPT_HEADER_BYTES, MAX_KEPT_HEADERS, DeadLetter
 from twofold.storage.dead_letters import DeadLetters
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
+from twofold.storage.failed_delivery import MAX_KEPT_BODY_BYTES, MAX_KEPT_HEADER_BYTES, MAX_KEPT_HEADERS, DeadLetter
 from twofold.write.publisher import Published, Publisher, open_publisher
 from twofold.write.store import Store, keep_undelivered
 

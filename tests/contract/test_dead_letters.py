@@ -10,8 +10,8 @@ from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import Conflict, Malformed, Rejected, UnknownReplay
 from twofold.event.model import Event
 from twofold.mongo.client import Database
-from twofold.storage.dead_letter import DeadLetter
 from twofold.storage.dead_letters import DeadLetters
+from twofold.storage.failed_delivery import DeadLetter
 
 pytestmark = pytest.mark.guarantee("G4", "R10")
 

@@ -15,9 +15,9 @@ from twofold.kafka.lag import Backlog, read_backlog
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database, Document
 from twofold.settings import Settings
-from twofold.storage.dead_letter import DeadLetter
 from twofold.storage.dead_letters import REDRIVE_WITHIN, DeadLetters
 from twofold.storage.event_store import EventStore
+from twofold.storage.failed_delivery import DeadLetter
 from twofold.storage.outbox import Outbox
 from twofold.write.redrive import Redrive, RedriveResult
 from twofold.write.relay import Relay

@@ -32,8 +32,8 @@ from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database, open_database
 from twofold.mongo.safe_time import server_time
 from twofold.settings import Settings
-from twofold.storage.dead_letter import DeadLetter
 from twofold.storage.dead_letters import DeadLetters
+from twofold.storage.failed_delivery import DeadLetter
 from twofold.storage.outbox import Outbox
 from twofold.write.relay import Relay, open_relay
 from twofold.write.relay_run import RelayRun

@@ -311,7 +311,7 @@ class TestPublish:
             admin.command("configureFailPoint", "failCommand", mode="off")
         assert printed(result) == {"accepted": 1000, "duplicate": 0, "refused": 0}
         assert isinstance(result.exception, Unavailable)
-        assert str(result.exception).startswith("lines 1001 to 1005 may not be stored")
+        assert str(result.exception).startswith("lines 1001 to 1005: it is unknown whether the events are stored")
         again = printed(twofold("publish", "--json", input=ndjson(*events)))
         assert again == {"accepted": 0, "duplicate": 1005, "refused": 0}
 

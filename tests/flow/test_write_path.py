@@ -29,8 +29,8 @@ from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.errors import Conflict
 from twofold.event.model import Event
 from twofold.mongo.client import open_database
-from twofold.storage.dead_letter import DeadLetter
 from twofold.storage.dead_letters import DeadLetters
+from twofold.storage.failed_delivery import DeadLetter
 
 OWN = {"stored_at", "seq"}
 """The fields that the insert adds, by collection."""

@@ -11,6 +11,7 @@ from twofold.errors import Forbidden, Invalid, Malformed
 from twofold.query.filters import Filter
 from twofold.query.limits import MAX_LIMIT, MAX_TYPES
 from twofold.query.parameters import parse_query
+from twofold.web.api import NoParameters
 
 
 def rejected(query: str) -> tuple[Malformed, list[str]]:
@@ -56,6 +57,11 @@ def test_the_error_names_an_unknown_parameter(query: str) -> None:
     assert [name.replace("%5B%24ne%5D", "[$ne]") for name in named] == [
         query.split("=", 1)[0].replace("%5B%24ne%5D", "[$ne]")
     ]
+
+
+def test_an_operation_without_parameters_says_so() -> None:
+    with pytest.raises(Malformed, match="this operation has no parameters: remove this parameter"):
+        parse_query("x=1", NoParameters)
 
 
 @pytest.mark.guarantee("R23")

@@ -31,7 +31,7 @@ def publish(
     """Publish CloudEvents, as the function `publish` does. A repeated event is stored once.
 
     A refused event gives a line on standard error, and the exit status is 1. If MongoDB becomes unavailable, the
-    command counts the accepted events, names the lines that may not be stored, and ends with exit status 1.
+    command counts the accepted events, names the lines with an unknown outcome, and ends with exit status 1.
     """
     if str(file) != "-" and not file.is_file():
         raise typer.BadParameter(f"there is no file {file}")
@@ -92,4 +92,7 @@ def _count(numbers: list[int], outcomes: list[Published | TwofoldError], counts:
 
 def _unknown_outcome(numbers: list[int], error: TwofoldError) -> Unavailable:
     where = f"line {numbers[0]}" if len(numbers) == 1 else f"lines {numbers[0]} to {numbers[-1]}"
-    return Unavailable(f"{where} may not be stored: {error}. Publish all lines again: a repeated event is stored once")
+    return Unavailable(
+        f"{where}: it is unknown whether the events are stored: {error}. "
+        "Publish all lines again: a repeated event is stored once"
+    )

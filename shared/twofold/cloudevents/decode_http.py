@@ -118,7 +118,7 @@ def _decode_batch(
     if not members:
         raise Invalid("the batch is empty")
     if len(members) > max_events:
-        raise TooLarge(f"{len(members)} events in one batch: at most {max_events} are allowed")
+        raise TooLarge(f"the batch has {len(members)} events: send at most {max_events} events in a batch")
     return (_decode_batch_member(member, now, traceparent, max_record_bytes) for member in members)
 
 
@@ -185,16 +185,17 @@ def _incoming_event(attributes: dict[str, str], data: object, now: datetime) -> 
     if internal is not None:
         return IncomingEvent.of(verified_event(attributes, internal, data), internal.replay_id)
     if reserved := sorted(RESERVED_ATTRIBUTES & attributes.keys()):
-        raise Invalid(
-            f"reserved: {', '.join(reserved)}", problems=tuple(Problem(name, "is reserved") for name in reserved)
-        )
+        problems = tuple(Problem(name, f"only Twofold may set {name}: remove this attribute") for name in reserved)
+        raise Invalid("; ".join(problem.what for problem in problems), problems=problems)
     check_required_attributes(attributes)
     return IncomingEvent(encode_fast(attributes, data, now) or EncodedEvent.of(build_event(attributes, data, now)))
 
 
 def _not_a_cloud_event(media: str) -> Rejected:
     if media in ("", "application/json"):
-        return Malformed("not a CloudEvent: send ce-* headers, or application/cloudevents+json", "ce-specversion")
+        return Malformed(
+            "the request is not a CloudEvent: send ce-* headers, or application/cloudevents+json", "ce-specversion"
+        )
     return UnsupportedType(
         f"{media!a} is not supported: send application/cloudevents+json, or ce-* headers with JSON", "content-type"
     )

@@ -20,7 +20,7 @@ def data_of(member: Mapping[str, Any]) -> object:
     if "data" in member:
         raise Malformed("data and data_base64 exclude each other", "data_base64")
     try:
-        return strict_json.parse(base64.b64decode(member["data_base64"], validate=True))
+        return strict_json.parse(base64.b64decode(member["data_base64"], validate=True), "data_base64")
     except (binascii.Error, TypeError, ValueError) as error:
         raise Malformed(f"not base64: {error}", "data_base64") from None
 

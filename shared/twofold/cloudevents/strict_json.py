@@ -11,8 +11,8 @@ from twofold.errors import Invalid, Malformed
 from twofold.event.payload import check_containers
 
 
-def parse(body: bytes) -> Any:
-    """Return the value of `body`.
+def parse(body: bytes, name: str = "the body") -> Any:
+    """Return the value of `body`. Errors call the text `name`.
 
     Raises `Malformed` for invalid JSON, `Invalid` for too deep or large values, and `TooLarge` for too many containers.
 
@@ -26,17 +26,19 @@ def parse(body: bytes) -> Any:
             return value
     except (ValueError, orjson.JSONEncodeError):  # orjson refuses integers beyond 64 bits, and deep nesting
         pass
-    return parse_for_error(body)
+    return parse_for_error(body, name)
 
 
-def parse_for_error(body: bytes) -> Any:
+def parse_for_error(body: bytes, name: str = "the body") -> Any:
     """Return the same value, or raise the same error, with Python's parser: its errors name the place."""
     try:
         return json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise Malformed(f"not UTF-8: {error.reason} at byte {error.start}", "data") from None
+        raise Malformed(f"{name} is not UTF-8: {error.reason} at byte {error.start}", "data") from None
     except json.JSONDecodeError as error:
-        raise Malformed(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}", "data") from None
+        raise Malformed(
+            f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}", "data"
+        ) from None
     except RecursionError:
         raise Invalid("nests too deep", "data") from None
     except ValueError:  # int() refuses more than 4,300 digits

@@ -2,6 +2,9 @@
 
 A new metadata field is one line in `Metadata`. Its CloudEvents attribute is the field's name without `_`. Readers,
 exports, records and headers take their fields from this class.
+
+A new field changes the digest of events that already have this attribute as an extension. Add a field only for an
+attribute that no producer sends yet.
 """
 
 import re

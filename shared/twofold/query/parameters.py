@@ -50,7 +50,9 @@ def parse_query(
     repeatable = {name: repeated for name, repeated in repeatable.items() if name not in values}
     for name, value in _pairs(query_string):
         if name not in repeatable:
-            known = ", ".join(repeatable) or "there are no parameters"
+            if not repeatable:
+                raise Malformed("this operation has no parameters: remove this parameter", printable_name(name))
+            known = ", ".join(repeatable)
             raise Malformed(f"unknown parameter; known parameters: {known}", printable_name(name))
         if not value:
             raise Malformed("must not be empty", name)

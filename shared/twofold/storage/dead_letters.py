@@ -31,7 +31,7 @@ from twofold.cloudevents.encode import KafkaRecord, redrive_record
 from twofold.mongo.client import Database, Document, driver_errors
 from twofold.observability.metrics import DEAD_LETTERS
 from twofold.observability.telemetry import SILENT, Telemetry
-from twofold.storage.dead_letter import TRANSIENT_REASONS, DeadLetter, is_same_delivery
+from twofold.storage.failed_delivery import TRANSIENT_REASONS, DeadLetter, is_same_delivery
 
 logger = logging.getLogger(__name__)
 

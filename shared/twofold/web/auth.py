@@ -6,7 +6,7 @@ from typing import Protocol
 
 from twofold.errors import InvalidSettings, MissingExtra
 from twofold.settings import AuthSettings
-from twofold.web.permissions import ANYBODY, Principal
+from twofold.web.permissions import ANYBODY, Permission, Principal
 from twofold.web.tokens import Headers, IssuerKeys, TokenAuthentication
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class Authenticator(Protocol):
 
 
 class NoAuthentication:
-    """Asks for no token. Every caller has every permission except publishing in the name of the cluster."""
+    """Asks for no token. Every caller has every permission except `events:publish:reserved`."""
 
     async def principal(self, headers: Headers) -> Principal:
         """Return `ANYBODY`."""
@@ -34,7 +34,10 @@ def authenticator(settings: AuthSettings) -> Authenticator:
     `AUTH=off` writes an error to the log at every start of a function, so every `LOG_LEVEL` shows it.
     """
     if settings.auth == "off":
-        logger.error("AUTH=off: this function asks for no token, and every caller has every permission")
+        logger.error(
+            "AUTH=off: this function asks for no token, and every caller has every permission except %s",
+            Permission.PUBLISH_RESERVED,
+        )
         return NoAuthentication()
     check_auth(settings)
     return TokenAuthentication(settings, IssuerKeys(settings.auth_jwks_url, settings.auth_keys_fresh_s))
@@ -54,7 +57,8 @@ def check_auth(settings: AuthSettings) -> None:
     }
     if missing := [name for name, value in needed.items() if not value]:
         raise InvalidSettings(
-            f"{', '.join(missing)} must be set, or AUTH=off, which gives every caller every permission"
+            f"{', '.join(missing)} must be set, or AUTH=off, which gives every caller every permission "
+            f"except {Permission.PUBLISH_RESERVED}"
         )
     if not settings.auth_jwks_url.startswith(("https://", "http://")):
         raise InvalidSettings("AUTH_JWKS_URL must begin with https:// or http://")

@@ -74,7 +74,7 @@ class GroupCommit(Generic[Item, Result]):
         Raises `Unavailable`, with nothing queued, when the queue is full or closed. Raises the error of `write`.
         """
         if self._closed:
-            raise Unavailable("shutting down")
+            raise Unavailable("the function is shutting down: send the request again")
         if self._waiting + len(items) > self._capacity:
             raise Unavailable("too many events wait for MongoDB: send the request again later")
         size = sum(map(self._size_of, items))

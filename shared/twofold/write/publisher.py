@@ -3,8 +3,10 @@
 The caller gets its answer after the insert. Sending is best effort: the relay sends an event again as long as it has an
 outbox entry. Application code uses the same path as the function `publish`:
 
-    async with open_publisher(PublishSettings()) as publisher:
-        await publisher.publish_event("order.created", {"total": 3}, source="/shop", event_id="order-7-created")
+    async with open_publisher(Settings()) as publisher:
+        published = await publisher.publish_event(
+            "order.created", {"total": 3}, source="/shop", event_id="order-7-created-py", aggregate_id="order-7"
+        )
 """
 
 import asyncio

@@ -6,7 +6,7 @@ A run takes the due entries in batches, looks the events up in `event_store` wit
 |---|---|---|---|
 | equal digest | | Confirm the entry. The retention starts. | `confirmed` |
 | another digest | | Keep the entry as `conflicting`, and stop retrying. | `conflicting` |
-| missing | rejected for a lasting reason (`dead_letters`) | Keep the entry as `dead`, and stop retrying. | `dead` |
+| missing | rejected for a lasting reason | Keep the entry as `dead`, and stop retrying. | `dead` |
 | missing | the consumer group has not reached its record | Look again after the back-off. | `held` |
 | missing | tried `RELAY_MAX_TRIES` times | Keep the entry as `stuck`, and stop retrying. | `stuck` |
 | missing | a newer version of Twofold wrote it | Count a try, and look again. | `held` |
@@ -14,9 +14,9 @@ A run takes the due entries in batches, looks the events up in `event_store` wit
 | missing | Kafka refuses the record for good | Keep a dead letter, and the entry as `dead`. | `dead` |
 | missing | none of these | Set the time of the next try, then send the event again. | `resent` or `unsent` |
 
-An event waits as long as its record is in the backlog of the consumer group, however long `store` is unavailable. So
-the relay never sends an event behind its own record. While the backlog is large, a run sends one batch
-(`send_window.py`).
+A reason is lasting, unless it is `undelivered` or `unknown-replay`. An event waits as long as its record is in the
+backlog of the consumer group, however long `store` is unavailable. So the relay never sends an event behind its own
+record. While the backlog is large, a run sends one batch (`send_window.py`).
 
 While Kafka is unavailable, a run only decides on events in the log. A try that Kafka does not accept is not counted.
 While the log has regressed, no event expires (`storage/log_state.py`). Relay, reconciliation and retention are this one
@@ -45,9 +45,9 @@ from twofold.mongo.safe_time import server_time
 from twofold.observability.telemetry import SILENT, Telemetry
 from twofold.settings import RelaySettings
 from twofold.storage.checkpoints import Checkpoint, Checkpoints
-from twofold.storage.dead_letter import DeadLetter
 from twofold.storage.dead_letters import DeadLetters
 from twofold.storage.event_store import EventStore
+from twofold.storage.failed_delivery import DeadLetter
 from twofold.storage.log_state import BEFORE_EVERY_SEQ
 from twofold.storage.outbox import Outbox, OutboxEntry
 from twofold.write.relay_run import RelayRun, record_checkpoint, record_lag, record_run

@@ -16,9 +16,9 @@ from twofold.mongo.insert import InsertResult, compare_digests
 from twofold.observability.metrics import DUPLICATES, STORED
 from twofold.observability.telemetry import SILENT, Telemetry
 from twofold.settings import StoreSettings
-from twofold.storage.dead_letter import DeadLetter, undelivered_reason
 from twofold.storage.dead_letters import DeadLetters
 from twofold.storage.event_store import EventStore
+from twofold.storage.failed_delivery import DeadLetter, undelivered_reason
 from twofold.write.decoding import in_decoding_thread, is_costly
 from twofold.write.group_commit import GroupCommit
 

@@ -1,4 +1,7 @@
-"""A dead letter: a failed delivery, unchanged, with its reason and an id. Pure."""
+"""A failed delivery: its headers and body, unchanged, with the reason and an id. Pure.
+
+`dead_letters.py` keeps failed deliveries as dead letters, and has the states of a dead letter.
+"""
 
 import base64
 import hashlib
@@ -103,9 +106,10 @@ def undelivered_reason(headers: RawHeaders) -> Undelivered:
         answer = base64.b64decode(values.get("ce-knativeerrordata", "")).decode("utf-8", "replace")
     except ValueError:
         answer = values["ce-knativeerrordata"]
-    code = values.get("ce-knativeerrorcode", "no answer")
     sink = values.get("ce-knativeerrordest", "the sink")
-    return Undelivered(cut_text(f"{sink} answered {code}: {answer}", MAX_DETAIL_CHARS))
+    code = values.get("ce-knativeerrorcode")
+    outcome = "gave no answer" if code is None else f"answered {code}"
+    return Undelivered(cut_text(f"{sink} {outcome}: {answer}" if answer else f"{sink} {outcome}", MAX_DETAIL_CHARS))
 
 
 def is_same_delivery(
