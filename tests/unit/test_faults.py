@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -252,6 +253,14 @@ class TestPublishers:
     def test_several_events_are_a_batch(self) -> None:
         request = encode([Item(sent, "new") for sent in SENT])
         assert request.headers["content-type"] == "application/cloudevents-batch+json"
+
+
+def test_made_up_events_lie_within_the_last_hour() -> None:
+    """Readers show the last 24 hours by default."""
+    rng, now = random.Random(1), datetime.now(UTC)
+    times = [datetime.fromisoformat(event["time"]) for _ in range(99) if "time" in (event := new_order("run", 1, rng))]
+    assert len(times) > 50
+    assert all(now - timedelta(hours=1) < time < now for time in times)
 
 
 def test_the_watch_reads_a_change_stream() -> None:
