@@ -251,8 +251,13 @@ class TestPublishers:
         assert LATE.digest != SENT[3].digest
 
     def test_several_events_are_a_batch(self) -> None:
-        request = encode([Item(sent, "new") for sent in SENT])
+        request = encode([Item(sent, "new") for sent in SENT], random.Random(1))
         assert request.headers["content-type"] == "application/cloudevents-batch+json"
+
+    def test_the_seed_decides_the_mode_of_each_request(self) -> None:
+        first, second = ([encode([Item(SENT[0], "new")], rng) for _ in range(30)] for rng in map(random.Random, (7, 7)))
+        assert first == second
+        assert len({len(request.headers) for request in first}) > 1
 
 
 def test_made_up_events_lie_within_the_last_hour() -> None:
