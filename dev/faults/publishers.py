@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -54,9 +55,9 @@ def other_content(event: EventJson) -> EventJson:
     return {**event, "data": {**event["data"], "price": -1.5}}
 
 
-def encode(items: Sequence[Item]) -> EventRequest:
+def encode(items: Sequence[Item], rng: random.Random) -> EventRequest:
     """Return a batch, or a request in any of the three modes for a single event."""
-    mode = random.choice((binary, structured, batch)) if len(items) == 1 else batch
+    mode = rng.choice((binary, structured, batch)) if len(items) == 1 else batch
     return mode([item.sent.event for item in items])
 
 
@@ -71,7 +72,11 @@ class BackgroundLoad:
         self.ledger = Ledger()
         self._random = random.Random(seed)
         self.producer = Producer(
-            lambda: self._random.choice(self.urls), token(), connections=PUBLISHERS, answer_within_s=ANSWER_WITHIN_S
+            lambda: self._random.choice(self.urls),
+            token(),
+            connections=PUBLISHERS,
+            answer_within_s=ANSWER_WITHIN_S,
+            rng=self._random,
         )
         self._run_name = run
         self._rate = rate
@@ -121,7 +126,7 @@ class BackgroundLoad:
         """Wait in short naps, because another thread may end the wait. Then publish."""
         while (wait := due - time.monotonic()) > 0 and not (self._hurry.is_set() or self._ending.is_set()):  # noqa: ASYNC110
             await asyncio.sleep(min(wait, 0.05))
-        await self.producer.publish(self._choose(), encode, self._note)
+        await self.producer.publish(self._choose(), partial(encode, rng=self._random), self._note)
 
     def _choose(self) -> list[Item]:
         choice = self._random.random()

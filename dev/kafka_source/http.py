@@ -78,8 +78,9 @@ class Destination:
         """Take an idle connection that the sink has not closed, or open a connection."""
         while self._idle:
             reader, writer = self._idle.pop()
-            if not reader.at_eof():
+            if not (reader.at_eof() or reader.exception() or writer.is_closing()):
                 return reader, writer
+            writer.close()  # the sink has ended or reset the connection
         return await asyncio.open_connection(*self._address)
 
 

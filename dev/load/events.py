@@ -1,4 +1,4 @@
-"""Made-up events in CloudEvents' JSON format, and the requests that carry them. Pure."""
+"""Made-up events in CloudEvents' JSON format, and the requests that carry them."""
 
 import json
 import random
@@ -12,7 +12,9 @@ EventJson = dict[str, Any]
 
 STRUCTURED_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
-_START = datetime(2026, 1, 1, tzinfo=UTC)
+_LONGEST_AGO_MS = 1_000_000
+_START = datetime.now(UTC) - timedelta(milliseconds=_LONGEST_AGO_MS)
+"""The earliest `time` of an event: within the default ranges of readers, which are hours and days."""
 
 
 class EventRequest(NamedTuple):
@@ -45,7 +47,7 @@ def new_order(run: str, marker: int, rng: random.Random) -> EventJson:
         },
     }
     if rng.random() < 0.8:
-        event["time"] = (_START + timedelta(milliseconds=rng.randrange(10**9))).isoformat()
+        event["time"] = (_START + timedelta(milliseconds=rng.randrange(_LONGEST_AGO_MS))).isoformat()
     return event
 
 

@@ -24,7 +24,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 class Producer:
     """Posts events, and posts again every event whose answer is a broken connection or status 503.
 
-    `url` is called for each request. `tries` limits the requests for an event.
+    `url` is called for each request. `tries` limits the requests for an event. The lengths of
+    the pauses between them come from `rng`.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Producer:
         connections: int,
         answer_within_s: float,
         tries: int | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self.in_flight = 0
         """The requests without an answer yet."""
         self.retries = 0
         self._url = url
         self._tries = tries
+        self._random = rng or random.Random()
         self._client = httpx.AsyncClient(
             headers={"authorization": f"Bearer {token}"} if token else {},
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
@@ -64,7 +67,7 @@ class Producer:
                     note(item, answer)
             if len(unanswered) == len(items):
                 self.retries += 1
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                await asyncio.sleep(pause * self._random.uniform(0.5, 1.5))
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
             items = unanswered
 

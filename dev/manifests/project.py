@@ -20,7 +20,7 @@ class Project:
 
     functions: frozenset[str]
     senders: frozenset[str]
-    """The functions that import a Kafka client, directly or through another module."""
+    """The functions with a connection to Kafka. The readiness of every function imports parts of `twofold.kafka`."""
     gatherers: frozenset[str]
     """The functions with a group commit: several requests share one write."""
     artifacts: Mapping[str, str]
@@ -40,7 +40,7 @@ class Project:
         imports = grimp.build_graph("twofold", "functions", include_external_packages=True)
         return cls(
             functions=functions,
-            senders=_importing(imports, functions, "confluent_kafka"),
+            senders=_importing(imports, functions, "twofold.kafka.sender", "twofold.kafka.lag"),
             gatherers=_importing(imports, functions, "twofold.write.group_commit"),
             artifacts=_artifacts(root / "skaffold.yaml"),
             calls={name: _calls(root / "functions" / name) for name in functions},
@@ -50,8 +50,12 @@ class Project:
         )
 
 
-def _importing(imports: grimp.ImportGraph, functions: frozenset[str], module: str) -> frozenset[str]:
-    return frozenset(name for name in functions if imports.find_shortest_chain(f"functions.{name}.main", module))
+def _importing(imports: grimp.ImportGraph, functions: frozenset[str], *modules: str) -> frozenset[str]:
+    return frozenset(
+        name
+        for name in functions
+        if any(imports.find_shortest_chain(f"functions.{name}.main", module) for module in modules)
+    )
 
 
 _CALL = re.compile(r"\.(list|read|create|replace|patch|delete)_(?:namespaced_)?([a-z]+)(?:_for_all_namespaces)?\(")

@@ -94,6 +94,12 @@ def containers(spec: Object) -> list[Object]:
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 
+def mounts(spec: Object) -> dict[str, Object]:
+    """Return the volumes of the first container by mount path."""
+    volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+    return {mount["mountPath"]: volumes[mount["name"]] for mount in spec["containers"][0].get("volumeMounts", [])}
+
+
 def kubectl() -> str:
     """Return the path of the pinned kubectl of this environment, or of the machine. Raises `RenderFailed`."""
     own = Path(sys.executable).parent / "kubectl"

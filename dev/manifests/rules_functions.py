@@ -64,10 +64,16 @@ def require_visibility(rendered: Rendered, _: Project) -> Iterator[str]:
 
 
 def require_scale(rendered: Rendered, project: Project) -> Iterator[str]:
-    """Require a pod of each function in `ALWAYS_THERE`, and no concurrency limit where requests share a write."""
+    """Require limits, a pod of each function in `ALWAYS_THERE`, and no concurrency limit where requests share a write.
+
+    Without its annotation, or with 0, Knative's `max-scale` is no limit.
+    """
     for name, service in rendered.functions.items():
         template = service["spec"]["template"]
-        least = template["metadata"].get("annotations", {}).get("autoscaling.knative.dev/min-scale", "0")
+        annotations = template["metadata"].get("annotations", {})
+        least, most = (annotations.get(f"autoscaling.knative.dev/{bound}-scale", "0") for bound in ("min", "max"))
+        if most == "0" or "containerConcurrency" not in template["spec"]:
+            yield f"{called(service)}: max-scale must be 1 or more, and containerConcurrency must be there"
         if name in ALWAYS_THERE and least == "0":
             yield f"{called(service)}: min-scale must be 1 or more: its source does not wait while a pod starts"
         if name in project.gatherers and template["spec"].get("containerConcurrency") != 0:

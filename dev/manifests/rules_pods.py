@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import kubernetes_validate
 
 from dev.manifests.project import Project
-from dev.manifests.rendering import Rendered, called, containers, differences
+from dev.manifests.rendering import Rendered, called, containers, differences, mounts
 
 KUBERNETES = "1.36"
 """The Kubernetes version of the schemas."""
@@ -55,6 +55,8 @@ def require_hardening(rendered: Rendered, project: Project) -> Iterator[str]:
             )
         if any(spec.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")) or "hostPath" in str(spec):
             yield f"{called(thing)}: hostNetwork, hostPID, hostIPC and hostPath must be absent"
+        if thing["kind"] != "StatefulSet" and "emptyDir" not in mounts(spec).get("/tmp", {}):  # noqa: S108 - a path in a pod
+            yield f"{called(thing)}: mount an emptyDir at /tmp: the root file system is read-only"
     for service in rendered.functions.values():
         container = service["spec"]["template"]["spec"]["containers"][0]
         resources = container["resources"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
 from dev.manifests.project import Project
-from dev.manifests.rendering import Object, Rendered, differences
+from dev.manifests.rendering import Object, Rendered, differences, mounts
 from dev.manifests.rules_functions import OPEN
 from dev.manifests.rules_settings import environment
 
@@ -27,6 +27,9 @@ def require_tls(rendered: Rendered, project: Project) -> Iterator[str]:
         options = dict(parse_qsl(urlsplit(env["MONGODB_URI"]).query))
         private_ca = {"tlsCAFile": "/etc/twofold/mongodb/ca.crt"} if "tlsCAFile" in options else {}
         yield from differences(thing, options, {"tls": "true"} | private_ca)
+        if private_ca:
+            mounted = mounts(thing["spec"]["template"]["spec"]).get("/etc/twofold/mongodb", {})
+            yield from differences(thing, mounted, {"secret": {"secretName": "mongodb-ca"}})
         if thing["kind"] in ("Job", "Deployment") or thing["metadata"]["name"].replace("-", "_") in project.senders:
             yield from differences(thing, env, {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"} | SASL)
     for source in rendered.of("KafkaSource") if rendered.overlay == "production" else []:

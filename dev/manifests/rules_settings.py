@@ -7,7 +7,7 @@ from typing import get_args
 from pydantic import SecretStr, ValidationError
 
 from dev.manifests.project import Project
-from dev.manifests.rendering import Object, Rendered, called, function_of
+from dev.manifests.rendering import Object, Rendered, called, containers, function_of, without_hash
 from twofold.read.feed import MAX_WAIT_S
 from twofold.settings import Settings
 
@@ -17,6 +17,9 @@ NO_SETTINGS = re.compile(
 """Variables of functions-framework, OpenTelemetry, Python and OpenSSL, and the parts of MONGODB_URI."""
 
 _REFERENCE = re.compile(r"\$\((\w+)\)")
+_SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"://[^/]*:[^/]*@")
+_KINDS = {"configMapRef": "ConfigMap", "configMapKeyRef": "ConfigMap", "secretKeyRef": "Secret"}
 _FIELDS = {name.upper(): field for name, field in Settings.model_fields.items()}
 _SECRETS = {name for name, field in _FIELDS.items() if SecretStr in (field.annotation, *get_args(field.annotation))}
 
@@ -72,16 +75,43 @@ def require_timeouts(rendered: Rendered, _: Project) -> Iterator[str]:
             yield f"{called(thing)}: timeoutSeconds must be more than its budget of {budget:g} s"
 
 
+def require_references(rendered: Rendered, _: Project) -> Iterator[str]:
+    """Require `settings`, and an object for each name in a pod spec. Secrets of production are not in the tree.
+
+    The name of a ConfigMap needs a hash of its content: without a new name, a running pod never reads a changed value.
+    """
+    for thing, spec in rendered.pods():
+        if thing["kind"] == "StatefulSet":
+            continue
+        named = {("Namespace", thing["metadata"]["namespace"]), ("ServiceAccount", spec["serviceAccountName"])}
+        named |= {(_KINDS[member], ref["name"]) for source in _sources(spec) for member, ref in source.items()}
+        if ("ConfigMap", "settings") not in {(kind, without_hash(name)) for kind, name in named}:
+            yield f"{called(thing)}: envFrom lacks the ConfigMap settings"
+        for kind, name in sorted(named):
+            if (kind, rendered.overlay) != ("Secret", "production") and rendered.named(kind, name) is None:
+                yield f"{called(thing)}: {kind} {name} is not in the overlay"
+            elif kind == "ConfigMap" and name == without_hash(name):
+                yield f"{called(thing)}: the name of ConfigMap {name} lacks the hash: see knative/base/names.yaml"
+
+
+def _sources(spec: Object) -> Iterator[Object]:
+    """Yield the references of the containers to ConfigMaps and Secrets."""
+    for container in containers(spec):
+        yield from container.get("envFrom", [])
+        yield from (variable.get("valueFrom", {}) for variable in container.get("env", []))
+
+
 def require_secrets(rendered: Rendered, _: Project) -> Iterator[str]:
     """Require references to Secrets in place of passwords. Secrets of production are not in the tree."""
     for secret in rendered.of("Secret") if rendered.overlay != "local" else []:
         yield f"{called(secret)}: remove it from the tree: only the local overlay has Secrets"
     for config_map in rendered.of("ConfigMap"):
-        for name in sorted(_SECRETS & config_map.get("data", {}).keys()):
-            yield f"{called(config_map)}: move {name} into a Secret"
+        for name, value in sorted(config_map.get("data", {}).items()):
+            if name in _SECRETS or _SECRET_NAME.search(name) or _SECRET_VALUE.search(value):
+                yield f"{called(config_map)}: move {name} into a Secret"
     for thing, spec in rendered.pods():
-        for variable in spec["containers"][0].get("env", []):
-            if "value" in variable and "PASSWORD" in variable["name"]:
+        for variable in [variable for container in containers(spec) for variable in container.get("env", [])]:
+            if "value" in variable and _SECRET_NAME.search(variable["name"]):
                 yield f"{called(thing)}: {variable['name']} must come from a Secret"
 
 

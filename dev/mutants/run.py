@@ -105,9 +105,9 @@ def part_of(number: int) -> tuple[Mutant, ...]:
     return MUTANTS[number - 1 :: PARTS]
 
 
-def part_in_turn() -> int:
-    """Return the part of the current commit. The hash of the commit decides, so all parts run in the long run."""
-    return int(_git("rev-parse", "HEAD")[:8], 16) % PARTS + 1
+def part_in_turn(commit: str) -> int:
+    """Return the part of a commit by its hash, so all parts run in the long run. Without a commit, return 1."""
+    return int(commit[:8], 16) % PARTS + 1 if commit else 1
 
 
 def mutants(
@@ -118,7 +118,7 @@ def mutants(
 ) -> None:
     """Apply the mutants in copies of the tree, and show the killing tests."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    part = part_in_turn() if in_turn else part
+    part = part_in_turn(_git("rev-parse", "HEAD")) if in_turn else part
     chosen = _named(names) if names else part_of(part) if part else MUTANTS
     if part:
         console.print(f"Mutants, part {part} of {PARTS}: {len(chosen)} of {len(MUTANTS)} (dev mutants --part {part})")
@@ -143,8 +143,19 @@ def _try_in_new_copy(mutant: Mutant) -> Result:
 
 
 def _tracked() -> Iterator[Path]:
-    return (Path(name) for name in _git("ls-files", "-z").split("\0") if name and (ROOT / name).is_file())
+    """Yield the tracked files. Without git, yield every file outside hidden folders."""
+    names = _git("ls-files", "-z").split("\0")
+    found = (
+        map(Path, names)
+        if names != [""]
+        else (file.relative_to(ROOT) for top in ROOT.glob("[!.]*") for file in (top, *top.rglob("*")))
+    )
+    return (file for file in found if (ROOT / file).is_file())
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    """Return the output of git, or an empty string outside a repository."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,4 +1,7 @@
-"""Run servers in containers by testcontainers, an optional package for machines with Docker."""
+"""Run servers in containers by testcontainers, an optional package for machines with Docker.
+
+The containers use the network of the host. This needs Linux, or the setting "Enable host networking" of Docker Desktop.
+"""
 
 import importlib.util
 import shutil

@@ -1,9 +1,11 @@
 """Every rule holds in both overlays, and reports the broken manifests of a table."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,7 +43,7 @@ from tests.manifests.breaking import (
 )
 
 LOCAL = "networking.knative.dev/visibility"
-MIN_SCALE = "autoscaling.knative.dev/min-scale"
+MIN_SCALE, MAX_SCALE = "autoscaling.knative.dev/min-scale", "autoscaling.knative.dev/max-scale"
 SECRETS = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
 
 
@@ -81,6 +83,16 @@ def policy(rendered: Rendered, name: str, direction: str) -> Any:
 
 def context(rendered: Rendered) -> Any:
     return container(rendered)["securityContext"]
+
+
+def without_its_hash(name: str) -> Change:
+    """Make a change that removes the hash from the name of a ConfigMap, and from every reference."""
+
+    def change(rendered: Rendered) -> None:
+        hashed = config_map(rendered, name)["metadata"]["name"]
+        list_of(rendered)[:] = json.loads(json.dumps(rendered.objects).replace(hashed, name))
+
+    return change
 
 
 def timeout(function: str, seconds: int) -> Change:
@@ -234,6 +246,24 @@ OTHERS = (
         lambda r: operator(r)["containers"][0]["env"][0]["valueFrom"]["secretKeyRef"].update(name="mongodb-relay"),
     ),
     Broken(functions.require_scale, "pod-events: min-scale", lambda r: annotations(r, "pod_events").pop(MIN_SCALE)),
+    Broken(
+        functions.require_scale,
+        "Service store: max-scale must be 1 or more",
+        lambda r: annotations(r).update({MAX_SCALE: "0"}),
+    ),
+    Broken(
+        functions.require_scale,
+        "Service query: max-scale must be 1 or more",
+        lambda r: service(r, "query")["spec"]["template"]["metadata"].pop("annotations"),
+    ),
+    *(
+        Broken(
+            functions.require_scale,
+            f"Service {name}: max-scale must be 1 or more, and containerConcurrency must be there",
+            without(partial(pod, name=name), "containerConcurrency"),
+        )
+        for name in ("audit", "admin")
+    ),
     Broken(functions.require_scale, "containerConcurrency must be 0", lambda r: pod(r).update(containerConcurrency=1)),
     Broken(
         functions.require_users,
@@ -289,6 +319,49 @@ OTHERS = (
         "move KUBERNETES_TOKEN into a Secret",
         lambda r: settings(r).update(KUBERNETES_TOKEN=""),
     ),
+    Broken(
+        fields.require_secrets,
+        "KUBERNETES_TOKEN must come from a Secret",
+        lambda r: container(r)["env"].append({"name": "KUBERNETES_TOKEN", "value": "secret"}),
+    ),
+    Broken(
+        fields.require_secrets,
+        "move AUTH_JWKS_URL into a Secret",
+        lambda r: settings(r).update(AUTH_JWKS_URL="https://user:secret@issuer.example.com/keys"),
+    ),
+    Broken(
+        fields.require_secrets,
+        "move password into a Secret",
+        lambda r: config_map(r, "mongodb")["data"].update(password="secret"),
+    ),
+    *(
+        Broken(fields.require_references, f"the name of ConfigMap {name} lacks the hash", without_its_hash(name))
+        for name in ("settings", "mongodb")
+    ),
+    Broken(
+        fields.require_references,
+        "Service store: ConfigMap settings is not in the overlay",
+        lambda r: container(r)["envFrom"][0]["configMapRef"].update(name="settings"),
+    ),
+    Broken(
+        fields.require_references,
+        "Service store: envFrom lacks the ConfigMap settings",
+        lambda r: container(r).pop("envFrom"),
+        "local",
+    ),
+    Broken(
+        fields.require_references,
+        "Job setup: ServiceAccount nobody is not in the overlay",
+        lambda r: setup(r).update(serviceAccountName="nobody"),
+    ),
+    Broken(fields.require_references, "'serviceAccountName'", lambda r: pod(r).pop("serviceAccountName")),
+    Broken(
+        fields.require_references,
+        "Service store: Secret mongodb-store is not in the overlay",
+        gone("Secret", "mongodb-store"),
+        "local",
+    ),
+    Broken(fields.require_references, "Namespace twofold is not in the overlay", gone("Namespace", "twofold")),
     Broken(access.require_permissions, "does not need the permission get secrets", granted("store", SECRETS)),
     Broken(
         access.require_permissions,
@@ -377,6 +450,7 @@ OTHERS = (
         "pod-events: KAFKA_SASL_PASSWORD is None",
         lambda r: container(r, "pod_events")["env"].remove(env(r, "KAFKA_SASL_PASSWORD", "pod_events")),
     ),
+    Broken(production.require_tls, "Service store: secret is None", lambda r: container(r)["volumeMounts"].pop()),
     Broken(production.require_tls, "store: enable is None", lambda r: source(r)["net"].pop("tls")),
     Broken(pods.require_valid_objects, "restartPolice", lambda r: setup(r).update(restartPolice="Never")),
     Broken(pods.require_valid_objects, "find schema", lambda r: the(r, "Job", "setup").update(kind="Jobs")),
@@ -390,6 +464,11 @@ OTHERS = (
         lambda r: setup(r)["containers"][0]["securityContext"].update(privileged=True),
     ),
     Broken(pods.require_hardening, "hostPath must be absent", lambda r: pod(r).update(hostNetwork=True)),
+    Broken(
+        pods.require_hardening,
+        "Service store: mount an emptyDir at /tmp",
+        lambda r: container(r)["volumeMounts"].pop(0),
+    ),
     Broken(pods.require_hardening, "resources lack", lambda r: container(r)["resources"]["limits"].clear()),
     Broken(pods.require_hardening, "readinessProbe is None", lambda r: container(r).pop("readinessProbe")),
 )

@@ -1,7 +1,6 @@
 """The statuses of errors: a source stops retrying after a 4xx, and sends the event again after a 503."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
@@ -33,9 +32,11 @@ def test_kafka_source_retries_exactly_the_retriable_errors(kind: type[TwofoldErr
     assert issubclass(kind, Rejected) is not kind.retriable
 
 
-def _imported_names(file: Path) -> set[str]:
-    imports = (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom | ast.Import))
-    return {name.name for node in imports for name in node.names}
+def _used_names(code: str) -> set[str]:
+    """Return the imported names, and the names of attributes: `errors.NotFound` needs no import of `NotFound`."""
+    nodes = list(ast.walk(ast.parse(code)))
+    imported = {name.name for node in nodes if isinstance(node, ast.ImportFrom | ast.Import) for name in node.names}
+    return imported | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
 
 
 @pytest.mark.parametrize("sink", ["publish", "store", "dead_letters", "relay", "pod_events"])
@@ -47,7 +48,19 @@ def test_a_sink_uses_no_error_for_people(sink: str) -> None:
     assert for_people
     assert len(code) > 10
     for file in code:
-        assert for_people.isdisjoint(_imported_names(file)), file
+        assert for_people.isdisjoint(_used_names(file.read_text())), file
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from twofold.errors import NotFound as Gone\n",
+        "from twofold import errors\nerror = errors.NotFound('x')\n",
+        "import twofold.errors\nerror = twofold.errors.NotFound('x')\n",
+    ],
+)
+def test_every_way_to_use_an_error_is_found(code: str) -> None:
+    assert "NotFound" in _used_names(code)
 
 
 def test_every_source_retries_a_503() -> None:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -250,8 +251,21 @@ class TestPublishers:
         assert LATE.digest != SENT[3].digest
 
     def test_several_events_are_a_batch(self) -> None:
-        request = encode([Item(sent, "new") for sent in SENT])
+        request = encode([Item(sent, "new") for sent in SENT], random.Random(1))
         assert request.headers["content-type"] == "application/cloudevents-batch+json"
+
+    def test_the_seed_decides_the_mode_of_each_request(self) -> None:
+        first, second = ([encode([Item(SENT[0], "new")], rng) for _ in range(30)] for rng in map(random.Random, (7, 7)))
+        assert first == second
+        assert len({len(request.headers) for request in first}) > 1
+
+
+def test_made_up_events_lie_within_the_last_hour() -> None:
+    """Readers show the last 24 hours by default."""
+    rng, now = random.Random(1), datetime.now(UTC)
+    times = [datetime.fromisoformat(event["time"]) for _ in range(99) if "time" in (event := new_order("run", 1, rng))]
+    assert len(times) > 50
+    assert all(now - timedelta(hours=1) < time < now for time in times)
 
 
 def test_the_watch_reads_a_change_stream() -> None:

@@ -1,7 +1,11 @@
 """The stand-in makes the requests of the real KafkaSource from the same records, apart from the order of headers."""
 
+import asyncio
 import base64
+import gc
 import re
+import socket
+import struct
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
@@ -109,3 +113,33 @@ def test_the_lines_of_a_folded_value_are_one_header() -> None:
 
 def test_there_are_20_requests() -> None:
     assert (len(CAPTURED), len(EVENTS), len(DEAD_LETTERS)) == (20, 18, 2)
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["ended", "reset"])
+async def test_an_idle_connection_that_the_sink_closed_is_not_used_again(*, reset: bool) -> None:
+    """A sink closes idle connections. No event is sent on such a connection, and no socket stays open."""
+    closed = asyncio.Semaphore(0)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        if reset:  # a close without lingering sends RST in place of FIN
+            lingering = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)
+        writer.close()
+        closed.release()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        sink = Destination(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", "twofold", 5.0)
+        for _ in range(3):
+            assert (await sink.post(sink.request(SourceEvent({"id": "1"}, None)))).status == 200
+            await closed.acquire()
+            await asyncio.sleep(0.05)
+        server.close()
+        with pytest.raises(ConnectionRefusedError):
+            await sink.post(sink.request(SourceEvent({"id": "1"}, None)))
+    await asyncio.sleep(0)
+    del sink
+    gc.collect()  # a connection that nobody closed is a ResourceWarning here

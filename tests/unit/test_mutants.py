@@ -101,7 +101,30 @@ def test_mutants_have_names_of_their_own_and_break_known_guarantees() -> None:
 def test_the_parts_are_the_whole_list() -> None:
     parts = [part_of(number) for number in range(1, PARTS + 1)]
     assert sorted(each.name for part in parts for each in part) == sorted(each.name for each in MUTANTS)
-    assert part_in_turn() in range(1, PARTS + 1)
+
+
+def test_the_hash_of_a_commit_selects_its_part() -> None:
+    assert [part_in_turn(f"0000000{digit}ab") for digit in "0123"] == [1, 2, 3, 1]
+    assert part_in_turn("fffffffe" + "0" * 32) == 0xFFFFFFFE % PARTS + 1
+
+
+def test_a_tree_without_git_has_the_first_part_and_all_its_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tree" / ".venv").mkdir(parents=True)
+    (tmp_path / "tree" / "dev").mkdir()
+    for name in ("Makefile", "dev/paths.py", ".venv/made"):
+        (tmp_path / "tree" / name).touch()
+    monkeypatch.setattr("dev.mutants.run.ROOT", tmp_path / "tree")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+
+    copy = Copy.of_the_tree(tmp_path / "copy")
+
+    assert {file.relative_to(copy.root).as_posix() for file in copy.root.rglob("*") if file.is_file()} == {
+        "Makefile",
+        "dev/paths.py",
+    }
+    assert part_in_turn("") == 1
 
 
 def test_an_entry_without_signs_is_refused() -> None:

@@ -30,7 +30,7 @@ from twofold.settings import BodySettings
 from twofold.web.bodies import BUDGET, HELD, BodyBudget, JsonResponse
 from twofold.web.problems import http_problem_response, problem_response
 from twofold.web.readiness import Readiness
-from twofold.web.shutdown import Shutdown
+from twofold.web.shutdown import Shutdown, Step
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ class Function(Generic[Service]):
         self._framework: ASGIApp | None = None
         self._opening = asyncio.Lock()
         self._resources = AsyncExitStack()
+        self._before_stop: list[Step] = [self._drain]
         self._shutdown: Shutdown | None = None
         self._telemetry = SILENT
         self._observed = logger.isEnabledFor(logging.DEBUG)
@@ -180,15 +181,15 @@ class Function(Generic[Service]):
     async def _open(self, app: Starlette) -> Service:
         async with self._opening:
             if self._service is None:
-                if self._telemetry is SILENT:
+                if self._shutdown is None:  # before the service: a service that never opens leaves telemetry too
                     self._telemetry = self._otel.open_telemetry(self._name, self._topic)
-                    self._observed = self._observed or self._telemetry is not SILENT
+                    is_silent = self._telemetry is SILENT
+                    self._observed = self._observed or not is_silent
+                    self._shutdown = Shutdown(self._before_stop, None if is_silent else self._telemetry.close)
                 self._readiness.start()
                 service = await self._resources.enter_async_context(self._open_service(self._telemetry))
-                self._shutdown = Shutdown(
-                    [self._drain, *([partial(self._finish, service)] if self._finish else [])],
-                    self._telemetry.close if self._telemetry is not SILENT else None,
-                )
+                if self._finish is not None:
+                    self._before_stop.append(partial(self._finish, service))
                 _collect_garbage_seldom()
                 self._framework, app.middleware_stack = app.middleware_stack, self._serve
                 self._service = service

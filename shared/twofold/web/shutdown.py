@@ -21,7 +21,10 @@ Step = Callable[[], Awaitable[None]]
 
 
 class Shutdown:
-    """The steps of one worker process. Make it in the running event loop, after the server's start."""
+    """The steps of one worker process. Make it in the running event loop, after the server's start.
+
+    The caller may append steps to `before_stop` until SIGTERM arrives.
+    """
 
     def __init__(self, before_stop: Sequence[Step], at_exit: Callable[[], None] | None = None) -> None:
         self._before_stop = before_stop
