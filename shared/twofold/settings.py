@@ -32,7 +32,8 @@ class MongoSettings(Group):
     mongodb_uri: SecretStr
     mongodb_database: str = "twofold"
     mongodb_timeout_s: Seconds = 4.0
-    """Seconds for an operation, fail-over included. A caller gets its 503 within 5 s, so it is shorter."""
+    """Seconds for an operation, fail-over included. A caller gets its 503 within 5 s, so it is shorter.
+    An insert of events gets at most `LONGEST_INSERT`, 4 s, whatever this value is."""
 
 
 class LogSettings(Group):

@@ -66,14 +66,14 @@ async def test_no_event_is_sent_again_while_its_record_waits(
     events = some_events(50)
     await accept(database, *events)
     now = await server_time(database)
-    backlog = Backlog({0: 50}, {0: now - timedelta(minutes=5)})
+    backlog = Backlog({0: 50}, {0: now - timedelta(hours=5)})
 
     async def read() -> Backlog:
         return backlog
 
     relay = a_relay(database, sender, settings, read)
     for _ in range(5):
-        await database["events"].update_many({}, {"$set": {"outbox.sent_at": now - timedelta(minutes=4)}})
+        await database["events"].update_many({}, {"$set": {"outbox.sent_at": now - timedelta(hours=4)}})
         assert await ran(relay) == RelayRun(held=50)
     await log(database, *events[:30])
     backlog = Backlog({0: 3}, {0: now + timedelta(minutes=1)})

@@ -88,6 +88,7 @@ def test_settings_do_not_change() -> None:
         ("max_batch_events", 0),
         ("max_record_bytes", -1),
         ("max_delivery_bytes", 16 * 1024 * 1024),
+        ("relay_max_tries", 0),
         ("group_commit_events", 0),
         ("group_commit_wait_ms", -0.1),
         ("group_commit_capacity", 0),

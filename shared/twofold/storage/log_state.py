@@ -43,11 +43,14 @@ class LogState:
     """The heads that the log lacks."""
     lost: Sequence[Document]
     """The heads that were missing at earlier reconciliations, and that the log still lacks."""
-    missing_from: Timestamp | None
-    """The lowest `seq` of a head that the log lacked in this epoch."""
     stored_to: Timestamp
     """The last checkpoint counted the documents of the log up to this `seq`."""
     regressed: bool
+
+    @property
+    def missing_from(self) -> Timestamp | None:
+        """The lowest `seq` of a head that the log lacks. None if it has all of them."""
+        return min((head["seq"] for head in self.missing), default=None)
 
     @property
     def is_known(self) -> bool:
@@ -55,12 +58,15 @@ class LogState:
         return self.head is None or self.head in self.heads
 
     def entry(self, stored_to: Timestamp | None = None) -> Document:
-        """Return the fields that a document in `checkpoints` keeps of this state, with the present head."""
+        """Return the fields that a document in `checkpoints` keeps of this state, with the present head.
+
+        No missing head is thinned out: `reconcile` must know the first loss.
+        """
+        there = _thin([head for head in self.heads if head not in self.missing], self.head)
         return {
             "epoch": self.epoch,
-            "heads": _thin(self.heads, self.head),
+            "heads": sorted([*self.missing, *there], key=_seq_of),
             "lost": self.lost,
-            "missing_from": self.missing_from,
             "stored_to": stored_to or self.stored_to,
             "log_regressed": self.regressed,
         }
@@ -75,12 +81,16 @@ class LogState:
             heads.append(self.head)
         return {
             "epoch": (last["epoch"] if last else 0) + 1,
-            "heads": sorted(heads, key=lambda head: head["seq"]),
+            "heads": sorted(heads, key=_seq_of),
             "lost": [*self.lost, *self.missing][-MAX_HEADS:],
-            "missing_from": None,
             "stored_to": self.head["seq"] if self.head else BEFORE_EVERY_SEQ,
             "log_regressed": False,
         }
+
+
+def _seq_of(head: Document) -> Timestamp:
+    seq: Timestamp = head["seq"]
+    return seq
 
 
 def _thin(earlier: Sequence[Document], head: Document | None) -> Sequence[Document]:
@@ -110,20 +120,18 @@ class LogStates:
         """Return the state, as the reads of `session` see it."""
         last, head = await self.last(session), await self._head(session)
         if last is None:
-            return LogState(0, head, [], [], [], None, BEFORE_EVERY_SEQ, regressed=False)
+            return LogState(0, head, [], [], [], BEFORE_EVERY_SEQ, regressed=False)
         ids = [kept["_id"] for kept in (*last["heads"], *last["lost"])]
         found = self._event_store.find({"_id": {"$in": ids}}, {"seq": 1}, session=session)
         there = {(document["_id"], document["seq"]) async for document in found}
         missing = [kept for kept in last["heads"] if (kept["_id"], kept["seq"]) not in there]
         lost = [kept for kept in last["lost"] if (kept["_id"], kept["seq"]) not in there]
-        missing_seqs = [*(kept["seq"] for kept in missing), *filter(None, [last["missing_from"]])]
         return LogState(
             last["epoch"],
             head,
             last["heads"],
             missing,
             lost,
-            min(missing_seqs, default=None),
             last["stored_to"],
             regressed=bool(last["log_regressed"] or missing or len(lost) < len(last["lost"])),
         )
