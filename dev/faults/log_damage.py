@@ -5,6 +5,7 @@ may get, other content in the topic: the other content would take its place in t
 """
 
 import random
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from dev.faults.site import Site, await_effect
 from dev.process.child import StartFailed
 
 RECONCILED_WITHIN_S = 180.0
+_NAMED_TIME = re.compile(r"the log lacks an event that was stored at (\S+Z)")
 _CHOSEN_BY_THEN_S = 0.1
 
 
@@ -60,10 +62,16 @@ def await_checkpoint(site: Site, **figures: object) -> None:
 
 
 def reconcile(site: Site, since: datetime, lost_at: datetime) -> None:
-    """Reconcile from a shell with the default retention. Then tell the readers when the log was lost."""
-    arguments = ("reconcile", "--from", f"{since:%Y-%m-%dT%H:%M:%S}", "--json")
-    if status := site.operator(*arguments, RETENTION_DAYS="30").wait(RECONCILED_WITHIN_S):
-        raise StartFailed(f"faults: reconcile ended with exit status {status}: see operator.log")
+    """Reconcile from a shell with the default retention. Then tell the readers when the log was lost.
+
+    `reconcile` may refuse a time after a loss that it knows, and name the time to give.
+    """
+    start = f"{since:%Y-%m-%dT%H:%M:%SZ}"
+    while site.operator("reconcile", "--from", start, "--json", RETENTION_DAYS="30").wait(RECONCILED_WITHIN_S):
+        named = _NAMED_TIME.findall((site.stack.logs / "operator.log").read_text()[-500:])
+        if not named or named[-1] >= start:
+            raise StartFailed("faults: reconcile failed: see operator.log")
+        start = named[-1]
     for reader in site.readers:
         reader.told(lost_at)
 
