@@ -113,7 +113,8 @@ def _present_epoch(log: LogState, cursor: FeedCursor) -> int:
     if cursor.epoch not in (None, log.epoch):
         raise Gone(
             "the log was restored after this cursor was given out, so events may lie behind the cursor: begin again "
-            "with `since` before the restore. Some events come a second time",
+            "with `since`: the time of the loss or of the backup, or `stored_at` of your last event if this is earlier. "
+            "Some events come a second time",
             "cursor",
         )
     return log.epoch
