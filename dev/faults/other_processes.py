@@ -14,7 +14,7 @@ from dev.process.child import free_port
 from dev.stack.functions import FunctionProcess
 from twofold.errors import Rejected
 
-HELD_S = (6.0, 9.0)
+HELD_S = (8.0, 11.0)
 """Longer than an insert may take, and than checkpoints and the feed stay behind the newest event."""
 
 
