@@ -1,6 +1,7 @@
-"""The changes of `events`: every insert and every expiry. Pure."""
+"""The changes of `events` or of `event_store`: every insert and every deletion. Pure."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -14,17 +15,18 @@ PIPELINE = ({"$match": {"operationType": {"$in": ["insert", "delete"]}}}, {"$pro
 
 @dataclass(frozen=True, slots=True)
 class Inserted:
-    """A new document in `events`."""
+    """A new document, with the cluster time of its commit."""
 
     event_id: UUID
     seq: Timestamp
     digest: bytes
     payload: Mapping[str, Any]
+    at: Timestamp
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """A document that left `events`, with the cluster time."""
+    """A document that left the collection, with the cluster time."""
 
     event_id: UUID
     at: Timestamp
@@ -39,4 +41,12 @@ def change_of(document: Mapping[str, Any]) -> Change:
     if document["operationType"] == "delete":
         return Deleted(event_id, document["clusterTime"])
     full = document["fullDocument"]
-    return Inserted(event_id, full["seq"], full["digest"], full["payload"])
+    return Inserted(event_id, full["seq"], full["digest"], full["payload"], document["clusterTime"])
+
+
+def by_event(changes: Iterable[Change]) -> Mapping[UUID, list[Change]]:
+    """Return the changes of each event, in their order. An event without a change has none."""
+    found: defaultdict[UUID, list[Change]] = defaultdict(list)
+    for change in changes:
+        found[change.event_id].append(change)
+    return found

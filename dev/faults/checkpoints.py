@@ -1,45 +1,68 @@
 """The verdict on the completeness checkpoints. Pure.
 
-The comparisons are exact. MongoDB's cluster clock gives the `seq` of an event in `events`, its `seq` in `event_store`,
-and the `seq` of the checkpoint.
+Each checkpoint is compared with the truth of its time. The truth comes from the changes of `events` and of
+`event_store`: an event is missing in the log until its document is inserted, and again from a deletion until it is
+inserted once more. MongoDB's cluster clock gives all times.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from bson.timestamp import Timestamp
 
 from dev.comparison import SentEvent, Stored
-from dev.faults.changes import Change, Inserted
+from dev.faults.changes import Change, Deleted, Inserted, by_event
 
 _ALWAYS = Timestamp(0, 0)
 _NEVER = Timestamp(2**32 - 1, 2**32 - 1)
 
 
+class Absence(NamedTuple):
+    """A time in which the log lacked an accepted event. All numbers are those of cluster times."""
+
+    accepted: int
+    since: int
+    until: int
+
+
 def overclaims(
-    checkpoints: Iterable[Stored], changes: Iterable[Change], late: Mapping[UUID, SentEvent], log: Mapping[UUID, Stored]
+    checkpoints: Iterable[Stored], changes: Iterable[Change], late: Mapping[UUID, SentEvent], log: Iterable[Change]
 ) -> list[str]:
-    """Return the checkpoints with a low watermark above an event that came into `event_store` after the checkpoint."""
-    inserted = sorted((change for change in changes if isinstance(change, Inserted)), key=lambda change: change.seq)
-    seqs = [change.seq for change in inserted]
-    logged = list(accumulate((_logged_at(change, late, log) for change in inserted), max))
+    """Return the checkpoints with a low watermark above an event that the log lacked then.
+
+    `log` has the changes of `event_store`. A checkpoint reads one snapshot between its `at` and its `seq`. So an
+    absence counts if it lasted through both.
+    """
+    absences = list(_absences(changes, late, log))
     wrong = []
     for checkpoint in checkpoints:
-        watermark = checkpoint.get("low_watermark")
-        before = bisect_left(seqs, watermark) if watermark is not None else 0
-        if before and logged[before - 1] > checkpoint["seq"]:
-            wrong.append(f"the checkpoint of {checkpoint['seq']}: low watermark {watermark}")
+        if (low_watermark := checkpoint.get("low_watermark")) is not None:
+            watermark, recorded = _number(low_watermark), _number(checkpoint["seq"])
+            began = int(checkpoint["at"].timestamp()) << 32
+            if any(accepted < watermark and since < began and until > recorded for accepted, since, until in absences):
+                wrong.append(f"the checkpoint of {checkpoint['seq']}: low watermark {low_watermark}")
     return wrong
 
 
-def _logged_at(change: Inserted, late: Mapping[UUID, SentEvent], log: Mapping[UUID, Stored]) -> Timestamp:
-    conflict = late.get(change.event_id)
-    if conflict is not None and conflict.digest == change.digest:
-        return _ALWAYS  # a checkpoint counts a conflict apart from the low watermark
-    logged = log.get(change.event_id)
-    return logged["seq"] if logged and logged["digest"] == change.digest else _NEVER
+def _absences(changes: Iterable[Change], late: Mapping[UUID, SentEvent], log: Iterable[Change]) -> Iterator[Absence]:
+    logged = by_event(log)
+    for change in changes:
+        conflict = late.get(change.event_id)
+        if isinstance(change, Deleted) or (conflict is not None and conflict.digest == change.digest):
+            continue  # a checkpoint counts a conflict apart from the low watermark
+        accepted, since = _number(change.seq), 0
+        for later in logged.get(change.event_id, ()):
+            if isinstance(later, Deleted):
+                since = min(since, _number(later.at))
+            elif later.digest == change.digest:
+                yield Absence(accepted, since, _number(later.at))
+                since = _number(_NEVER)
+        yield Absence(accepted, since, _number(_NEVER))
+
+
+def _number(time: Timestamp) -> int:
+    return time.time << 32 | time.inc
 
 
 def disagreements(checkpoints: Iterable[Stored], changes: Sequence[Change], conflicts: int) -> list[str]:

@@ -5,7 +5,9 @@ Two faults with a common part never overlap. Faults without a common part may ov
 
 from dataclasses import dataclass
 
+from dev.faults.log_damage import log_part_removed, log_restored
 from dev.faults.log_loss import broker_loses_log, kill_relay_after_sending
+from dev.faults.other_processes import events_at_bounds, other_settings
 from dev.faults.repetitions import delivered_twice, redriven_twice_at_once, shifted_clock, source_gives_up
 from dev.faults.site import Inject
 from dev.faults.stops import kill, kill_primary, stop, stop_between_clock_and_insert, stop_primary, store_away_for_long
@@ -48,11 +50,18 @@ KINDS = {
     "stop_between_clock_and_insert": _kind(stop_between_clock_and_insert, "publish"),
     "clock_ahead": _kind(shifted_clock(HOUR_S), "clock"),
     "clock_behind": _kind(shifted_clock(-HOUR_S), "clock"),
-    "store_away_for_long": _kind(store_away_for_long, "store"),
+    "store_away_for_long": _kind(store_away_for_long, "store", "broker"),
     "delivered_twice": _kind(delivered_twice, "second_source"),
     "source_gives_up": _kind(source_gives_up, "source", "store", "dead_letters", "mongo", "broker"),
     "redriven_twice_at_once": _kind(redriven_twice_at_once, "redrive", "broker", "mongo"),
+    "log_part_removed": _kind(log_part_removed, "relay", "mongo"),
+    "log_restored": _kind(log_restored, "relay", "mongo"),
+    "other_settings": _kind(other_settings, "publish", "clock", "mongo"),
+    "events_at_bounds": _kind(events_at_bounds, "bounds"),
 }
+
+SURE = ("log_part_removed", "log_restored", "other_settings", "events_at_bounds", "store_away_for_long")
+"""Every run has some of these kinds, because the other kinds show none of their faults."""
 
 
 def kinds_for(broker: str) -> dict[str, Kind]:

@@ -37,6 +37,8 @@ class FaultPlan:
     faults: int
     seconds_a_fault: float
     """The approximate length of a fault, two at a time: the load lasts as long as the faults."""
+    sure: int
+    """The least number of faults of the kinds that damage the log, change settings or reach a bound."""
     pace: Pace
     seed: int = 0
     broker: str = "tansu"
@@ -47,13 +49,15 @@ FULL = FaultPlan(
     events=20_000,
     faults=25,
     seconds_a_fault=5.0,
-    pace=Pace((1, 6), (0, 3), (10, 10), back_off_s=3, retention_s=15, first_look_s=2, relay_budget_s=5),
+    sure=4,
+    pace=Pace((1, 6), (0, 3), (10, 10), back_off_s=3, retention_s=30, first_look_s=2, relay_budget_s=5),
 )
 SHORT = FaultPlan(
     events=2_000,
     faults=9,
     seconds_a_fault=2.0,
-    pace=Pace((0, 0.5), (0, 0.5), (0.5, 2), back_off_s=1, retention_s=4, first_look_s=1, relay_budget_s=1),
+    sure=2,
+    pace=Pace((0, 0.5), (0, 0.5), (0.5, 2), back_off_s=1, retention_s=8, first_look_s=1, relay_budget_s=1),
 )
 
 
@@ -67,10 +71,17 @@ class PlannedFault:
     seed: int
 
 
-def draw_faults(seed: int, names: Sequence[str], count: int, pace: Pace) -> Iterator[PlannedFault]:
-    """Return `count` faults in random order: every kind comes once before a kind comes twice."""
+def draw_faults(
+    seed: int, names: Sequence[str], count: int, pace: Pace, *, first: Sequence[str] = (), sure: int = 0
+) -> Iterator[PlannedFault]:
+    """Return `count` faults in random order: every kind comes once before a kind comes twice.
+
+    `sure` of the faults, or more, are of the kinds `first`.
+    """
     rng = random.Random(seed)
-    chosen: list[str] = []
+    chosen = rng.sample(first, min(sure, count, len(first)))
+    rest = [name for name in names if name not in chosen]
+    chosen += rng.sample(rest, min(len(rest), count - len(chosen)))
     while len(chosen) < count:
         chosen += rng.sample(names, min(len(names), count - len(chosen)))
     rng.shuffle(chosen)

@@ -33,7 +33,8 @@ class Poisoner:
     """Sends a poison record now and then, from its own thread, until `end`.
 
     `in_log` picks an event of `event_store` to forge; it returns None while `event_store` is empty. `kept` returns the
-    markers of the dead letters. While another thread holds `lock`, the poisoner sends no record.
+    markers of the dead letters. `forged` has the events with a forged record under their id. While another thread holds
+    `lock`, the poisoner sends no record.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Poisoner:
     ) -> None:
         self.sent = SentPoison()
         self.lock = threading.Lock()
+        self.forged: set[UUID] = set()
         self._stack = stack
         self._random = random.Random(seed)
         self._in_log = in_log
@@ -86,7 +88,10 @@ class Poisoner:
         victim = self._in_log(self._random) if choice < 0.5 else None
         if victim is None:
             return self._random.choice(list(SHAPES.values()))(marker)
-        return altered(victim, marker) if choice < 0.25 else conflicting(victim, marker)
+        if choice < 0.25:
+            return altered(victim, marker)
+        self.forged.add(victim.event_id)
+        return conflicting(victim, marker)
 
     def _new_producer(self) -> KafkaProducer:
         """Open a producer without retries, so that Kafka appends a record at most once."""

@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -29,8 +30,9 @@ class Item(NamedTuple):
     """An event of a request, and its purpose."""
 
     sent: SentEvent
-    intent: Literal["new", "again", "other"]
-    """`again` repeats an accepted event. `other` has new content under the id of an accepted event."""
+    intent: Literal["new", "again", "other", "bound"]
+    """`again` repeats an accepted event. `other` has new content under the id of an accepted event. `bound` is an event
+    that `publish` may refuse."""
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Ledger:
     acknowledged: dict[UUID, SentEvent] = field(default_factory=dict)
     late: dict[UUID, SentEvent] = field(default_factory=dict)
     """Accepted new content under an acknowledged id: the first event had left `events` by then."""
+    bounds: set[UUID] = field(default_factory=set)
+    """The accepted events at a bound."""
     made: int = 0
     """The number of made events: their markers are the numbers below."""
     surprises: list[str] = field(default_factory=list)
@@ -47,6 +51,8 @@ class Ledger:
 
     def take(self, item: Item) -> None:
         """Note a 2xx for an event."""
+        if item.intent == "bound":
+            self.bounds.add(item.sent.event_id)
         (self.late if item.intent == "other" else self.acknowledged)[item.sent.event_id] = item.sent
 
 
@@ -64,12 +70,17 @@ def encode(items: Sequence[Item], rng: random.Random) -> EventRequest:
 class BackgroundLoad:
     """Publishes about `rate` events a second from its own thread, until `end`.
 
-    Any thread may change `urls`. `expired` returns ids of events that have left `events`: the load tries them again.
+    Any thread may change `urls`, and add to `waiting` the items that are published next. While `calm` is set, no
+    accepted id gets other content; `contested` has the ids that got it, or may get it. `expired` returns ids of events
+    that have left `events`: the load tries them again.
     """
 
     def __init__(self, url: str, run: str, seed: int, rate: float, expired: Callable[[], Sequence[UUID]]) -> None:
         self.urls: tuple[str, ...] = (url,)
         self.ledger = Ledger()
+        self.waiting: deque[Item] = deque()
+        self.calm = threading.Event()
+        self.contested: set[UUID] = set()
         self._random = random.Random(seed)
         self.producer = Producer(
             lambda: self._random.choice(self.urls),
@@ -82,7 +93,7 @@ class BackgroundLoad:
         self._rate = rate
         self._expired = expired
         self._known: list[SentEvent] = []
-        self._contested: set[UUID] = set()
+        self._making = threading.Lock()
         self._hurry = threading.Event()
         self._ending = threading.Event()
         self._failure: BaseException | None = None
@@ -95,6 +106,12 @@ class BackgroundLoad:
     def hurry(self, on: bool) -> None:
         """Publish as fast as possible, or at `rate` again."""
         (self._hurry.set if on else self._hurry.clear)()
+
+    def orders(self, count: int) -> list[EventJson]:
+        """Make new events, each with a marker of its own. Any thread may call it."""
+        with self._making:
+            first, self.ledger.made = self.ledger.made, self.ledger.made + count
+            return [new_order(self._run_name, marker, self._random) for marker in range(first, first + count)]
 
     def end(self) -> None:
         """Begin no more requests, and return when every request has its answer. Raises the failure of the load."""
@@ -129,15 +146,15 @@ class BackgroundLoad:
         await self.producer.publish(self._choose(), partial(encode, rng=self._random), self._note)
 
     def _choose(self) -> list[Item]:
+        if self.waiting:
+            return [self.waiting.popleft()]
         choice = self._random.random()
         if choice < OTHER_SHARE + AGAIN_SHARE and self._known:
             return [self._accepted_again(other=choice < OTHER_SHARE)]
         return self._new(self._random.randint(2, LARGEST_BATCH) if choice > 1 - BATCH_SHARE else 1)
 
     def _new(self, count: int) -> list[Item]:
-        first, self.ledger.made = self.ledger.made, self.ledger.made + count
-        events = [new_order(self._run_name, marker, self._random) for marker in range(first, first + count)]
-        return [Item(SentEvent.of(event), "new") for event in events]
+        return [Item(SentEvent.of(event), "new") for event in self.orders(count)]
 
     def _accepted_again(self, *, other: bool) -> Item:
         """Repeat an accepted event, or its id with new content. Prefer an event that has expired."""
@@ -145,11 +162,11 @@ class BackgroundLoad:
         event_id = self._random.choice(expired) if expired and self._random.random() < 0.7 else None
         sent = self.ledger.acknowledged.get(event_id) if event_id else None
         sent = sent or self._random.choice(self._known)
-        if sent.event_id in self._contested:
+        if sent.event_id in self.contested or (other and self.calm.is_set()):
             return self._new(1)[0]
         if not other:
             return Item(sent, "again")
-        self._contested.add(sent.event_id)
+        self.contested.add(sent.event_id)
         return Item(SentEvent.of(other_content(sent.event)), "other")
 
     def _note(self, item: Item, answer: Answer) -> None:
@@ -160,7 +177,9 @@ class BackgroundLoad:
             self.ledger.take(item)
             if answer["event_id"] != str(item.sent.event_id):
                 self.ledger.surprises.append(f"event {item.sent.marker} was accepted as {answer['event_id']}")
+        elif item.intent == "bound" and 400 <= answer["status"] < 500:
+            return
         elif answer.get("title") != "identity-conflict" or not (
-            item.intent == "other" or item.sent.event_id in self._contested
+            item.intent == "other" or item.sent.event_id in self.contested
         ):
             self.ledger.surprises.append(f"event {item.sent.marker} ({item.intent}) was answered {answer}"[:300])

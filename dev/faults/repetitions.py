@@ -3,14 +3,12 @@
 import random
 import secrets
 import subprocess
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from dev.faults.site import WITHIN_S, Inject, Site, await_effect
 from dev.paths import ROOT
-from dev.process.child import free_port, plain_environment
+from dev.process.child import free_port
 from dev.stack.functions import FunctionProcess
 
 SHIFTED_PUBLISH = ROOT / "dev" / "shifted_clock" / "main.py"
@@ -67,22 +65,10 @@ def redriven_twice_at_once(site: Site, _: random.Random) -> None:
     dead = {"state": "dead"}
     await_effect(lambda: site.database.dead_letters.count_documents(dead) > 9, "there are ten dead letters")
     for reason in sorted(site.database.dead_letters.distinct("reason", dead)):
-        operators = [_redrive(site, reason) for _ in range(2)]
+        arguments = ("dead-letters", "redrive", "--by", "faults", "--reason", reason, "--limit", REDRIVEN_AT_ONCE)
+        operators = [site.operator(*arguments, "--json") for _ in range(2)]
         for operator in operators:
             with suppress(subprocess.TimeoutExpired):
                 operator.wait(WITHIN_S)
             operator.kill()
             operator.wait()
-
-
-def _redrive(site: Site, reason: str) -> "subprocess.Popen[bytes]":
-    twofold = Path(sys.executable).with_name("twofold")
-    arguments = ["dead-letters", "redrive", "--by", "faults", "--reason", reason, "--limit", REDRIVEN_AT_ONCE, "--json"]
-    with (site.stack.logs / "redrive.log").open("ab") as log:
-        return subprocess.Popen(
-            [twofold, *arguments],
-            env=plain_environment() | site.stack.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )

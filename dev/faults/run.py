@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
@@ -14,41 +15,21 @@ from dev.comparison import SentEvent
 from dev.database import ChangeFollower, Document, majority
 from dev.faults.changes import PIPELINE, Change, Deleted, Inserted, change_of
 from dev.faults.injector import Injector
-from dev.faults.kinds import kinds_for
+from dev.faults.kinds import SURE, kinds_for
 from dev.faults.plan import FaultPlan, draw_faults
 from dev.faults.poisoner import Poisoner
 from dev.faults.publishers import BackgroundLoad
-from dev.faults.site import Site
+from dev.faults.readers import FeedReader
+from dev.faults.site import Site, options_of
 from dev.faults.verdict import Evidence, judge, marker_of
 from dev.process.child import wait_until
-from dev.stack import Options, Stack
+from dev.stack import Stack
 from dev.stack.running import Steps
 
 WITHIN_S = 180.0
-DAY_S = 86_400
+FEED_WITHIN_S = 60.0
 _RECENT = 3000
 """Changes among which the load looks for expired events."""
-
-
-def options_of(wanted: FaultPlan) -> Options:
-    """Return a stack in which relay, retention and redelivery take seconds, not minutes as in a cluster."""
-    pace = wanted.pace
-    return Options(
-        members=3,
-        broker=wanted.broker,
-        set_parameters={"ttlMonitorSleepSecs": 1},
-        settings={
-            "RETENTION_DAYS": f"{pace.retention_s / DAY_S:.9f}",
-            "RELAY_FIRST_LOOK_S": str(pace.first_look_s),
-            "RELAY_BACK_OFF_S": str(pace.back_off_s),
-            "RELAY_BUDGET_S": str(pace.relay_budget_s),
-            "RELAY_CLOCK_SKEW_S": "1",  # one machine has one clock, and outbox entries have its whole seconds
-            "RELAY_BATCH": "200",
-        },
-        source_arguments=("--session-timeout-ms", "3000", "--commit-every", "2"),
-        relay_every_s=1.0,
-        logs=wanted.logs,
-    )
 
 
 def run(wanted: FaultPlan, on_step: Steps) -> dict[str, Any]:
@@ -70,9 +51,11 @@ class _FaultRun:
         self._on_step = on_step
         seeds = random.Random(wanted.seed)
         self._changes: list[Change] = []
-        self._follower = ChangeFollower(
-            database.events, PIPELINE, lambda change: self._changes.append(change_of(change))
-        )
+        self._log_changes: list[Change] = []
+        self._followers = [_follow(database.events, self._changes), _follow(database.event_store, self._log_changes)]
+        feed = f"{stack.functions['audit'].url}/feed"
+        self._readers = [FeedReader("near", feed, 1000, 0.0), FeedReader("slow", feed, 50, 1.0)]
+        self._outages: list[Counter[str]] = []
         self._load = BackgroundLoad(
             stack.publish_url,
             run=f"faults-{wanted.seed:x}",
@@ -91,6 +74,8 @@ class _FaultRun:
         self._on_step("waiting until no event is pending")
         complete = wait_until(self._is_complete, within=WITHIN_S, every=0.5)
         recovery_s = time.monotonic() - broken
+        self._on_step("waiting until the readers of the feed have every event")
+        read = self._finish_readers()
         self._on_step("reading the servers, and judging")
         evidence = self._evidence()
         self._keep(evidence)
@@ -102,6 +87,7 @@ class _FaultRun:
             "expired": sum(isinstance(change, Deleted) for change in self._changes),
             "event_store": len(evidence.event_store),
             **verdict.figures(),
+            "feed_begun_again": sum(reader.begun_again for reader in self._readers),
             "poison_gone": len(poison.gone & poison.acknowledged - self._kept()),
             "retries": self._load.producer.retries,
             "faults": dict(sorted(faults.items())),
@@ -109,7 +95,7 @@ class _FaultRun:
             "recovery_s": round(recovery_s, 1),
             "seed": self._wanted.seed,
             "broker": self._wanted.broker,
-            "complaints": verdict.complaints() + self._trouble(complete=complete),
+            "complaints": verdict.complaints() + self._trouble(complete=complete, read=read),
         }
 
     def _break(self) -> Counter[str]:
@@ -117,13 +103,18 @@ class _FaultRun:
         if stack.mongo is None or stack.source is None:
             raise LookupError("faults need a MongoDB and a KafkaSource that this process started")
         pace = wanted.pace
-        site = Site(stack, stack.mongo, stack.source, load, self._poisoner, self._database, pace)
+        site = Site(
+            stack, stack.mongo, stack.source, load, self._poisoner, self._database, pace, self._readers, self._outages
+        )
         kinds = kinds_for(wanted.broker)
         injector = Injector(kinds, site, self._on_step)
         load.start()
+        for reader in self._readers:
+            reader.start()
         self._poisoner.start()
         try:
-            injector.inject(draw_faults(self._plan_seed, list(kinds), wanted.faults, pace))
+            plan = draw_faults(self._plan_seed, list(kinds), wanted.faults, pace, first=SURE, sure=wanted.sure)
+            injector.inject(plan)
             self._on_step(f"{wanted.faults} faults are over; {self._acknowledged()} events are acknowledged")
             load.hurry(on=True)
             wait_until(lambda: self._acknowledged() >= wanted.events or not load.thread.is_alive(), within=WITHIN_S)
@@ -153,12 +144,30 @@ class _FaultRun:
         except PyMongoError:
             return False
 
+    def _finish_readers(self) -> bool:
+        """Wait until each reader has read beyond the newest event of the log. False: not within a minute."""
+        newest = self._database.event_store.find_one(sort=[("seq", -1)])
+        for reader in self._readers:
+            reader.hurry()
+        done = wait_until(
+            lambda: newest is not None and all(r.read_to > newest["seq"].as_datetime() for r in self._readers),
+            within=FEED_WITHIN_S,
+        )
+        for reader in self._readers:
+            reader.end()
+        return done
+
     def _in_log(self, rng: random.Random) -> SentEvent | None:
-        """Pick an event that is in `event_store`: a forged event under its id must come second."""
+        """Pick an event that is in `event_store`: a forged event under its id must come second.
+
+        An event at a bound has no room for a marker.
+        """
         acknowledged = list(self._load.ledger.acknowledged.values())
         if not acknowledged:
             return None
         sent = rng.choice(acknowledged)
+        if sent.event_id in self._load.ledger.bounds:
+            return None
         try:
             there = self._database.event_store.find_one({"_id": sent.event_id}, {"_id": 1})
         except PyMongoError:
@@ -177,34 +186,45 @@ class _FaultRun:
     def _evidence(self) -> Evidence:
         """Read `events` before the last changes, so that the changes explain every missing document."""
         ledger, database = self._load.ledger, self._database
-        events = list(database.events.find())
-        self._follower.catch_up()
-        self._follower.close()
+        events, event_store = list(database.events.find()), list(database.event_store.find())
+        for follower in self._followers:
+            follower.catch_up()
+            follower.close()
         return Evidence(
             acknowledged=ledger.acknowledged,
             late=ledger.late,
             made=ledger.made,
             events=events,
-            event_store=list(database.event_store.find()),
+            event_store=event_store,
             dead_letters=list(database.dead_letters.find()),
             checkpoints=list(database.checkpoints.find().sort("seq", 1)),
             changes=self._changes,
+            log_changes=self._log_changes,
             poison=self._poisoner.sent,
+            feeds={reader.name: reader.got for reader in self._readers},
+            outages=self._outages,
         )
 
     def _keep(self, evidence: Evidence) -> None:
         """Write the evidence beside the logs, because the servers end with the run."""
-        for name in ("events", "event_store", "dead_letters", "checkpoints", "changes"):
+        for name in ("events", "event_store", "dead_letters", "checkpoints", "changes", "log_changes"):
             with (self._stack.logs / f"{name}.ndjson").open("w") as lines:
                 lines.writelines(f"{json.dumps(item, default=_readable)}\n" for item in getattr(evidence, name))
 
-    def _trouble(self, *, complete: bool) -> list[str]:
+    def _trouble(self, *, complete: bool, read: bool) -> list[str]:
         trouble = [] if complete else [f"events or poison were still missing {WITHIN_S:g} s after the faults"]
         if self._acknowledged() < self._wanted.events:
             trouble.append(f"only {self._acknowledged()} of {self._wanted.events} events were acknowledged")
-        if self._follower.failure:
-            trouble.append(f"the changes of `events` have a gap: {self._follower.failure}")
+        if not read:
+            trouble.append(f"a reader of the feed was not at the end {FEED_WITHIN_S:g} s later")
+        gaps = [follower.failure for follower in self._followers if follower.failure]
+        trouble += [f"the changes of a collection have a gap: {gap}" for gap in gaps]
+        trouble += [f"feed: {failure}" for reader in self._readers for failure in reader.failures[:5]]
         return trouble + [f"publish: {surprise}" for surprise in self._load.ledger.surprises[:5]]
+
+
+def _follow(collection: Collection[Document], notes: list[Change]) -> ChangeFollower:
+    return ChangeFollower(collection, PIPELINE, lambda change: notes.append(change_of(change)))
 
 
 def _readable(value: object) -> object:

@@ -3,6 +3,7 @@
 import random
 import time
 
+from dev.faults.resends import TopicTail
 from dev.faults.site import WITHIN_S, Inject, Site, await_effect
 
 
@@ -18,10 +19,17 @@ def kill(name: str) -> Inject:
 
 
 def store_away_for_long(site: Site, rng: random.Random) -> None:
-    """Kill `store` for longer than relay waits before its next check."""
+    """Kill `store` for longer than relay waits before its next check. An impatient operator runs relay meanwhile.
+
+    The records of the topic are counted: an event must not be sent again behind its own record.
+    """
     store = site.process("store")
-    store.kill()
-    time.sleep(site.pace.first_look_s + rng.uniform(2, 3) * site.pace.back_off_s)
+    with TopicTail(site.stack.kafka, site.stack.topic) as tail:
+        store.kill()
+        until = time.monotonic() + site.pace.first_look_s + rng.uniform(2, 3) * site.pace.back_off_s
+        while time.monotonic() < until:
+            site.operator("relay", "run", "--json", RELAY_BACK_OFF_S="0.05", RELAY_FIRST_LOOK_S="0.1").wait(WITHIN_S)
+        site.outages.append(tail.copies())
     store.start()
 
 

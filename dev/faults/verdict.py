@@ -1,14 +1,14 @@
 """The verdict on a run: the accepted events and the sent poison, against the servers' documents and changes. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 from uuid import UUID
 
 from dev.comparison import Findings, SentEvent, Stored, compare
-from dev.faults.changes import Change, Deleted, Inserted
+from dev.faults.changes import Change, Deleted, Inserted, by_event
 from dev.faults.checkpoints import disagreements, overclaims
 from dev.faults.poison import MARKERS
 from dev.faults.poisoner import SentPoison
@@ -30,7 +30,17 @@ class Evidence:
     """The completeness checkpoints, by `seq`."""
     changes: Sequence[Change]
     """The changes of `events`, in the server's order, from before the first event on."""
+    log_changes: Sequence[Change]
+    """The changes of `event_store`, in the same way."""
     poison: SentPoison
+    feeds: Mapping[str, Collection[UUID]]
+    """The events that each reader of the feed got."""
+    outages: Sequence[Mapping[str, int]]
+    """For each outage of `store`: the records of each event that the topic got meanwhile."""
+
+
+MOST_COPIES = 2
+"""The records of an event in one outage of `store`: that of `publish`, and another if Kafka did not acknowledge it."""
 
 
 class Verdict(NamedTuple):
@@ -63,7 +73,8 @@ def judge(evidence: Evidence) -> Verdict:
     """Compare the whole evidence.
 
     Besides the findings of `compare`, `redriven_twice` has dead letters that two redrives sent at the same time, and
-    `overclaimed` has checkpoints whose low watermark was too high.
+    `overclaimed` has checkpoints whose low watermark was too high. `feed_gaps` has the events that a reader of the feed
+    never got. `sent_again` has the events that relay sent again and again while `store` was unavailable.
     """
     log = {document["_id"]: document for document in evidence.event_store}
     found = compare(
@@ -80,7 +91,9 @@ def judge(evidence: Evidence) -> Verdict:
     found["differing"] += wrong_inserts(evidence)
     found["unexpected"] += unexpected_dead_letters(evidence)
     found["redriven_twice"] = [str(kept["_id"]) for kept in evidence.dead_letters if was_redriven_twice(kept)]
-    found["overclaimed"] = overclaims(evidence.checkpoints, evidence.changes, evidence.late, log)
+    found["overclaimed"] = overclaims(evidence.checkpoints, evidence.changes, evidence.late, evidence.log_changes)
+    found["feed_gaps"] = feed_gaps(evidence, log)
+    found["sent_again"] = [name for outage in evidence.outages for name, n in outage.items() if n > MOST_COPIES]
     return Verdict(
         found,
         disagreements(evidence.checkpoints, evidence.changes, len(evidence.late)),
@@ -90,15 +103,25 @@ def judge(evidence: Evidence) -> Verdict:
     )
 
 
-def expired_early(evidence: Evidence, log: Mapping[UUID, Stored]) -> list[str]:
+def feed_gaps(evidence: Evidence, log: Collection[UUID]) -> list[str]:
+    """Return the accepted events of `event_store` that a reader of the feed never got."""
+    accepted = [event_id for event_id in evidence.acknowledged if event_id in log]
+    return [
+        f"{event_id} by {name}" for name, got in evidence.feeds.items() for event_id in accepted if event_id not in got
+    ]
+
+
+def expired_early(evidence: Evidence, log: Collection[UUID]) -> list[str]:
     """Return the events that left `events` before an equal document was in `event_store`, and are there now."""
     early: set[UUID] = set()
     digests: dict[UUID, bytes] = {}
+    logged = by_event(evidence.log_changes)
     for change in evidence.changes:
         if isinstance(change, Inserted):
             digests[change.event_id] = change.digest
-        elif (logged := log.get(change.event_id)) and (
-            logged["seq"] > change.at or logged["digest"] != digests.get(change.event_id)
+        elif change.event_id in log and not any(
+            isinstance(insert, Inserted) and insert.at <= change.at and insert.digest == digests.get(change.event_id)
+            for insert in logged.get(change.event_id, ())
         ):
             early.add(change.event_id)
     return [f"{event_id} left events too early" for event_id in early if event_id in evidence.acknowledged]

@@ -185,7 +185,8 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
             "Keep `cursor`, and send it with the next request. A reader then gets every event exactly once, also an "
             "event that became visible late. For this guarantee the feed stays some seconds behind the log. `wait_s` "
             "waits for new events. 410 says that the log was restored from a backup after the cursor was given out: "
-            "begin again with `since` before the restore."
+            "begin again with `since`, the time of the loss or of the backup, or `stored_at` of your last event if "
+            "this is earlier."
         ),
         examples=(Example("/feed?limit=20&wait_s=1"),),
         handle=feed,

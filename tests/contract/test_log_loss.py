@@ -269,7 +269,7 @@ class TestFeed:
         await database["event_store"].insert_many(backup)
         await checkpoint_of(relay)
         await reconcile(database, settings, datetime.now(UTC) - DAY)
-        with pytest.raises(Gone, match="begin again with `since` before the restore"):
+        with pytest.raises(Gone, match="begin again with `since`: the time of the loss"):
             await self.read(database, cursor)
         got, cursor = await self.read(database, FeedCursor.start())
         assert len(got) == len(set(got)) == len(first) + len(lost) + 2

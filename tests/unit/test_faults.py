@@ -2,21 +2,25 @@
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from bson.timestamp import Timestamp
 
 from dev.comparison import SentEvent, read_by_publish
+from dev.faults.bounds import BOUNDS, at_bounds
 from dev.faults.changes import Change, Deleted, Inserted, change_of
-from dev.faults.kinds import KINDS, kinds_for
-from dev.faults.plan import FULL, PlannedFault, draw_faults
+from dev.faults.kinds import KINDS, SURE, kinds_for
+from dev.faults.plan import FULL, SHORT, FaultPlan, PlannedFault, draw_faults
 from dev.faults.poison import SHAPES, altered, conflicting
 from dev.faults.poisoner import SentPoison
-from dev.faults.publishers import Item, Ledger, encode, other_content
+from dev.faults.publishers import BackgroundLoad, Item, Ledger, encode, other_content
+from dev.faults.readers import FeedReader
 from dev.faults.verdict import Evidence, judge
 from dev.load.events import new_order
 from twofold.cloudevents.decode_kafka import decode_kafka
@@ -43,7 +47,7 @@ def stored(sent: SentEvent, second: int, **more: object) -> Document:
 
 def inserted(sent: SentEvent, second: int) -> Change:
     """Return the insert of an event into `events`."""
-    return Inserted(sent.event_id, at(second), sent.digest, dict(sent.event["data"]))
+    return Inserted(sent.event_id, at(second), sent.digest, dict(sent.event["data"]), at(second))
 
 
 def dead_letter(marker: str | None, name: str = "ce-marker", **more: object) -> Document:
@@ -58,7 +62,8 @@ def checkpoint(second: int, watermark: int | None, **more: object) -> Document:
     figures: Document = dict.fromkeys(("pending", "dead", "unreadable", "stuck"), 0)
     figures |= {"conflicting": 1, "log_regressed": False}
     complete = at(watermark) if watermark is not None else None
-    return {"kind": "checkpoint", "seq": at(second), "low_watermark": complete, **figures, **more}
+    measured = datetime.fromtimestamp(at(second).time, UTC)
+    return {"kind": "checkpoint", "seq": at(second), "at": measured, "low_watermark": complete, **figures, **more}
 
 
 SOUND = Evidence(
@@ -80,6 +85,9 @@ SOUND = Evidence(
         Deleted(SENT[3].event_id, at(20)),
         inserted(LATE, 30),
     ],
+    log_changes=[inserted(sent, 10 + number) for number, sent in enumerate(SENT)],
+    feeds={"near": {sent.event_id for sent in SENT}, "slow": {sent.event_id for sent in SENT}},
+    outages=[{"an event": 2}],
     poison=SentPoison(acknowledged={POISON[0], POISON[1]}, unacknowledged={POISON[2]}),
 )
 """Two events are in `events`, two have expired. After that, other content was published under one of their ids."""
@@ -110,7 +118,7 @@ class TestVerdict:
 
     def test_an_event_that_is_not_in_the_log_is_lost(self) -> None:
         """The checkpoints that claimed the event are wrong too."""
-        assert wrong(event_store=without(SOUND.event_store, 0)) == {
+        assert wrong(event_store=without(SOUND.event_store, 0), log_changes=without(SOUND.log_changes, 0)) == {
             "lost": 1,
             "overclaimed": 2,
             "checkpoints_ok": False,
@@ -140,7 +148,7 @@ class TestVerdict:
         assert wrong(event_store=changed(SOUND.event_store, 1, payload={"n": 1})) == {"differing": 1}
 
     def test_an_event_that_differed_only_until_it_expired_differs(self) -> None:
-        other = Inserted(SENT[2].event_id, at(2), SENT[2].digest, {"n": 2})
+        other = Inserted(SENT[2].event_id, at(2), SENT[2].digest, {"n": 2}, at(2))
         assert wrong(changes=[*SOUND.changes[:2], other, *SOUND.changes[3:]]) == {"differing": 1}
 
     def test_poison_in_the_log_is_unexpected(self) -> None:
@@ -175,6 +183,53 @@ class TestVerdict:
         exactly = [checkpoint(12, 3), *SOUND.checkpoints[1:]]
         assert judge(replace(SOUND, checkpoints=exactly)).found["overclaimed"] == []
 
+    def test_an_event_that_expired_after_its_document_was_removed_from_the_log_is_no_loss(self) -> None:
+        removed = [*SOUND.log_changes, Deleted(SENT[2].event_id, at(15)), inserted(SENT[2], 40)]
+        assert judge(replace(SOUND, log_changes=removed, checkpoints=SOUND.checkpoints[2:])).complaints() == []
+
+    @pytest.mark.fault("A1")
+    def test_a_checkpoint_over_a_removed_document_is_wrong_until_the_document_is_back(self) -> None:
+        """A checkpoint without a low watermark claims nothing. The document of another event does not fill the hole."""
+        removed = [*SOUND.log_changes, Deleted(SENT[0].event_id, at(20)), inserted(SENT[0], 40)]
+        during = [
+            SOUND.checkpoints[0],
+            checkpoint(25, None),
+            checkpoint(30, 3),
+            checkpoint(35, 28),
+            SOUND.checkpoints[2],
+        ]
+        assert wrong(log_changes=removed, checkpoints=during) == {"overclaimed": 2, "checkpoints_ok": False}
+        silent = [checkpoint(n, None) for n in range(20, 40)]
+        assert (
+            judge(replace(SOUND, log_changes=removed, checkpoints=[*silent, SOUND.checkpoints[2]])).complaints() == []
+        )
+
+    @pytest.mark.fault("A1")
+    def test_a_removed_document_that_comes_back_as_another_event_stays_missing(self) -> None:
+        other = Inserted(SENT[0].event_id, at(22), b"other", {"n": 0}, at(22))
+        removed = [*SOUND.log_changes, Deleted(SENT[0].event_id, at(20)), other, inserted(SENT[0], 40)]
+        found = judge(replace(SOUND, log_changes=removed, checkpoints=[checkpoint(30, 25), SOUND.checkpoints[2]]))
+        assert len(found.found["overclaimed"]) == 1
+
+    @pytest.mark.fault("A1")
+    def test_a_checkpoint_under_way_during_the_removal_may_have_seen_the_document(self) -> None:
+        removed = [*SOUND.log_changes, Deleted(SENT[0].event_id, at(30)), inserted(SENT[0], 40)]
+        under_way = checkpoint(30, 29) | {"seq": at(31)}
+        assert (
+            judge(replace(SOUND, log_changes=removed, checkpoints=[under_way, SOUND.checkpoints[2]])).complaints() == []
+        )
+
+    @pytest.mark.fault("A7")
+    def test_each_reader_of_the_feed_must_have_every_event_of_the_log(self) -> None:
+        everything, *_ = SOUND.feeds.values()
+        assert wrong(feeds={"near": everything, "slow": {SENT[0].event_id}}) == {"feed_gaps": 3}
+        without_log = replace(SOUND, feeds={"near": {UUID(int=5), *everything}}, event_store=SOUND.event_store[1:])
+        assert judge(without_log).found["feed_gaps"] == [], "an event that is not in the log is lost, and no gap"
+
+    @pytest.mark.fault("A5")
+    def test_an_event_with_more_than_two_records_in_an_outage_was_sent_again(self) -> None:
+        assert wrong(outages=[{"an event": 2}, {"an event": 3, "another": 1}]) == {"sent_again": 1}
+
     @pytest.mark.parametrize(
         "more",
         [{name: 1} for name in ("pending", "dead", "unreadable", "stuck")]
@@ -200,7 +255,15 @@ class TestPlan:
 
     def test_each_kind_comes_before_any_comes_twice(self) -> None:
         assert len({planned.name for planned in drawn(3, 12)}) == 12
-        assert {planned.name for planned in drawn(3, 25)} == set(KINDS)
+        assert {planned.name for planned in drawn(3, 30)} == set(KINDS)
+
+    @pytest.mark.parametrize("form", [FULL, SHORT])
+    @pytest.mark.parametrize("seed", range(20))
+    def test_every_run_damages_the_log_or_reaches_a_bound(self, form: FaultPlan, seed: int) -> None:
+        plan = draw_faults(seed, list(KINDS), form.faults, form.pace, first=SURE, sure=form.sure)
+        names = [planned.name for planned in plan]
+        assert len(names) == len({*names}) == form.faults
+        assert len({*names} & {*SURE}) >= form.sure >= 2
 
     @pytest.mark.parametrize("broker", ["tansu", "apache"])
     def test_there_are_at_least_twelve_kinds(self, broker: str) -> None:
@@ -259,6 +322,12 @@ class TestPublishers:
         assert first == second
         assert len({len(request.headers) for request in first}) > 1
 
+    def test_publish_may_refuse_an_event_at_a_bound_and_no_other(self) -> None:
+        load = BackgroundLoad("http://127.0.0.1:9", "run", 1, 1.0, list)
+        for intent in ("bound", "new"):
+            load._note(Item(SENT[0], intent), {"status": 422, "title": "invalid"})
+        assert len(load.ledger.surprises) == 1
+
 
 def test_made_up_events_lie_within_the_last_hour() -> None:
     """Readers show the last 24 hours by default."""
@@ -268,10 +337,54 @@ def test_made_up_events_lie_within_the_last_hour() -> None:
     assert all(now - timedelta(hours=1) < time < now for time in times)
 
 
+@pytest.mark.fault("B1")
+@pytest.mark.parametrize("seed", range(5))
+def test_some_events_at_a_bound_are_accepted_and_some_are_refused(seed: int) -> None:
+    rng = random.Random(seed)
+    found = list(at_bounds((new_order("run", marker, rng) for marker in range(10 * len(BOUNDS))), rng))
+    accepted = 0
+    for event in found:
+        with suppress(Rejected):
+            accepted += SentEvent.of(event).event is event
+    assert len(found) / 2 < accepted < len(found)
+
+
+class TestFeedReader:
+    """The steps of docs/operations.md."""
+
+    def reader(self, *answers: httpx.Response) -> tuple[FeedReader, httpx.Client]:
+        following = iter(answers)
+        reader = FeedReader("near", "http://audit/feed", 10, 0.0)
+        return reader, httpx.Client(transport=httpx.MockTransport(lambda _: next(following)))
+
+    def page(self, *stored: int) -> httpx.Response:
+        events = [{"event_id": str(UUID(int=n)), "stored_at": f"2026-01-01T00:00:{n:02}Z"} for n in stored]
+        return httpx.Response(200, json={"events": events, "cursor": "c", "safe_time": "2026-01-01T00:01:00Z"})
+
+    @pytest.mark.parametrize(("lost_at", "since"), [(9, "2026-01-01T00:00:09Z"), (30, "2026-01-01T00:00:12Z")])
+    def test_a_reader_begins_again_at_the_loss_or_at_its_last_event(self, lost_at: int, since: str) -> None:
+        reader, client = self.reader(self.page(5, 12), httpx.Response(503), httpx.Response(410), httpx.Response(410))
+        assert reader._read(client, {}) == {"cursor": "c"}
+        assert reader._read(client, {"cursor": "c"}) == {"cursor": "c"}, "503: wait"
+        assert reader._read(client, {"cursor": "c"}) == {"cursor": "c"}, "410: wait for the operator"
+        reader.told(datetime(2026, 1, 1, 0, 0, lost_at, tzinfo=UTC))
+        assert reader._read(client, {"cursor": "c"}) == {"since": since}
+        assert (reader.got, reader.failures) == ({UUID(int=5), UUID(int=12)}, [])
+
+    def test_a_reader_is_at_the_end_after_an_empty_page_only(self) -> None:
+        reader, client = self.reader(self.page(5), self.page(), httpx.Response(400, text="no"))
+        reader._read(client, {})
+        assert reader.read_to.year == 1
+        reader._read(client, {})
+        assert reader.read_to.minute == 1
+        reader._read(client, {})
+        assert reader.failures == ["400 no"]
+
+
 def test_the_watch_reads_a_change_stream() -> None:
     key = {"documentKey": {"_id": UUID(int=1)}, "clusterTime": at(1)}
     full = {"seq": at(0), "digest": b"d", "payload": {"n": 1}}
     assert change_of({"operationType": "insert", "fullDocument": full, **key}) == Inserted(
-        UUID(int=1), at(0), b"d", {"n": 1}
+        UUID(int=1), at(0), b"d", {"n": 1}, at(1)
     )
     assert change_of({"operationType": "delete", **key}) == Deleted(UUID(int=1), at(1))

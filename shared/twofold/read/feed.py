@@ -10,7 +10,7 @@ behind a cursor that the feed gave out. The price is a delay: the feed stays a f
 
 A restored backup breaks this: it puts events behind cursors. So a cursor carries the epoch of the log, which
 `twofold reconcile` raises (`storage/log_state.py`). The feed answers a cursor of an old epoch with 410, and the
-reader begins again before the restore. While the log has regressed, the feed does not answer at all.
+reader begins again before the loss. While the log has regressed, the feed does not answer at all.
 """
 
 import asyncio
@@ -113,7 +113,8 @@ def _present_epoch(log: LogState, cursor: FeedCursor) -> int:
     if cursor.epoch not in (None, log.epoch):
         raise Gone(
             "the log was restored after this cursor was given out, so events may lie behind the cursor: begin again "
-            "with `since` before the restore. Some events come a second time",
+            "with `since`: the time of the loss or of the backup, or `stored_at` of your last event if this is "
+            "earlier. Some events come a second time",
             "cursor",
         )
     return log.epoch
