@@ -15,7 +15,7 @@ JAVA := $(shell command -v java >/dev/null && command -v mvn >/dev/null && echo 
 
 # Go builds a Kubernetes API server within TWOFOLD_GO_BUDGET_S. If the build fails, it prints one line, and `$$cluster`
 # leaves the tests out. The budget of 0 makes the tests use only the cache.
-CLUSTER = cluster=''; $(RUN) dev.kubernetes || { test $$? = 3 || exit 1; cluster='not go'; }; export TWOFOLD_GO_BUDGET_S=0
+CLUSTER = cluster=''; $(RUN) tests.kubernetes || { test $$? = 3 || exit 1; cluster='not go'; }; export TWOFOLD_GO_BUDGET_S=0
 
 # The cluster with the watched pods. Only the command line counts: the shell's KUBECONFIG may name any cluster.
 WATCHED = $(if $(filter command,$(word 1,$(origin KUBECONFIG))),--kubeconfig $(KUBECONFIG))
@@ -68,7 +68,7 @@ check: .venv/made ## check lint, format, types, import direction, manifests, and
 	@.venv/bin/mypy $(CODE)
 	@.venv/bin/lint-imports --no-logo
 	@$(RUN) dev.manifests check
-	@$(RUN) dev.markers
+	@$(RUN) tests.markers
 
 render: .venv/made ## print the Kubernetes manifests of an overlay as YAML, without a cluster (OVERLAY=local|production)
 	@$(RUN) dev.manifests render $(OVERLAY)

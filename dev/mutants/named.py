@@ -1,7 +1,7 @@
 """The list of mutants in named.txt.
 
 A line `== FILE` begins the mutants of a file. A mutant is its name behind `#`, its tests, and the lines that leave
-(`-`) and enter (`+`) the file. A name begins with guarantees (G) and failures (R) of dev/markers.py.
+(`-`) and enter (`+`) the file. A name begins with guarantees (G) and failures (R) of tests/markers.py.
 """
 
 import re

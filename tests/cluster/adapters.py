@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dev.kubernetes import knative
-from dev.kubernetes.api import Api, Manifest
-from dev.kubernetes.control_plane import ControlPlane
 from dev.process.child import Child, plain_environment
+from tests.kubernetes import knative
+from tests.kubernetes.api import Api, Manifest
+from tests.kubernetes.control_plane import ControlPlane
 
 _EVENTING = "knative-eventing"
 _PING_ACCOUNT = "pingsource-mt-adapter"

@@ -8,13 +8,13 @@ from uuid import uuid4
 
 import pytest
 
-from dev.kubernetes import knative
-from dev.kubernetes.api import Manifest
-from dev.kubernetes.control_plane import ControlPlane
-from dev.kubernetes.golang import budget, program
 from dev.manifests.rendering import Rendered, render
 from tests.cluster.objects import an_account
 from tests.cluster.sink import Sink, recording
+from tests.kubernetes import knative
+from tests.kubernetes.api import Manifest
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.golang import budget, program
 
 RIGHTS = frozenset({"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
 """The kinds of objects that grant rights."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from dev.kubernetes.api import Api, Manifest
+from tests.kubernetes.api import Api, Manifest
 
 NODE = "node-1"
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dev.kubernetes.api import Manifest
+from tests.kubernetes.api import Manifest
 
 READS_PODS = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.kubernetes.api import Api, Refused
-from dev.kubernetes.control_plane import ControlPlane
 from dev.manifests.rendering import OVERLAYS, render
 from dev.manifests.rules_access import NEEDS
 from tests.cluster.conftest import RIGHTS
 from tests.cluster.objects import a_role_for, an_account
+from tests.kubernetes.api import Api, Refused
+from tests.kubernetes.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
 

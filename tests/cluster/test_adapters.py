@@ -8,14 +8,14 @@ from uuid import UUID
 
 import pytest
 
-from dev.kubernetes.api import Api, Manifest
-from dev.kubernetes.control_plane import ControlPlane
 from dev.process.child import Child, wait_until
 from tests.cluster.adapters import ping_adapter, receive_adapter, set_ready
 from tests.cluster.conftest import Binary
 from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.objects import READS_PODS, a_ping_source, a_pod_source, a_role_for, an_account
 from tests.cluster.sink import Sink
+from tests.kubernetes.api import Api, Manifest
+from tests.kubernetes.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dev.kubernetes.api import Refused
-from dev.kubernetes.control_plane import ControlPlane
 from dev.manifests.rendering import OVERLAYS, SERVICE, SOURCES, Rendered, render
 from tests.cluster.conftest import Binary, new_cluster
 from tests.cluster.test_overlays import Change, applied_to, changed
 from tests.cluster.webhooks import EVENTING, SERVING, admission
+from tests.kubernetes.api import Refused
+from tests.kubernetes.control_plane import ControlPlane
 from tests.manifests import breaking
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]

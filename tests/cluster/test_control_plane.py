@@ -5,12 +5,12 @@ from itertools import count
 
 import pytest
 
-from dev.kubernetes.api import Api, Refused
-from dev.kubernetes.control_plane import ControlPlane
-from dev.kubernetes.golang import module_version
 from dev.process.child import wait_until
 from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.objects import a_role_for, an_account
+from tests.kubernetes.api import Api, Refused
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.golang import module_version
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
 

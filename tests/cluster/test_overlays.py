@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dev.kubernetes.api import Manifest, Refused
-from dev.kubernetes.control_plane import ControlPlane
 from dev.manifests.rendering import OVERLAYS, Rendered, render
+from tests.kubernetes.api import Manifest, Refused
+from tests.kubernetes.control_plane import ControlPlane
 from tests.manifests import breaking
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]

@@ -10,8 +10,6 @@ from uuid import uuid4
 
 import pytest
 
-from dev.kubernetes.api import Manifest
-from dev.kubernetes.control_plane import ControlPlane
 from dev.manifests.rendering import Rendered
 from dev.process.child import Child, wait_until
 from tests.cluster.adapters import receive_adapter
@@ -19,6 +17,8 @@ from tests.cluster.conftest import Binary
 from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.timelines import come_to_be, told
 from tests.helpers import View
+from tests.kubernetes.api import Manifest
+from tests.kubernetes.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.go, pytest.mark.guarantee("G6")]
 

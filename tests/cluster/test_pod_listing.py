@@ -8,8 +8,6 @@ from uuid import uuid4
 
 import pytest
 
-from dev.kubernetes.api import Manifest
-from dev.kubernetes.control_plane import ControlPlane
 from dev.manifests.rendering import Rendered
 from dev.stack.functions import FunctionProcess
 from tests.cluster.adapters import ping_adapter, set_ready
@@ -18,6 +16,8 @@ from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.timelines import come_to_be, told
 from tests.conftest import Spawner
 from tests.helpers import View
+from tests.kubernetes.api import Manifest
+from tests.kubernetes.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.go, pytest.mark.guarantee("G6")]
 

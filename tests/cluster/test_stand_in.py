@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from dev.kubernetes.api import Manifest
-from dev.kubernetes.control_plane import ControlPlane
 from dev.manifests.rendering import Rendered
 from dev.paths import ROOT
 from dev.process.child import Child, plain_environment, wait_until
@@ -21,6 +19,8 @@ from tests.cluster.kubelet import Kubelet, a_pod
 from tests.cluster.sink import Sink, SinkRequest, recording
 from tests.cluster.timelines import come_to_be, told
 from tests.helpers import view
+from tests.kubernetes.api import Manifest
+from tests.kubernetes.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.go, pytest.mark.dev]
 

@@ -7,10 +7,10 @@ is not published.
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.kubernetes import knative
-from dev.kubernetes.api import Api, Manifest
-from dev.kubernetes.control_plane import ControlPlane
 from dev.process.child import Child, free_port, plain_environment
+from tests.kubernetes import knative
+from tests.kubernetes.api import Api, Manifest
+from tests.kubernetes.control_plane import ControlPlane
 
 _REGISTRATIONS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 READY_WITHIN_S = 60.0

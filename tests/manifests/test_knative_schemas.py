@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from dev.kubernetes import knative
 from dev.manifests.rendering import OVERLAYS, Object, Rendered, called
+from tests.kubernetes import knative
 from tests.manifests.breaking import Overlays, container, delivery, source
 
 pytestmark = [pytest.mark.dev, pytest.mark.go]

@@ -1,4 +1,4 @@
-"""The parts of dev.kubernetes that need no server, and its end without Go or time."""
+"""The parts of tests.kubernetes that need no server, and its end without Go or time."""
 
 import os
 import subprocess
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from dev.kubernetes.__main__ import LEFT_OUT
-from dev.kubernetes.golang import (
+from dev.paths import ROOT
+from tests.cluster.adapters import label_selector, source_config
+from tests.kubernetes.__main__ import LEFT_OUT
+from tests.kubernetes.golang import (
     BUDGET_VARIABLE,
     BUILD_BYTES,
     MODULES,
@@ -22,8 +24,6 @@ from dev.kubernetes.golang import (
     required_go,
     version_numbers,
 )
-from dev.paths import ROOT
-from tests.cluster.adapters import label_selector, source_config
 
 pytestmark = pytest.mark.dev
 
@@ -45,7 +45,7 @@ def test_every_program_is_a_tool_of_its_module_at_a_pinned_version(name: str) ->
 
 def test_without_time_and_cache_a_line_gives_the_reason_and_no_program_is_built(tmp_path: Path) -> None:
     environment = os.environ | {"TWOFOLD_CACHE": str(tmp_path), BUDGET_VARIABLE: "0"}
-    command = [sys.executable, "-m", "dev.kubernetes"]
+    command = [sys.executable, "-m", "tests.kubernetes"]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == LEFT_OUT
     assert "the tests on a real Kubernetes API server, since " in run.stdout

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.markers import CLAIMS, NOT_BUILT, MarkedTest, coverage, wrong_files
 from dev.paths import ROOT
+from tests.markers import CLAIMS, NOT_BUILT, MarkedTest, coverage, wrong_files
 
 pytestmark = pytest.mark.dev
 
@@ -108,7 +108,7 @@ def test_code_of_a_claim_that_is_not_built_is_a_problem(tmp_path: Path) -> None:
 
 
 def markers(*arguments: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dev.markers", *map(str, arguments)]
+    command = [sys.executable, "-m", "tests.markers", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
 

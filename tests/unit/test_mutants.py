@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dev.markers import CLAIMS
 from dev.mutants.named import MUTANTS, Mutant, parse
 from dev.mutants.run import PARTS, Copy, Result, part_in_turn, part_of, try_mutant, verdict
 from dev.paths import ROOT
+from tests.markers import CLAIMS
 
 pytestmark = pytest.mark.dev
 

@@ -1,4 +1,4 @@
-"""Build the programs of the cluster tests into the cache: `python -m dev.kubernetes`.
+"""Build the programs of the cluster tests into the cache: `python -m tests.kubernetes`.
 
 A line names each program and the time of its build, and the reason if it cannot be built in time. Without an API
 server the exit status is 3, and the tests on it are left out.
@@ -7,8 +7,8 @@ server the exit status is 3, and the tests on it are left out.
 import sys
 import time
 
-from dev.kubernetes.golang import BUDGET_VARIABLE, PROGRAMS, Unbuilt, budget, program
-from dev.kubernetes.knative import manifests
+from tests.kubernetes.golang import BUDGET_VARIABLE, PROGRAMS, Unbuilt, budget, program
+from tests.kubernetes.knative import manifests
 
 LEFT_OUT = 3
 _LATER = "skaffold"  # the largest program, for the fewest tests

@@ -10,8 +10,8 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from dev.kubernetes.api import Api, tls_of
 from dev.process.child import Child, free_port
+from tests.kubernetes.api import Api, tls_of
 
 READY_WITHIN_S = 90.0
 _TOKEN_LASTS_S = 3600

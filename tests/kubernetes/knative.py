@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from dev.kubernetes.api import Api, Manifest, Refused
-from dev.kubernetes.golang import alone, archive, budget, module_cache
 from dev.process.child import StartFailed, wait_until
+from tests.kubernetes.api import Api, Manifest, Refused
+from tests.kubernetes.golang import alone, archive, budget, module_cache
 
 MODULE = "operator"
 OPERATOR = "knative.dev/operator"

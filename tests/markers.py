@@ -1,4 +1,4 @@
-"""Compare the guarantees with the tests that show them: `python -m dev.markers`, a part of `make check`.
+"""Compare the guarantees with the tests that show them: `python -m tests.markers`, a part of `make check`.
 
 A test names its guarantees with `@pytest.mark.guarantee("G1", "R6")`. G1-G10 are in docs/architecture.md; R1-R35 are
 the failures that this project must avoid. The check fails for an unknown name, for a guarantee without a test, and for
@@ -102,7 +102,7 @@ def coverage(tests: Iterable[MarkedTest], built: frozenset[str]) -> Coverage:
     tests = sorted(tests)
     counts = {claim: sum(claim in test.shows for test in tests) for claim in CLAIMS}
     unknown = [
-        f"{test.name} names the unknown guarantee {name!r}: see CLAIMS in dev/markers.py"
+        f"{test.name} names the unknown guarantee {name!r}: see CLAIMS in tests/markers.py"
         for test in tests
         for name in sorted(test.shows - CLAIMS.keys())
     ]
@@ -120,9 +120,9 @@ def wrong_files(root: Path) -> Iterator[str]:
     for name, claim in CLAIMS.items():
         exists = (root / claim.code).is_file()
         if name not in NOT_BUILT and not exists:
-            yield f"{name} ({claim.text}): {claim.code} does not exist: name the file in CLAIMS of dev/markers.py"
+            yield f"{name} ({claim.text}): {claim.code} does not exist: name the file in CLAIMS of tests/markers.py"
         if name in NOT_BUILT and exists:
-            yield f"{name} ({claim.text}): {claim.code} exists: remove {name} from NOT_BUILT in dev/markers.py"
+            yield f"{name} ({claim.text}): {claim.code} exists: remove {name} from NOT_BUILT in tests/markers.py"
 
 
 class Collector:
@@ -172,7 +172,7 @@ def show(result: Coverage, console: Console) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the tests below the given paths, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m dev.markers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.markers", description=__doc__)
     parser.add_argument("paths", nargs="*", default=[str(ROOT / "tests")], help="folders or files of tests")
     paths = parser.parse_args(arguments).paths
     result = coverage(collect(paths), frozenset(CLAIMS) - NOT_BUILT)
