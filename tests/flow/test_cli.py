@@ -130,10 +130,13 @@ class TestStatus:
         assert flow.arrive([event])
         assert flow.relayed([event])
         flow.database.event_store.delete_one({"_id": event.event_id})
-        zone = timezone(timedelta(hours=1))
-        late = (datetime.now(zone) + timedelta(minutes=30)).isoformat()
-        assert printed(twofold("reconcile", "--from", late, "--json"))["reopened"] == 0
-        early = (datetime.now(zone) - timedelta(minutes=30)).isoformat()
+        half_an_hour = timedelta(minutes=30)
+        late = (datetime.now(timezone(-timedelta(hours=1))) + half_an_hour).isoformat()
+        refused = CliRunner().invoke(
+            app, ["reconcile", "--from", late], env=flow.stack.function_environment("operator")
+        )
+        assert "give this time or an earlier one" in str(refused.exception)
+        early = (datetime.now(timezone(timedelta(hours=1))) - half_an_hour).isoformat()
         assert printed(twofold("reconcile", "--from", early, "--json"))["reopened"] == 1
         assert flow.relayed([event])
 
