@@ -163,6 +163,7 @@ def test_a_function_starts_from_its_image_and_does_its_job(
     pod = overlays["production"].functions[name]["spec"]["template"]["spec"]
     env = environment(overlays["production"], pod) | {"HOST": "127.0.0.1", "PORT": str(port)}
     env |= {"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT", "KAFKA_SASL_MECHANISM": "PLAIN"}
+    env.pop("KAFKA_SSL_CAFILE", None)  # the broker here has no TLS
     env |= flow.stack.function_environment(name) | {"TMPDIR": str(writable(place))}
     probe = pod["containers"][0]["readinessProbe"]["httpGet"]["path"]
     before = files(image)
@@ -185,6 +186,7 @@ def test_the_operators_image_runs_twofold(
     (deployment,) = overlays["production"].of("Deployment")
     env = environment(overlays["production"], deployment["spec"]["template"]["spec"])
     env |= {"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT", "KAFKA_SASL_MECHANISM": "PLAIN"}
+    env.pop("KAFKA_SSL_CAFILE", None)  # the broker here has no TLS
     env |= flow.stack.function_environment("operator") | {"TMPDIR": str(writable(place))}
 
     def twofold(*arguments: str) -> "subprocess.CompletedProcess[str]":
