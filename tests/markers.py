@@ -72,7 +72,7 @@ CLAIMS = {
     "R31": Claim("a query flag skips the role check", "shared/twofold/web/api.py"),
     "R32": Claim("dead letters open to all", "functions/dead_letters/main.py"),
     "R33": Claim("the immutable log could be deleted", "shared/twofold/setup/roles.py"),
-    "R34": Claim("retention settings unused", "shared/twofold/settings.py"),
+    "R34": Claim("retention settings unused", "shared/twofold/settings/__init__.py"),
     "R35": Claim("an export that does not match its API", "shared/twofold/read/export.py"),
 }
 

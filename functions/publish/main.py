@@ -20,8 +20,9 @@ from twofold.web.function import serve
 from twofold.web.openapi import describe
 from twofold.web.permissions import Permission, Principal
 from twofold.web.start import load_settings
+from twofold.write.batch import Published
 from twofold.write.decoding import in_decoding_thread, is_costly
-from twofold.write.publisher import Published, Publisher, open_publisher
+from twofold.write.publisher import Publisher, open_publisher
 
 from .operations import OPERATIONS
 from .results import batch_results, result_of

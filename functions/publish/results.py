@@ -6,7 +6,7 @@ from pydantic_core import to_json
 
 from twofold.errors import TwofoldError
 from twofold.web.problems import problem_details
-from twofold.write.publisher import Published
+from twofold.write.batch import Published
 
 MAX_ANSWER_BYTES = 1024 * 1024
 """The largest answer. A batch can have 1,000 events with an error of some kilobytes for each event."""

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from twofold.event.metadata import Metadata
     from twofold.event.model import Event
     from twofold.settings import Settings
-    from twofold.write.publisher import Published, Publisher, open_publisher
+    from twofold.write.batch import Published
+    from twofold.write.publisher import Publisher, open_publisher
 
 _MODULE_OF = {
     **dict.fromkeys(
@@ -20,7 +21,8 @@ _MODULE_OF = {
     ),
     "Event": "twofold.event.model",
     "Metadata": "twofold.event.metadata",
-    **dict.fromkeys(("Published", "Publisher", "open_publisher"), "twofold.write.publisher"),
+    "Published": "twofold.write.batch",
+    **dict.fromkeys(("Publisher", "open_publisher"), "twofold.write.publisher"),
     "Settings": "twofold.settings",
 }
 

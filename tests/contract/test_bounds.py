@@ -29,7 +29,8 @@ from twofold.storage.dead_letters import DeadLetters
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
 from twofold.storage.failed_delivery import MAX_KEPT_BODY_BYTES, MAX_KEPT_HEADER_BYTES, MAX_KEPT_HEADERS, DeadLetter
-from twofold.write.publisher import Published, Publisher, open_publisher
+from twofold.write.batch import Published
+from twofold.write.publisher import Publisher, open_publisher
 from twofold.write.store import Store, keep_undelivered
 
 ERRORS = [

@@ -46,7 +46,8 @@ from twofold.mongo.client import Database, open_database
 from twofold.settings import Settings
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
-from twofold.write.publisher import Published, Publisher, open_publisher
+from twofold.write.batch import Published
+from twofold.write.publisher import Publisher, open_publisher
 
 
 @pytest.fixture

@@ -43,8 +43,8 @@ from twofold.event.payload import MAX_CONTAINERS
 from twofold.event.time import check_not_future
 from twofold.web.bodies import JsonResponse
 from twofold.web.problems import problem_details
+from twofold.write.batch import Published
 from twofold.write.decoding import CHEAP_BYTES, CHEAP_LARGE_BYTES, CHEAP_VALUES, is_costly
-from twofold.write.publisher import Published
 
 CONTEXT = {"specversion": "1.0", "type": "t", "source": "/s", "id": "1"}
 BATCH = [(b"content-type", b"application/cloudevents-batch+json")]

@@ -17,7 +17,7 @@ from twofold.cli.dead_letters import Reason
 from twofold.cli.options import time_text
 from twofold.cli.output import progress_bars, warn
 from twofold.cli.table import render, rows_of
-from twofold.environment import package_version
+from twofold.settings.environment import package_version
 from twofold.storage.checkpoints import Checkpoint
 
 pytestmark = pytest.mark.guarantee("G10")

@@ -16,8 +16,8 @@ from twofold.cli.history import history
 from twofold.cli.outbox import outbox
 from twofold.cli.output import warn
 from twofold.cli.publish import publish
-from twofold.environment import package_version
 from twofold.errors import InvalidSettings, MissingExtra, Rejected, TwofoldError, Unavailable
+from twofold.settings.environment import package_version
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 for command in (

@@ -10,12 +10,12 @@ import typer
 
 from twofold.cli.options import JsonOption, LimitOption, time_text
 from twofold.cli.output import print_line, progress, run_with, show, warn
-from twofold.environment import read_settings
 from twofold.errors import InvalidSettings, Unavailable
 from twofold.kafka.lag import read_backlog
 from twofold.kafka.sender import Sender
 from twofold.mongo.client import Database
 from twofold.settings import Settings, SetupSettings
+from twofold.settings.environment import read_settings
 from twofold.setup.roles import passwords_in
 from twofold.setup.run import set_up
 from twofold.storage.checkpoints import Checkpoints

@@ -23,10 +23,10 @@ from rich.progress import (
 from rich.text import Text
 
 from twofold.cli.table import printable, render, rows_of
-from twofold.environment import read_settings
 from twofold.mongo.client import Database, open_database
 from twofold.read.models import EventOut
 from twofold.settings import Settings
+from twofold.settings.environment import read_settings
 
 Done = TypeVar("Done")
 

@@ -13,11 +13,12 @@ import typer
 from twofold.cli.options import JsonOption
 from twofold.cli.output import progress, show, warn
 from twofold.cloudevents.decode_http import IncomingEvent, decode_structured
-from twofold.environment import read_settings
 from twofold.errors import TwofoldError, Unavailable
 from twofold.settings import Settings
+from twofold.settings.environment import read_settings
 from twofold.web.permissions import ANYBODY
-from twofold.write.publisher import Published, open_publisher
+from twofold.write.batch import Published
+from twofold.write.publisher import open_publisher
 
 Counts = dict[str, int]
 

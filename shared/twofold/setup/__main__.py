@@ -6,9 +6,9 @@ import sys
 from argparse import ArgumentParser
 from typing import NoReturn
 
-from twofold.environment import read_settings
 from twofold.errors import InvalidSettings, MissingExtra, Unavailable
 from twofold.settings import SetupSettings
+from twofold.settings.environment import read_settings
 from twofold.setup.roles import passwords_in
 from twofold.setup.run import set_up_patiently
 

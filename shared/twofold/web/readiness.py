@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from twofold.environment import package_version
 from twofold.errors import Unavailable
 from twofold.kafka.client import is_listening
 from twofold.mongo.client import driver_errors, open_database
 from twofold.mongo.diagnosis import mongodb_hosts
 from twofold.settings import MongoSettings, SenderSettings
+from twofold.settings.environment import package_version
 
 logger = logging.getLogger(__name__)
 

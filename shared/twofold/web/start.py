@@ -8,13 +8,13 @@ import logging
 from importlib.util import find_spec
 from typing import TypeVar
 
-from twofold.environment import read_settings
 from twofold.errors import InvalidSettings, MissingExtra
 from twofold.kafka.diagnosis import check_kafka
 from twofold.mongo.client import new_client
 from twofold.observability.logs import write_logs
 from twofold.observability.otel_settings import OtelSettings
 from twofold.settings import AuthSettings, LogSettings, MongoSettings, PodSettings, SenderSettings
+from twofold.settings.environment import read_settings
 from twofold.web.auth import check_auth
 
 logger = logging.getLogger(__name__)

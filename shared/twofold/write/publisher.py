@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any
 from uuid import UUID, uuid4
 
 from twofold.cloudevents.decode_http import IncomingEvent
-from twofold.cloudevents.encode import KafkaRecord, check_attributes_size
+from twofold.cloudevents.encode import check_attributes_size
 from twofold.errors import Conflict, Forbidden, Rejected, TooLarge, TwofoldError, UnknownReplay, unexpected
 from twofold.event.identity import identity_of
 from twofold.event.model import Event
@@ -28,57 +28,19 @@ from twofold.event.reserved import is_reserved
 from twofold.event.time import check_not_future
 from twofold.kafka.diagnosis import check_kafka
 from twofold.kafka.sender import Sender
-from twofold.mongo.client import RawDocument, open_database
+from twofold.mongo.client import open_database
 from twofold.mongo.insert import InsertResult, compare_digests
 from twofold.observability.metrics import ACCEPTED, DUPLICATES, REJECTED
 from twofold.observability.telemetry import SILENT, Telemetry
 from twofold.settings import PublishSettings
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
+from twofold.write.batch import Batch, PreparedEvent, Published, ReplayedEvent
 from twofold.write.decoding import in_decoding_thread
 from twofold.write.group_commit import GroupCommit
 
 CLOSE_S = 5.0
 """The seconds that closing waits for Kafka. The relay sends the rest."""
-
-
-class Published(NamedTuple):
-    """An accepted event: durable in `events`, and on its way to `event_store`."""
-
-    event_id: UUID
-    given_id: str
-    status: Literal["accepted", "duplicate"]
-
-
-class _ReplayedEvent(NamedTuple):
-    """A replayed event, to compare with the stored event. It has no payload."""
-
-    event_id: UUID
-    given_id: str
-    digest: bytes
-
-
-class _PreparedEvent(NamedTuple):
-    """An event in encoded form, waiting for the group commit.
-
-    It keeps bytes and not the `Event`: thousands may wait, and the objects of their payloads would use too much memory.
-    """
-
-    event_id: UUID
-    given_id: str
-    digest: bytes
-    document: RawDocument
-    record: KafkaRecord
-    size: int
-    """The bytes of document and record."""
-
-
-class _Batch(NamedTuple):
-    """The events of a call. A place in `outcomes` is None as long as the event has no outcome."""
-
-    outcomes: list[Published | TwofoldError | None]
-    prepared: dict[int, _PreparedEvent]
-    replayed: dict[int, _ReplayedEvent]
 
 
 class Publisher:
@@ -101,7 +63,7 @@ class Publisher:
         self._max_future = timedelta(seconds=settings.max_future_s)
         self.clock = clock
         self._telemetry = telemetry
-        self._commit: GroupCommit[_PreparedEvent, InsertResult] = GroupCommit(
+        self._commit: GroupCommit[PreparedEvent, InsertResult] = GroupCommit(
             self._write,
             max_items=settings.group_commit_events,
             wait_s=settings.group_commit_wait_ms / 1000,
@@ -196,16 +158,16 @@ class Publisher:
                 outcomes[position] = self._outcome(new, result)
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _encode(self, events: Iterable[IncomingEvent | TwofoldError]) -> _Batch:
+    def _encode(self, events: Iterable[IncomingEvent | TwofoldError]) -> Batch:
         """Encode the events one by one. An error is the outcome of its event alone."""
-        batch = _Batch([], {}, {})
+        batch = Batch([], {}, {})
         for event in events:
             outcome: TwofoldError | None = None
             if isinstance(event, TwofoldError):
                 outcome = self.count_rejection(event)
             elif event.replay_id is not None:
                 encoded = event.encoded
-                batch.replayed[len(batch.outcomes)] = _ReplayedEvent(encoded.event_id, encoded.given_id, encoded.digest)
+                batch.replayed[len(batch.outcomes)] = ReplayedEvent(encoded.event_id, encoded.given_id, encoded.digest)
             else:
                 new = self._prepare(event)
                 if isinstance(new, TwofoldError):
@@ -238,7 +200,7 @@ class Publisher:
             self._telemetry.record(REJECTED, 1, {"error.type": error.title})
         return error
 
-    def _prepare(self, event: IncomingEvent) -> _PreparedEvent | TwofoldError:
+    def _prepare(self, event: IncomingEvent) -> PreparedEvent | TwofoldError:
         """Encode before the group commit, so an event with an error harms no other event."""
         try:
             return self._prepared(event)
@@ -247,7 +209,7 @@ class Publisher:
         except Exception as error:  # noqa: BLE001 - it must harm no other event
             return unexpected(error, "the encoding of an event")
 
-    def _prepared(self, event: IncomingEvent) -> _PreparedEvent:
+    def _prepared(self, event: IncomingEvent) -> PreparedEvent:
         encoded = event.encoded.within(event.traceparent)
         record = encoded.record(event.traceparent)
         record_size = record.size
@@ -259,16 +221,16 @@ class Publisher:
         check_not_future(encoded.document["timestamp"], now, self._max_future)
         document = EventRepository.encode(encoded.document, now)
         size = len(document.raw) + record_size
-        return _PreparedEvent(encoded.event_id, encoded.given_id, encoded.digest, document, record, size)
+        return PreparedEvent(encoded.event_id, encoded.given_id, encoded.digest, document, record, size)
 
-    async def _write(self, events: list[_PreparedEvent]) -> Sequence[InsertResult]:
+    async def _write(self, events: list[PreparedEvent]) -> Sequence[InsertResult]:
         with self._telemetry.committing("events", len(events)):
             results = await self._events.insert(events)
         self._telemetry.record(ACCEPTED, results.count("new"))
         self._sender.offer([event.record for event, result in zip(events, results, strict=True) if result == "new"])
         return results
 
-    async def _compare_replayed(self, batch: _Batch) -> None:
+    async def _compare_replayed(self, batch: Batch) -> None:
         """Compare replayed events with the stored events, and write nothing. An unknown event is rejected.
 
         All ids of the batch are looked up in `events` with one find, and the rest in the log with another.
@@ -285,7 +247,7 @@ class Publisher:
                 else self._outcome(event, compare_digests(stored, event.digest))
             )
 
-    def _outcome(self, event: _ReplayedEvent | _PreparedEvent, result: InsertResult) -> Published | TwofoldError:
+    def _outcome(self, event: ReplayedEvent | PreparedEvent, result: InsertResult) -> Published | TwofoldError:
         if isinstance(result, TwofoldError):
             return self.count_rejection(result)
         if result == "duplicate":
