@@ -7,6 +7,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 _NOT_COUNTED = {"ce_redriveof", "ce_marker", "marker"}
 """Operators redrive records, and poison is a record of its own."""
+_IDENTITY = ("ce_id", "ce_source", "ce_digest")
 
 
 class TopicTail:
@@ -34,5 +35,5 @@ class TopicTail:
             for records in self._consumer.poll(timeout_ms=200).values():
                 for headers in (dict(record.headers) for record in records):
                     if not _NOT_COUNTED & headers.keys():
-                        counted[f"{headers.get('ce_id')!r} {headers.get('ce_digest')!r}"] += 1
+                        counted[b" ".join(headers.get(name) or b"" for name in _IDENTITY).decode("latin-1")] += 1
         return counted
