@@ -82,7 +82,7 @@ def reconcile(site: Site, since: datetime, lost_at: datetime) -> None:
 
 @contextmanager
 def _calm(site: Site) -> Iterator[set[UUID]]:
-    """Let no event get other content. Return the events that have it."""
+    """Let no event get other content. Return the events with other content."""
     with site.poisoner.lock:
         site.load.calm.set()
         try:

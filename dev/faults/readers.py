@@ -26,7 +26,7 @@ class FeedReader:
         self.name = name
         self.got: set[UUID] = set()
         self.failures: list[str] = []
-        """Answers that the documentation does not name."""
+        """Answers that no document names."""
         self.begun_again = 0
         self.read_to = datetime.min.replace(tzinfo=UTC)
         """The reader has every event that was stored before this time."""

@@ -42,7 +42,7 @@ class Site:
     pace: Pace
     readers: Sequence[FeedReader]
     outages: list[Counter[str]]
-    """For each outage of `store`: the records of each event that the topic got meanwhile."""
+    """The number of new records for an event in the topic, in an outage of `store`."""
 
     def process(self, name: str) -> Process:
         """Return the KafkaSource (`source`), the `broker`, or a function."""

@@ -34,9 +34,9 @@ class Evidence:
     """The changes of `event_store`, in the same way."""
     poison: SentPoison
     feeds: Mapping[str, Collection[UUID]]
-    """The events that each reader of the feed got."""
+    """The events of each reader of the feed."""
     outages: Sequence[Mapping[str, int]]
-    """For each outage of `store`: the records of each event that the topic got meanwhile."""
+    """The number of new records for an event in the topic, in an outage of `store`."""
 
 
 MOST_COPIES = 2
