@@ -17,14 +17,12 @@ from twofold.web.api import NoParameters
 from twofold.web.auth import authenticator
 from twofold.web.bodies import JsonResponse, read_body, require_method
 from twofold.web.function import serve
-from twofold.web.openapi import describe
 from twofold.web.permissions import Permission, Principal
 from twofold.web.start import load_settings
 from twofold.write.batch import Published
 from twofold.write.decoding import in_decoding_thread, is_costly
 from twofold.write.publisher import Publisher, open_publisher
 
-from .operations import OPERATIONS
 from .results import batch_results, result_of
 
 
@@ -39,6 +37,10 @@ callers = authenticator(settings)
 @cache
 def description() -> Response:
     """Return the answer of `/openapi.json`."""
+    from twofold.web.openapi import describe  # noqa: PLC0415 - no start needs the description
+
+    from .operations import OPERATIONS  # noqa: PLC0415
+
     return JsonResponse(describe("publish", OPERATIONS))
 
 

@@ -21,9 +21,9 @@ Words = Annotated[
 
 
 class Group(BaseSettings):
-    """The base of all groups: frozen, and silent about the values in an error."""
+    """The base of all groups: frozen, silent about the values in an error, and built when it is first read."""
 
-    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class MongoSettings(Group):
