@@ -114,6 +114,8 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
             bootstrap_timeout_ms=_REQUEST_MS,
         )
         consumer.subscribe([self._settings.topic], listener=self)
+        # kafka-python 3.0.12 never repairs an empty assignment if the metadata arrives while it joins.
+        consumer.partitions_for_topic(self._settings.topic)
         return consumer
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
