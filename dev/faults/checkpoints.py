@@ -2,7 +2,8 @@
 
 Each checkpoint is compared with the truth of its time. The truth comes from the changes of `events` and of
 `event_store`: an event is missing in the log until its document is inserted, and again from a deletion until it is
-inserted once more. MongoDB's cluster clock gives all times.
+inserted once more. An event that left `events` and was published again counts from its last acceptance before the
+absence: without the log, nothing knows the earlier one (docs/operations.md). MongoDB's cluster clock gives all times.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,19 +47,28 @@ def overclaims(
 
 
 def _absences(changes: Iterable[Change], late: Mapping[UUID, SentEvent], log: Iterable[Change]) -> Iterator[Absence]:
-    logged = by_event(log)
+    changes = list(changes)
+    logged, published = by_event(log), by_event(changes)
     for change in changes:
         conflict = late.get(change.event_id)
         if isinstance(change, Deleted) or (conflict is not None and conflict.digest == change.digest):
             continue  # a checkpoint counts a conflict apart from the low watermark
         accepted, since = _number(change.seq), 0
+        again = _next_acceptance(change, published[change.event_id])
         for later in logged.get(change.event_id, ()):
             if isinstance(later, Deleted):
                 since = min(since, _number(later.at))
             elif later.digest == change.digest:
-                yield Absence(accepted, since, _number(later.at))
+                if since < again:
+                    yield Absence(accepted, since, _number(later.at))
                 since = _number(_NEVER)
-        yield Absence(accepted, since, _number(_NEVER))
+        if since < again:
+            yield Absence(accepted, since, _number(_NEVER))
+
+
+def _next_acceptance(first: Inserted, changes: Iterable[Change]) -> int:
+    same = (change for change in changes if isinstance(change, Inserted) and change.digest == first.digest)
+    return min((_number(change.seq) for change in same if change.seq > first.seq), default=_number(_NEVER))
 
 
 def _number(time: Timestamp) -> int:

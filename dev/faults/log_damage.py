@@ -106,18 +106,12 @@ def _head(site: Site, rng: random.Random, allowed: Callable[[], Collection[UUID]
 
 
 def _removable(site: Site, exempt: Collection[UUID]) -> set[UUID]:
-    """Return the events of the log that stay in `events` until relay sees the loss: they can come back from there.
-
-    An event that was published again after it had left `events` is not among them. Nobody knows its first acceptance
-    without the log, so a checkpoint may claim it.
-    """
+    """Return the events of the log that stay in `events` until relay sees the loss: they can come back from there."""
     until = datetime.now(UTC) + timedelta(seconds=site.pace.retention_s / 2)
     kept = {"$or": [{"expires_at": None}, {"expires_at": {"$gt": until}}]}
-    fields = {"digest": 1, "seq": 1}
-    events = {event["_id"]: event for event in site.database.events.find(kept, fields)}
-    logged = list(site.database.event_store.find({"_id": {"$in": list(events.keys() - exempt)}}, fields))
-    equal = [document for document in logged if document["digest"] == events[document["_id"]]["digest"]]
-    return {document["_id"] for document in equal if document["seq"] > events[document["_id"]]["seq"]}
+    events = {event["_id"]: event["digest"] for event in site.database.events.find(kept, {"digest": 1})}
+    logged = site.database.event_store.find({"_id": {"$in": list(events.keys() - exempt)}}, {"digest": 1})
+    return {document["_id"] for document in logged if document["digest"] == events[document["_id"]]}
 
 
 def _remove(site: Site, documents: Document) -> None:

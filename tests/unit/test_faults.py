@@ -15,6 +15,7 @@ from bson.timestamp import Timestamp
 from dev.comparison import SentEvent, read_by_publish
 from dev.faults.bounds import BOUNDS, at_bounds
 from dev.faults.changes import Change, Deleted, Inserted, change_of
+from dev.faults.checkpoints import overclaims
 from dev.faults.kinds import KINDS, SURE, kinds_for
 from dev.faults.plan import FULL, SHORT, FaultPlan, PlannedFault, draw_faults
 from dev.faults.poison import SHAPES, altered, conflicting
@@ -210,6 +211,20 @@ class TestVerdict:
         removed = [*SOUND.log_changes, Deleted(SENT[0].event_id, at(20)), other, inserted(SENT[0], 40)]
         found = judge(replace(SOUND, log_changes=removed, checkpoints=[checkpoint(30, 25), SOUND.checkpoints[2]]))
         assert len(found.found["overclaimed"]) == 1
+
+    @pytest.mark.fault("A1")
+    def test_an_event_counts_from_its_last_acceptance_before_the_log_lost_it(self) -> None:
+        """Its first acceptance is not known any more after it left `events` and was published again."""
+        event_id = SENT[0].event_id
+        accepted = [inserted(SENT[0], 1), Deleted(event_id, at(10)), inserted(SENT[0], 20)]
+
+        def claims(second: int, watermark: int, removed: int) -> int:
+            log = [inserted(SENT[0], 2), Deleted(event_id, at(removed)), inserted(SENT[0], 40)]
+            return len(overclaims([checkpoint(second, watermark)], accepted, {}, log))
+
+        assert claims(30, 15, removed=25) == 0
+        assert claims(30, 21, removed=25) == 1
+        assert claims(18, 5, removed=12) == 1
 
     @pytest.mark.fault("A1")
     def test_a_checkpoint_under_way_during_the_removal_may_have_seen_the_document(self) -> None:
