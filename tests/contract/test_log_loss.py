@@ -107,6 +107,19 @@ class TestAlarm:
         complete = await checkpoint_of(relay, make_due=True)
         assert (is_regressed(complete), complete.pending) == (False, 0)
 
+    async def test_the_alarm_outlasts_the_return_of_every_document(
+        self, database: Database, relay: Relay, settings: Settings
+    ) -> None:
+        """Only `reconcile` begins the new epoch that stops readers with cursors beyond the restored documents."""
+        lost = await published(database, 3)
+        assert not is_regressed(await checkpoint_of(relay))
+        backup = await cut(database, lost)
+        assert is_regressed(await checkpoint_of(relay))
+        await database["event_store"].insert_many(backup)
+        assert is_regressed(await checkpoint_of(relay))
+        await reconcile(database, settings, datetime.now(UTC) - DAY)
+        assert not is_regressed(await checkpoint_of(relay))
+
     async def test_a_hole_in_the_middle_shows(self, database: Database, relay: Relay) -> None:
         """Old heads show the hole, although the newest documents are there."""
         events: list[Event] = []
