@@ -114,8 +114,6 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
             bootstrap_timeout_ms=_REQUEST_MS,
         )
         consumer.subscribe([self._settings.topic], listener=self)
-        # kafka-python 3.0.12 never repairs an empty assignment if the metadata arrives while it joins.
-        consumer.partitions_for_topic(self._settings.topic)
         return consumer
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
@@ -139,6 +137,8 @@ class SourceConsumer(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # i
         self._newly_assigned = True
 
     def _consume(self) -> None:
+        # Metadata that arrive while kafka-python 3.0.12 joins can leave the member without partitions for ever.
+        self._consumer.partitions_for_topic(self._settings.topic)
         next_commit = time.monotonic() + self._settings.commit_every
         next_check = time.monotonic() + _LOG_CHECK_S
         while True:
