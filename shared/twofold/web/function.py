@@ -218,7 +218,7 @@ def _collect_garbage_seldom() -> None:
     """Exclude the objects of the start from garbage collection, and collect less often than Python's default.
 
     A request leaves few reference cycles. With the defaults, `store` spends a sixth of its time in the collector
-    (docs/performance.md). No collection comes first: a collection takes a tenth of the start, and finds a few hundred
+    (docs/performance.md). No collection comes first: a collection takes a seventh of the start, and finds a few hundred
     objects.
     """
     gc.freeze()
