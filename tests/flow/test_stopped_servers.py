@@ -13,9 +13,22 @@ from dev.process.child import free_port, wait_until
 from dev.stack import Options, Stack
 from dev.stack.functions import FunctionProcess
 from tests.conftest import Spawner
-from tests.helpers import Answer, Request, View, an_event, callers, delivered, ids, plain_record, some_events, view
+from tests.helpers import (
+    Answer,
+    Request,
+    View,
+    an_event,
+    callers,
+    delivered,
+    ids,
+    plain_record,
+    settings_of,
+    some_events,
+    view,
+)
 from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.event.model import Event
+from twofold.kafka.lag import read_backlog
 
 CAPACITY = 300
 """The capacity of the sender in this stack, in records."""
@@ -217,6 +230,12 @@ def test_a_kafka_without_its_data_is_used_again_without_a_restart(broken: View) 
     assert stack.functions["publish"].worker_pids == before
 
 
+def group_is_done(flow: View) -> bool:
+    """Return True if the consumer group commits every record in time. The KafkaSource commits every 5 s."""
+    settings = settings_of(flow.stack)
+    return wait_until(lambda: not read_backlog(settings).waiting_since, within=30.0, every=0.5)
+
+
 @pytest.mark.guarantee("G1", "R1", "R2")
 def test_a_publish_killed_between_insert_and_sending_loses_no_event(flow: View, spawn: Spawner) -> None:
     """Kafka is unavailable for it, so no record was sent at the kill. The outbox entries exist."""
@@ -226,6 +245,7 @@ def test_a_publish_killed_between_insert_and_sending_loses_no_event(flow: View, 
     dying.kill()
     assert flow.held("event_store", events) == set()
     assert flow.outbox_entries(events) == 100
+    assert group_is_done(flow), "the relay holds each event that the backlog may hold"
     assert flow.relay(due=events)["resent"] >= 100
     assert flow.arrive(events)
     assert flow.outbox_entries(events) == 100, "a sent event is not stored: only the relay confirms it"
