@@ -538,18 +538,19 @@ class TestOneAtATime:
     async def test_a_second_relay_does_nothing_at_the_same_time(
         self, relay: Relay, database: Database, sender: Sender, settings: Settings
     ) -> None:
-        name = settings.mongodb_database
         await accept(database, an_event())
+        under_way, may_end = asyncio.Event(), asyncio.Event()
 
-        async def locked() -> bool:
-            return await database["locks"].find_one({"_id": "relay"}) is not None
+        async def slow_backlog() -> Backlog:
+            under_way.set()
+            await may_end.wait()
+            return await nothing_waits()
 
-        slow = failing(database, name, failCommands=["find"], blockConnection=True, blockTimeMS=3000)
-        async with open_database(settings, name) as own, slow:
-            running = asyncio.create_task(ran(a_relay(own, sender, settings)))
-            await eventually(locked)
-            assert await relay.run() is None
-            assert await running == RelayRun(resent=1)
+        running = asyncio.create_task(ran(a_relay(database, sender, settings, backlog=slow_backlog)))
+        await under_way.wait()
+        assert await relay.run() is None
+        may_end.set()
+        assert await running == RelayRun(resent=1)
         assert await ran(relay) == RelayRun()
 
     async def test_many_relays_at_once_send_every_event_once(
