@@ -47,9 +47,9 @@ def log_restored(site: Site, rng: random.Random) -> None:
     with _calm(site) as exempt:
         await_checkpoint(site)
         raw = site.database.event_store.with_options(CODEC.with_options(document_class=RawBSONDocument))
+        head = _head(site, rng, lambda: set(site.database.event_store.distinct("_id")) - exempt)
         began = datetime.now(UTC).replace(microsecond=0)
         copy = list(raw.find().sort("seq", 1))
-        head = _head(site, rng, lambda: {document["_id"] for document in copy} - exempt)
         first = rng.choice([document["seq"] for document in copy if document["seq"] <= head["seq"]])
         time.sleep(site.pace.first_look_s + CONFIRMED_S + rng.uniform(*site.pace.down_s))
         _remove(site, {"seq": {"$gte": first}, "_id": {"$nin": list(exempt)}})
