@@ -286,6 +286,13 @@ _TYPES = [
         "utf-16",
     ),
     Bad(
+        "a charset behind a quoted parameter",
+        _binary("{}", content_type='application/json; x="charset=utf-8"; charset=UTF-16'),
+        UnsupportedType,
+        "datacontenttype",
+        "utf-16",
+    ),
+    Bad(
         "a data content type as a header", _binary(datacontenttype="a"), Malformed, "ce-datacontenttype", "Content-Type"
     ),
     Bad(

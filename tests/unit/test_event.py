@@ -1,6 +1,8 @@
 """The schema of an event: its identity, its digest and its allowed values."""
 
+import contextlib
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
@@ -20,6 +22,7 @@ from tests.unit.test_kafka_source_rules import generated, java_says
 from twofold.errors import Invalid, Rejected, TooLarge, UnsupportedType
 from twofold.event.canonical import canonical_json
 from twofold.event.identity import NAMESPACE, canonical_id, derived_id
+from twofold.event.media_type import media_type
 from twofold.event.model import Event
 from twofold.mongo.documents import encode_document
 
@@ -285,6 +288,48 @@ def test_a_time_out_of_range_is_rejected(time: datetime) -> None:
 def test_an_extension_must_not_have_the_name_of_an_attribute(name: str) -> None:
     """On the way to the log it would replace the attribute, and the event would never arrive."""
     assert rejection(**with_metadata(extensions={name: "x"})).problems[0].where == name
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        'application/json; x="charset=utf-16"',
+        'application/json; x="a;charset=utf-16"',
+        'application/json; x="\\";charset=utf-16"',
+        "application/json; mycharset=utf-16; charset-x=utf-16",
+        "application/json;charset",
+        'application/JSON ; x=1 ; CharSet = "UTF\\-8"',
+        "application/json; charset=us-ascii; x=2",
+    ],
+)
+def test_a_charset_is_a_parameter_of_the_media_type(content_type: str) -> None:
+    assert media_type(content_type) == "application/json"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json;charset=utf-16",
+        'application/json; x="charset=utf-8"; charset=utf-16',
+        'application/json; x="\\\\"; charset=utf-16',
+        "application/json; charset=utf-8; charset=utf-16",
+        'application/json; CHARSET="utf\\-16"',
+        'application/json; x="open; charset=utf-16',
+    ],
+)
+def test_a_charset_except_utf_8_is_named_in_the_error(content_type: str) -> None:
+    with pytest.raises(UnsupportedType, match="charset 'utf-16' is not supported"):
+        media_type(content_type)
+
+
+@pytest.mark.fault("B5")
+@pytest.mark.parametrize("part", [';a="', ';a="\\"', "; ", ";charset ", ';a="\\";charset', ';charset=x"'])
+def test_a_long_content_type_is_read_in_linear_time(part: str) -> None:
+    """A member of a structured event can have the size of a body."""
+    start = time.process_time()
+    with contextlib.suppress(UnsupportedType):
+        media_type("a;charset" + part * (1_000_000 // len(part)))
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
