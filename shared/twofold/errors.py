@@ -94,6 +94,13 @@ class UnsupportedType(Rejected):
 class Invalid(Rejected):
     """The request was read, but its values are not allowed."""
 
+class UnsupportedCoding(Rejected):
+    """The coding of the body is not supported: only gzip is."""
+
+    status = 415
+    title = "unsupported-coding"
+
+
     status = 422
     title = "invalid"
 

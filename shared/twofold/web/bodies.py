@@ -8,13 +8,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from twofold.errors import Malformed, TooLarge, Unavailable
+from twofold.errors import Malformed, TooLarge, Unavailable, UnsupportedCoding, cut_text
 from twofold.settings import BodySettings
+from twofold.web.gzip import MAX_RATIO, decompressed
 
 BUDGET = "twofold.body_budget"
 """The name of the process's `BodyBudget` in the scope of a request."""
 HELD = "twofold.held_bytes"
 """The name of the bytes of the budget in the scope of a request."""
+CHEAP_GZIP_BYTES = 4 * 1024
+"""The largest gzip body that is decoded in the event loop: it makes at most 4 MiB, which takes 15 ms."""
+_MAX_CODING_CHARS = 64
 
 
 class BodyBudget:
@@ -42,9 +46,61 @@ class BodyBudget:
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """Return the whole body. Its bytes count in the process's `BodyBudget` until the request is answered.
 
-    Raises `TooLarge` as soon as more than `max_bytes` are announced or have come. Raises `Unavailable` if the budget is
-    used up, or if the body takes too long.
+    A body in gzip is decoded, and `max_bytes` bounds its decoded bytes too. Raises `UnsupportedCoding` for another
+    coding, and `Malformed` for invalid gzip. Raises `TooLarge` as soon as more than `max_bytes` are announced or have
+    come. Raises `Unavailable` if the budget is used up, or if the body takes too long.
     """
+    is_gzip = _is_gzip(request)
+    body = await _read(request, max_bytes)
+    return await _decompress(request, body, max_bytes) if is_gzip else body
+
+
+def _is_gzip(request: Request) -> bool:
+    """Return True for a body in gzip, and False for a body without a coding. Raises `UnsupportedCoding`."""
+    given = [value for name, value in request.scope["headers"] if name == b"content-encoding"]
+    if not given:
+        return False
+    codings = [coding.strip().lower() for coding in b",".join(given).decode("latin-1").split(",")]
+    codings = [coding for coding in codings if coding not in ("", "identity")]
+    if codings and codings not in (["gzip"], ["x-gzip"]):
+        named = cut_text(", ".join(codings), _MAX_CODING_CHARS)
+        raise UnsupportedCoding(
+            f"the coding {named!a} is not supported: send the body in gzip, or without a coding", "content-encoding"
+        )
+    return bool(codings)
+
+
+async def _decompress(request: Request, body: bytes, max_bytes: int) -> bytes:
+    """Return the decoded body. The decoding reserves the most bytes that it can need, and then gives back the rest."""
+    most = min(max_bytes, MAX_RATIO * len(body))
+    _hold(request, most)
+    if len(body) <= CHEAP_GZIP_BYTES:
+        decoded = decompressed(body, max_bytes)
+    else:
+        decoded = await asyncio.to_thread(decompressed, body, max_bytes)
+    _release(request, most - len(decoded))
+    return decoded
+
+
+def _hold(request: Request, size: int) -> None:
+    """Count bytes of the request in the process's budget until the request is answered. Raises `Unavailable`."""
+    budget: BodyBudget | None = request.scope.get(BUDGET)
+    if budget is not None:
+        own = request.scope.get(HELD, 0)
+        budget.take(size, own)
+        request.scope[HELD] = own + size
+
+
+def _release(request: Request, size: int) -> None:
+    """Count fewer bytes of the request."""
+    budget: BodyBudget | None = request.scope.get(BUDGET)
+    if budget is not None:
+        budget.release(size)
+        request.scope[HELD] -= size
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    """Return the body as it was sent."""
     message = await request.receive()
     if message["type"] != "http.disconnect" and not message.get("more_body", False):
         body: bytes = message.get("body", b"")  # most bodies come in a single message
@@ -57,12 +113,12 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     budget: BodyBudget | None = request.scope.get(BUDGET)
     try:
         async with asyncio.timeout(budget.timeout_s if budget else None):
-            return await _read_pieces(request, message, max_bytes, budget)
+            return await _read_pieces(request, message, max_bytes)
     except TimeoutError:
         raise Unavailable("the body did not arrive in time: send the request again") from None
 
 
-async def _read_pieces(request: Request, message: Message, max_bytes: int, budget: BodyBudget | None) -> bytes:
+async def _read_pieces(request: Request, message: Message, max_bytes: int) -> bytes:
     body = bytearray()
     while True:
         if message["type"] == "http.disconnect":
@@ -70,9 +126,7 @@ async def _read_pieces(request: Request, message: Message, max_bytes: int, budge
         piece = message.get("body", b"")
         if len(body) + len(piece) > max_bytes:
             raise _too_large(max_bytes)
-        if budget is not None:
-            budget.take(len(piece), len(body))
-            request.scope[HELD] = request.scope.get(HELD, 0) + len(piece)
+        _hold(request, len(piece))
         body += piece
         if not message.get("more_body", False):
             return bytes(body)

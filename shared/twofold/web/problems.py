@@ -1,22 +1,33 @@
 """Errors as HTTP answers: problem details (RFC 9457)."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from twofold.errors import TwofoldError, Unauthorized, Unavailable
+from twofold.errors import TwofoldError, Unauthorized, Unavailable, UnsupportedCoding
 from twofold.web.bodies import JsonResponse
 
 
 def problem_response(error: TwofoldError) -> Response:
     """Return the answer for `error`."""
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
-    if isinstance(error, Unauthorized):
-        headers = {"WWW-Authenticate": "Bearer"}
     return JsonResponse(
-        problem_details(error), status_code=error.status, headers=headers, media_type="application/problem+json"
+        problem_details(error), status_code=error.status, headers=_headers(error), media_type="application/problem+json"
     )
+
+
+def _headers(error: TwofoldError) -> Mapping[str, str] | None:
+    if isinstance(error, Unavailable):
+        return retry_headers(error)
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    return {"Accept-Encoding": "gzip"} if isinstance(error, UnsupportedCoding) else None  # RFC 7694
+
+
+def retry_headers(error: Unavailable) -> Mapping[str, str]:
+    """Return the headers of a 503: the seconds until the request is to be sent again."""
+    return {"Retry-After": str(error.retry_after_s)}
 
 
 def http_problem_response(error: HTTPException) -> Response:
