@@ -377,7 +377,6 @@ _VALUES = [
 ]
 
 _BATCHES = [
-    Bad("an empty batch", _json([], _BATCH), Invalid, None, "the batch is empty"),
     Bad("a batch that is no list", _json(_event(), _BATCH), Malformed, None, "JSON array"),
     Bad("a batch of too many", _json([1] * (MAX_EVENTS + 1), _BATCH), TooLarge, None, "at most 1000"),
     Bad("a batch that is not JSON", _body(b"[{}", _BATCH), Malformed, "data", "not JSON"),

@@ -84,11 +84,12 @@ class Producer:
 
 def answers_of(response: httpx.Response, count: int) -> Sequence[Answer]:
     """Return the answers for the `count` events of a request."""
-    if response.is_server_error or "json" not in response.headers.get("content-type", ""):
+    content = json.loads(response.content) if "json" in response.headers.get("content-type", "") else {}
+    if results := content.get("results"):
+        return list(results)
+    if response.is_server_error or not content:
         return [{"status": response.status_code, "text": response.text[:200]}] * count
-    content = json.loads(response.content)
-    results: Sequence[Answer] = content.get("results") or [{"status": response.status_code, **content}] * count
-    return results
+    return [{"status": response.status_code, **content}] * count
 
 
 async def share(items: Iterable[T], workers: int, work: Callable[[T], Awaitable[None]]) -> None:

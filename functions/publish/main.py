@@ -1,6 +1,7 @@
 """`publish`: accept CloudEvents over HTTP, insert them into `events`, and send them to Kafka after the answer."""
 
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import cache, partial
 
@@ -8,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
-from twofold.errors import Rejected, TwofoldError, unexpected
+from twofold.errors import Rejected, TwofoldError, Unavailable, unexpected
 from twofold.observability.context import EVENT_ID
 from twofold.observability.telemetry import Telemetry
 from twofold.query.parameters import parse_query
@@ -18,12 +19,14 @@ from twofold.web.auth import authenticator
 from twofold.web.bodies import JsonResponse, read_body, require_method
 from twofold.web.function import serve
 from twofold.web.permissions import Permission, Principal
+from twofold.web.problems import retry_headers
 from twofold.web.start import load_settings
-from twofold.write.batch import Published
 from twofold.write.decoding import in_decoding_thread, is_costly
 from twofold.write.publisher import Publisher, open_publisher
 
-from .results import batch_results, result_of
+from .results import batch_results, batch_status, result_of
+
+logger = logging.getLogger(__name__)
 
 
 class Settings(SenderSettings, PublishSettings, AuthSettings, LogSettings):
@@ -75,8 +78,7 @@ async def handle(publisher: Publisher, request: Request) -> Response:
     except Rejected as error:
         raise publisher.count_rejection(error) from None
     if not isinstance(incoming, IncomingEvent):
-        permitted = (_if_permitted(caller, event) for event in incoming)
-        return _batch_response(request, await publisher.publish(permitted, costly=costly))
+        return await _publish_batch(publisher, request, caller, incoming, costly)
     EVENT_ID.set(incoming.encoded.given_id)
     if refusal := caller.refusal(incoming.encoded.attributes):
         raise publisher.count_rejection(refusal)
@@ -95,12 +97,35 @@ def _if_permitted(caller: Principal, event: IncomingEvent | Rejected) -> Incomin
         return unexpected(error, "the permission for an event")
 
 
-def _batch_response(request: Request, outcomes: Sequence[Published | TwofoldError]) -> Response:
-    """Return 202 if the whole batch was accepted, or else 207. The results are in the order of the batch."""
-    results = batch_results(outcomes)
-    if any(isinstance(outcome, TwofoldError) for outcome in outcomes):
-        return JsonResponse(results, status_code=207)
-    return _accepted_response(request, results)
+async def _publish_batch(
+    publisher: Publisher, request: Request, caller: Principal, events: Iterator[IncomingEvent | Rejected], costly: bool
+) -> Response:
+    """Publish a batch, and answer with the result of each event in the order of the batch: see `batch_status`.
+
+    `Publisher` raises `Unavailable` when no event is known to be stored. A refused event keeps its own error then.
+    """
+    given_ids: list[str | None] = []
+    refusals: list[Rejected | None] = []
+
+    def permitted() -> Iterator[IncomingEvent | Rejected]:
+        for event in events:
+            outcome = _if_permitted(caller, event)
+            given_ids.append(event.given_id if isinstance(event, Rejected) else event.encoded.given_id)
+            refusals.append(outcome if isinstance(outcome, Rejected) else None)
+            yield outcome
+
+    try:
+        outcomes = await publisher.publish(permitted(), costly=costly)
+    except Unavailable as unavailable:
+        outcomes = [refusal or unavailable for refusal in refusals]
+    results, status = batch_results(given_ids, outcomes), batch_status(outcomes)
+    if status == 202:
+        return _accepted_response(request, results)
+    if status != 503:
+        return JsonResponse(results, status_code=status)
+    error = next(outcome for outcome in outcomes if isinstance(outcome, Unavailable))
+    logger.warning("503 for a batch: %s", error.detail, exc_info=error.__cause__)
+    return JsonResponse(results, status_code=status, headers=retry_headers(error))
 
 
 def _accepted_response(request: Request, content: object) -> Response:

@@ -53,10 +53,18 @@ class AcceptedInBatch(Accepted):
     status: Literal[202]
 
 
+class RefusedInBatch(ProblemDetails):
+    """A refused event of a batch, with the reason."""
+
+    model_config = ConfigDict(title="RefusedInBatch")
+
+    id: Annotated[str | None, Field(description="the `id` in the request; absent if the event has no `id`")] = None
+
+
 class Results(BaseModel):
     """The results in the order of the batch. With 202, the whole batch was accepted."""
 
-    results: list[AcceptedInBatch | ProblemDetails]
+    results: list[AcceptedInBatch | RefusedInBatch]
 
 
 class AllAccepted(RootModel[Accepted | Results]):
@@ -86,7 +94,11 @@ OPERATIONS = (
             "The answer comes when a majority of MongoDB's members has the accepted events. Sending the same request "
             "again is always safe. In binary mode (any JSON content type) the attributes are headers with the prefix "
             "`ce-`. Without the permission `events:publish:any`, `userid` can only be the caller. 422 "
-            "`identity-conflict` means that another event has the same id."
+            "`identity-conflict` means that another event has the same id. The answer to a batch has a result for each "
+            "event: 202 if every event was accepted (also for an empty batch), 207 if a part was accepted, 422 if no "
+            "event was accepted and every refusal is final, 503 if no event was accepted and at least one event is to "
+            "be sent again. "
+            "A body may have `Content-Encoding: gzip`; another coding is 415."
         ),
         permission=Permission.PUBLISH,
         headers={
@@ -103,7 +115,7 @@ OPERATIONS = (
         },
         status=202,
         answer=AllAccepted,
-        answers={207: Results},
+        answers={207: Results, 422: Results, 503: Results},
         refusals=(Invalid,),
         examples=(
             Example("/", _BINARY, "binary mode"),

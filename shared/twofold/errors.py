@@ -66,6 +66,9 @@ class Rejected(TwofoldError):
     A `where` adds the detail to `problems`, at this place.
     """
 
+    given_id: str | None = None
+    """The `id` of the event, if the error refuses an event of a batch that has an `id`."""
+
     def __init__(self, detail: str, where: str = "", problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(detail, problems or ((Problem(where, detail),) if where else ()))
 
@@ -91,15 +94,15 @@ class UnsupportedType(Rejected):
     title = "unsupported-type"
 
 
-class Invalid(Rejected):
-    """The request was read, but its values are not allowed."""
-
 class UnsupportedCoding(Rejected):
     """The coding of the body is not supported: only gzip is."""
 
     status = 415
     title = "unsupported-coding"
 
+
+class Invalid(Rejected):
+    """The request was read, but its values are not allowed."""
 
     status = 422
     title = "invalid"

@@ -138,7 +138,7 @@ def test_slow_requests_take_no_more_than_the_budget(
     finally:
         for connection in sockets:
             connection.close()
-    expected = 422 if name == "publish" else 200
+    expected = 202 if name == "publish" else 200  # an empty batch is valid
     wait_until(
         lambda: flow.http.post(function.url, content=large, headers=batch).status_code == expected, within=20, every=0.2
     )

@@ -1,6 +1,7 @@
 """The main job over HTTP: from the request of a producer to both collections, on the shared stack."""
 
 import asyncio
+import gzip
 import json
 import time
 from typing import Any
@@ -238,7 +239,47 @@ class TestRefused:
             "duplicate",
         ]
         assert results[4]["title"] == "identity-conflict"
+        assert [result.get("id") for result in results] == [
+            good.given_id,
+            None,
+            there.given_id,
+            None,
+            conflicting.given_id,
+            good.given_id,
+        ]
         assert flow.arrive([good])
+
+    def test_an_empty_batch_is_accepted(self, flow: View) -> None:
+        answer = flow.publish_all([])
+        assert (answer.status_code, answer.json()) == (202, {"results": []})
+
+    def test_a_batch_of_refused_events_is_refused_for_good(self, flow: View) -> None:
+        """No event is to be sent again, so the status is a 4xx. Each result names its event."""
+        first, second = some_events(2)
+        flow.publish_all([first, second])
+        answer = flow.publish_all([altered(first), altered(second)])
+        assert answer.status_code == 422
+        assert "retry-after" not in answer.headers
+        results = answer.json()["results"]
+        assert [(result["id"], result["title"]) for result in results] == [
+            (event.given_id, "identity-conflict") for event in (first, second)
+        ]
+
+    async def test_a_batch_without_an_accepted_event_is_sent_again_if_a_result_can_change(self, flow: View) -> None:
+        """The refused event keeps its own error, though MongoDB takes no event."""
+        first, second = some_events(2)
+        members: list[Any] = [structured(first), {"id": "bad"}, structured(second)]
+        headers = {"content-type": "application/cloudevents-batch+json"}
+        async with (
+            open_database(settings_of(flow.stack), "tests") as database,
+            failing(database, "publish", times=10, errorCode=8),
+        ):
+            answer = flow.http.post(flow.stack.publish_url, headers=headers, content=json.dumps(members))
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        results = answer.json()["results"]
+        assert [result["status"] for result in results] == [503, 400, 503]
+        assert [result["id"] for result in results] == [first.given_id, "bad", second.given_id]
+        assert flow.held("events", [first, second]) == set()
 
     async def test_500_events_at_once_get_their_own_answers(self, flow: View) -> None:
         """A duplicate, a conflict and invalid events are among them. MongoDB gets 50 inserts at most."""
@@ -365,6 +406,41 @@ class TestReplayed:
 
 
 class TestEdge:
+    @pytest.mark.parametrize("form", ["binary", "batch"])
+    def test_a_body_in_gzip_is_stored_as_the_plain_body(self, flow: View, form: str) -> None:
+        """The batch is large enough for the thread."""
+        events = some_events(1 if form == "binary" else 200)
+        headers, body = encode_http(events[0])
+        if form == "batch":
+            headers = {"content-type": "application/cloudevents-batch+json"}
+            body = json.dumps([structured(event) for event in events]).encode()
+        compressed = gzip.compress(body)
+        answer = flow.http.post(
+            flow.stack.publish_url, headers=headers | {"content-encoding": "gzip"}, content=compressed
+        )
+        assert answer.status_code == 202, answer.text
+        assert flow.held("events", events) == {event.event_id for event in events}
+
+    @pytest.mark.parametrize("name", ["publish", "store", "dead_letters"])
+    def test_an_unknown_coding_is_refused_with_the_supported_coding(self, flow: View, name: str) -> None:
+        event = an_event()
+        headers, body = encode_http(event)
+        answer = flow.http.post(
+            flow.stack.functions[name].url, headers=headers | {"content-encoding": "br"}, content=body
+        )
+        assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "gzip")
+        assert answer.json()["title"] == "unsupported-coding"
+        assert "'br'" in answer.json()["detail"]
+        assert flow.document("events", event) is None
+
+    def test_a_gzip_bomb_is_refused(self, flow: View) -> None:
+        """The body has 100 KiB, and decodes to 100 MiB."""
+        headers = {"content-type": "application/cloudevents+json", "content-encoding": "gzip"}
+        answer = flow.http.post(
+            flow.stack.publish_url, headers=headers, content=gzip.compress(b" " * 100 * 1024 * 1024, 6)
+        )
+        assert (answer.status_code, answer.json()["title"]) == (413, "too-large")
+
     @pytest.mark.parametrize("prefer", ["reply", "Reply", "respond-async, reply; x=1", "wait=10,reply"])
     def test_a_sink_that_is_asked_not_to_reply_sends_no_body(self, flow: View, prefer: str) -> None:
         """A Broker would read a body as an event, and answer 502. The preference may stand beside others (RFC 7240)."""

@@ -31,6 +31,7 @@ from twofold.cloudevents.encode import (
 from twofold.errors import (
     MAX_DETAIL_CHARS,
     MAX_PROBLEMS,
+    Conflict,
     Invalid,
     Malformed,
     Problem,
@@ -39,6 +40,7 @@ from twofold.errors import (
     TwofoldError,
     Unexpected,
 )
+from twofold.event.attribute import MAX_ATTRIBUTE_CHARS
 from twofold.event.payload import MAX_CONTAINERS
 from twofold.event.time import check_not_future
 from twofold.web.bodies import JsonResponse
@@ -173,8 +175,8 @@ def test_a_pod_with_many_mistakes_has_a_bounded_error() -> None:
     assert {problem.where for problem in caught.value.problems} == {"data.metadata.labels", "data.spec.containers.0"}
 
 
-def results(outcomes: list[Published | TwofoldError]) -> tuple[int, list[Any]]:
-    body = bytes(JsonResponse(batch_results(outcomes)).body)
+def results(outcomes: list[Published | TwofoldError], given_id: str | None = None) -> tuple[int, list[Any]]:
+    body = bytes(JsonResponse(batch_results([given_id] * len(outcomes), outcomes)).body)
     return len(body), json.loads(body)["results"]
 
 
@@ -200,11 +202,49 @@ def test_the_answer_to_an_accepted_batch_has_a_bound(number: int) -> None:
 
 
 @pytest.mark.fault("B2")
+@pytest.mark.parametrize("text", ["x", '"', "\x00", "é", "\U0001f600"])
+@pytest.mark.parametrize("number", [1000, 5000])
+@pytest.mark.parametrize("detail", [1, MAX_DETAIL_CHARS])
+def test_the_answer_to_a_batch_with_long_ids_has_a_bound(number: int, text: str, detail: int) -> None:
+    size, listed = results([Conflict(text * detail) for _ in range(number)], "order-7-" + text * 1016)
+    assert size <= MAX_ANSWER_BYTES
+    assert all(each["id"].startswith("order-7-") for each in listed)
+    assert all(each["id"].endswith("...") for each in listed)
+    assert [each["detail"].endswith("...") for each in listed] == [detail > 1] * number
+
+
+@pytest.mark.fault("B2")
+def test_a_short_id_stays_whole_beside_a_long_detail() -> None:
+    given = str(an_event().event_id)
+    size, listed = results([Conflict("x" * MAX_DETAIL_CHARS) for _ in range(5000)], given)
+    assert size <= MAX_ANSWER_BYTES
+    assert {each["id"] for each in listed} == {given}
+
+
+@pytest.mark.fault("B2")
+@pytest.mark.parametrize("members", [1, 1000])
+@pytest.mark.parametrize("text", ["i", "\ud800", "\x00", "é"])
+def test_the_id_of_a_refused_member_has_a_bound(text: str, members: int) -> None:
+    """A member was not checked, so its `id` can have the size of a body, and characters that JSON cannot hold."""
+    event = {"specversion": "1.0", "id": text * (1_000_000 // members)}
+    outcomes = decode_http(BATCH, json.dumps([event] * members).encode(), NOW, members)
+    assert not isinstance(outcomes, IncomingEvent)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Rejected)]
+    given_ids = [error.given_id for error in errors]
+    assert len(errors) == members
+    assert all(given_id and len(given_id) <= MAX_ATTRIBUTE_CHARS for given_id in given_ids)
+    body = JsonResponse(batch_results(given_ids, errors)).body
+    assert len(body) <= MAX_ANSWER_BYTES
+    assert all(each["id"] for each in json.loads(bytes(body))["results"])
+
+
+@pytest.mark.fault("B2")
 def test_a_short_answer_is_whole() -> None:
     accepted, wrong = Published(an_event().event_id, "i" * 1024, "accepted"), Invalid("x" * 2000, "data")
     _, (first, second) = results([accepted, wrong])
     assert first == {"status": 202, "id": "i" * 1024, "event_id": str(accepted.event_id), "result": "accepted"}
     assert second == problem_details(wrong)
+    assert results([wrong], "7")[1] == [{"id": "7", **problem_details(wrong)}]
 
 
 # --- B5: sizes before the work ------------------------------------------------------------------------------------

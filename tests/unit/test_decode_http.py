@@ -15,10 +15,11 @@ from twofold.cloudevents.attributes import build_event
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.cloudevents.encode import MAX_ATTRIBUTES_BYTES, EncodedEvent, check_attributes_size, encode_http
 from twofold.cloudevents.fast_encode import encode_fast
-from twofold.errors import Invalid, TooLarge
+from twofold.errors import Invalid, Rejected, TooLarge
 
 pytestmark = pytest.mark.guarantee("R5", "R26")
 
+BATCH = [(b"content-type", b"application/cloudevents-batch+json")]
 _PLAIN_EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "time": "2026-07-01T00:00:00.000Z"}
 
 
@@ -64,13 +65,38 @@ def test_an_event_gets_the_trace_of_its_request_in_every_mode() -> None:
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_a_batch_has_at_most_the_given_number_of_events(most: int) -> None:
-    headers = [(b"content-type", b"application/cloudevents-batch+json")]
     events = [as_structured(an_event()) for _ in range(most + 1)]
-    taken = decode_http(headers, json.dumps(events[:most]).encode(), NOW, most)
+    taken = decode_http(BATCH, json.dumps(events[:most]).encode(), NOW, most)
     assert not isinstance(taken, IncomingEvent)
     assert [type(each) for each in taken] == [IncomingEvent] * most
     with pytest.raises(TooLarge):
-        decode_http(headers, json.dumps(events).encode(), NOW, most)
+        decode_http(BATCH, json.dumps(events).encode(), NOW, most)
+
+
+def batch_of(*members: object) -> list[IncomingEvent | Rejected]:
+    decoded = decode_http(BATCH, json.dumps(members).encode(), NOW, 10)
+    assert not isinstance(decoded, IncomingEvent)
+    return list(decoded)
+
+
+def test_an_empty_batch_is_valid() -> None:
+    assert batch_of() == []
+
+
+def test_the_error_of_a_batch_member_has_its_id() -> None:
+    """The id helps only if it is a text: an error without an `id` belongs to its place in the batch."""
+    event = as_structured(an_event())
+    wrong = [
+        event | {"id": "7", "time": "never"},
+        {"id": "8"},
+        {"id": 9},
+        {"id": ""},
+        {"specversion": "1.0"},
+        5,
+        ["id"],
+    ]
+    errors = batch_of(event, *wrong)[1:]
+    assert [error.given_id for error in errors if isinstance(error, Rejected)] == ["7", "8", *[None] * 5]
 
 
 def test_the_attributes_of_an_event_have_a_bound_together() -> None:

@@ -24,6 +24,7 @@ from dev.faults.publishers import BackgroundLoad, Item, Ledger, encode, other_co
 from dev.faults.readers import FeedReader
 from dev.faults.verdict import Evidence, judge
 from dev.load.events import new_order
+from dev.load.producer import answers_of
 from twofold.cloudevents.decode_kafka import decode_kafka
 from twofold.errors import DigestMismatch, Rejected
 
@@ -342,6 +343,26 @@ class TestPublishers:
         for intent in ("bound", "new"):
             load._note(Item(SENT[0], intent), {"status": 422, "title": "invalid"})
         assert len(load.ledger.surprises) == 1
+
+
+class TestAnswers:
+    """The answers of `publish` for the events of a request."""
+
+    REFUSED, UNAVAILABLE = {"status": 422, "title": "invalid"}, {"status": 503, "title": "unavailable"}
+
+    @pytest.mark.parametrize("status", [207, 422, 503])
+    def test_the_results_of_a_batch_are_its_answers(self, status: int) -> None:
+        """With 422 and 503 no event was accepted, and each event still has its own result."""
+        results = [self.REFUSED, self.UNAVAILABLE]
+        assert answers_of(httpx.Response(status, json={"results": results}), 2) == results
+
+    def test_a_problem_is_the_answer_for_every_event(self) -> None:
+        for problem in (self.REFUSED, self.UNAVAILABLE):
+            response = httpx.Response(int(str(problem["status"])), json=problem)
+            assert [answer["status"] for answer in answers_of(response, 2)] == [problem["status"]] * 2
+
+    def test_an_answer_of_a_gateway_is_the_answer_for_every_event(self) -> None:
+        assert answers_of(httpx.Response(502, text="no"), 2) == [{"status": 502, "text": "no"}] * 2
 
 
 def test_made_up_events_lie_within_the_last_hour() -> None:

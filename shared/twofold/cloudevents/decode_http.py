@@ -32,7 +32,8 @@ from twofold.cloudevents.encode import (
 )
 from twofold.cloudevents.fast_encode import encode_fast
 from twofold.cloudevents.json_format import DATA_MEMBERS, attribute_text, data_of
-from twofold.errors import Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType, unexpected
+from twofold.errors import Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType, cut_text, unexpected
+from twofold.event.attribute import MAX_ATTRIBUTE_CHARS
 from twofold.event.media_type import check_json_type, media_type
 from twofold.event.metadata import RESERVED_ATTRIBUTES
 from twofold.event.model import Event
@@ -115,8 +116,6 @@ def _decode_batch(
     members = strict_json.parse(body)
     if not isinstance(members, list):
         raise Malformed("a batch must be a JSON array of CloudEvents")
-    if not members:
-        raise Invalid("the batch is empty")
     if len(members) > max_events:
         raise TooLarge(f"the batch has {len(members)} events: send at most {max_events} events in a batch")
     return (_decode_batch_member(member, now, traceparent, max_record_bytes) for member in members)
@@ -130,9 +129,22 @@ def _decode_batch_member(
             _check_data_size(member.get("data"), max_record_bytes)
         return _with_traceparent(_decode_member(member, now), traceparent)
     except Rejected as error:
-        return error
+        refused = error
     except Exception as error:  # noqa: BLE001 - it must harm no other event of the batch
-        return unexpected(error, "an event of a batch")
+        refused = unexpected(error, "an event of a batch")
+    refused.given_id = _given_id(member)
+    return refused
+
+
+def _given_id(member: object) -> str | None:
+    """Return the `id` of a refused member, cut to the size of an attribute. None: the member has no `id`.
+
+    The member was not checked, so its `id` can hold any text. JSON cannot hold lone surrogates.
+    """
+    given = member.get("id") if isinstance(member, dict) else None
+    if not given or not isinstance(given, str):
+        return None
+    return cut_text(given, MAX_ATTRIBUTE_CHARS).encode("utf-8", "replace").decode()
 
 
 def _check_data_size(data: object, max_record_bytes: int) -> None:

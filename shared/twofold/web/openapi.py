@@ -138,7 +138,11 @@ def _responses(operation: OperationDescription) -> dict[str, Any]:
     refusals = {*_ALWAYS, *operation.refusals, *({UnsupportedType, TooLarge} if operation.request_bodies else ())}
     for refusal in sorted(refusals, key=lambda error: error.status):
         problem = {"application/problem+json": {"schema": _reference(ProblemDetails)}}
-        responses[str(refusal.status)] = {"description": _first_sentence(refusal), "content": problem}
+        answer = responses.get(str(refusal.status), {"content": {}})  # an operation can have its own answer too
+        responses[str(refusal.status)] = {
+            "description": _first_sentence(refusal),
+            "content": answer["content"] | problem,
+        }
     return responses
 
 
