@@ -25,6 +25,7 @@ from twofold.write.decoding import in_decoding_thread, is_costly
 from twofold.write.publisher import Publisher, open_publisher
 
 from .results import batch_results, batch_status, result_of
+from .webhooks import METHODS, answer_options
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,9 @@ async def handle(publisher: Publisher, request: Request) -> Response:
     """Publish the event or the batch of the request. Raises `TwofoldError`."""
     if request.method == "GET" and request.scope["path"] == "/openapi.json":
         return description()
-    require_method(request, "POST")
+    require_method(request, *METHODS)
+    if request.method == "OPTIONS":
+        return answer_options(request, settings.webhook_origins)
     caller = await callers.principal(request.headers.raw)
     caller.require(Permission.PUBLISH)
     try:

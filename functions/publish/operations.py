@@ -98,7 +98,8 @@ OPERATIONS = (
             "event: 202 if every event was accepted (also for an empty batch), 207 if a part was accepted, 422 if no "
             "event was accepted and every refusal is final, 503 if no event was accepted and at least one event is to "
             "be sent again. "
-            "A body may have `Content-Encoding: gzip`; another coding is 415."
+            "A body may have `Content-Encoding: gzip`; another coding is 415. "
+            "`OPTIONS` answers the handshake of CloudEvents webhooks (docs/deploy.md), without a token."
         ),
         permission=Permission.PUBLISH,
         headers={

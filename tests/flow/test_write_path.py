@@ -7,11 +7,13 @@ import time
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from kafka import KafkaProducer
 
 from dev.process.child import wait_until
 from dev.stack import Stack
+from tests.conftest import Spawner
 from tests.helpers import (
     View,
     altered,
@@ -441,6 +443,29 @@ class TestEdge:
         )
         assert (answer.status_code, answer.json()["title"]) == (413, "too-large")
 
+    def test_a_webhook_is_registered_without_a_token_by_an_allowed_origin_alone(
+        self, flow: View, spawn: Spawner
+    ) -> None:
+        """The request is that of Azure Event Grid. The permission to publish still needs a token."""
+        headers = {"webhook-request-origin": "eventgrid.azure.net", "webhook-request-rate": "120"}
+        closed = httpx.options(flow.stack.publish_url, headers=headers)
+        assert closed.status_code == 403
+        assert "WEBHOOK_ORIGINS" in closed.json()["detail"]
+        assert not [name for name in closed.headers if name.startswith("webhook-")]
+
+        opened = spawn("publish", WEBHOOK_ORIGINS="eventgrid.azure.net, a.example").url
+        answer = httpx.options(opened, headers=headers)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["webhook-allowed-origin"] == "eventgrid.azure.net"
+        assert answer.headers["webhook-allowed-rate"] == "120"
+        assert answer.headers["allow"] == "POST, OPTIONS"
+        assert httpx.options(opened, headers=headers | {"webhook-request-origin": "b.example"}).status_code == 403
+        assert httpx.options(opened).status_code == 204
+        assert httpx.options(f"{opened}/other", headers=headers).status_code == 404
+        own, body = encode_http(an_event())
+        refused = httpx.post(opened, headers=own | headers, content=body)
+        assert refused.status_code == 401
+
     @pytest.mark.parametrize("prefer", ["reply", "Reply", "respond-async, reply; x=1", "wait=10,reply"])
     def test_a_sink_that_is_asked_not_to_reply_sends_no_body(self, flow: View, prefer: str) -> None:
         """A Broker would read a body as an event, and answer 502. The preference may stand beside others (RFC 7240)."""
@@ -471,7 +496,7 @@ class TestEdge:
         assert flow.http.get(f"{url}/livez").status_code == 200
         assert flow.http.post(f"{url}/other").status_code == 404
         assert flow.http.post(f"{url}/healthz").status_code == 404
-        allowed = "GET, POST" if name == "relay" else "POST"
+        allowed = {"relay": "GET, POST", "publish": "POST, OPTIONS"}.get(name, "POST")
         for method in {"GET", "PUT", "DELETE"} - set(allowed.split(", ")):
             answer = flow.http.request(method, url)
             assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

@@ -19,6 +19,20 @@ Words = Annotated[
 ]
 """Words with white space between them."""
 
+MAX_HOST_CHARS = 253
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+HOST_NAME = rf"^{_LABEL}(?:\.{_LABEL})*$"
+"""The pattern of a DNS name in lower case, of at most `MAX_HOST_CHARS`."""
+HostName = Annotated[str, Field(pattern=rf"^\*$|{HOST_NAME}", max_length=MAX_HOST_CHARS)]
+"""A DNS name in lower case, or `*` for every name."""
+
+
+def _split_at_commas(given: object) -> object:
+    """Return the names of a variable in lower case."""
+    if not isinstance(given, str):
+        return given
+    return tuple(name.strip().lower() for name in given.split(",") if name.strip())
+
 
 class Group(BaseSettings):
     """The base of all groups: frozen, silent about the values in an error, and built when it is first read."""
@@ -161,6 +175,9 @@ class PublishSettings(SendSettings, GroupCommitSettings, MongoSettings):
     max_future_s: Seconds = 86_400.0
     """The most seconds by which an event's `time` may be ahead of the function's clock. Readers show the newest time
     first, so an event of the year 9999 would stand there until it expires."""
+    webhook_origins: Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_split_at_commas)] = ()
+    """The senders that may register `publish` as a webhook: DNS names with commas between them. `*` allows every
+    sender. A registered sender still needs a token for each event."""
 
     @model_validator(mode="after")
     def _queue_holds_batch(self) -> Self:
