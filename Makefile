@@ -48,7 +48,7 @@ token: .venv/made ## print a token for the running stack (SUB=ann, ROLES='events
 test: .venv/made ## run the tests that need only Python and PyPI, in under 5 minutes
 	@$(PYTEST) -n 3 tests -m 'not java and not apache and not go and not slow'
 
-test-all: .venv/made ## run every test, and the contract and flow tests again on Apache Kafka (needs a JDK 17, Maven, Go)
+test-all: .venv/made .venv-newest-sdk/made ## run every test, and the contract and flow tests again on Apache Kafka (needs a JDK 17, Maven, Go)
 ifeq ($(JAVA),found)
 	@$(CLUSTER); $(PYTEST) -n 2 tests -m "$$cluster"
 	@echo 'Again, on Apache Kafka:'
@@ -102,5 +102,13 @@ format: .venv/made ## format the code, and repair the errors that ruff can repai
 	$(PYTHON) -m venv .venv && \
 	$(RUN) pip install --quiet --disable-pip-version-check pip==$(PIP) && \
 	$(RUN) pip install --quiet --disable-pip-version-check -e '.[kafka,auth,pods,cli]' --group dev -c constraints.txt || { \
+		echo 'pip could not install the packages. This step needs the network: PyPI, or a mirror in PIP_INDEX_URL.' >&2; exit 1; }; \
+	touch $@
+
+# The newest CloudEvents SDK judges the product's messages. functions-framework holds the SDK of .venv at 1.12.
+.venv-newest-sdk/made: tests/newest_sdk/requirements.txt | .venv/made
+	@echo 'Making .venv-newest-sdk from $< ...'; \
+	$(PYTHON) -m venv --clear .venv-newest-sdk && \
+	.venv-newest-sdk/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< || { \
 		echo 'pip could not install the packages. This step needs the network: PyPI, or a mirror in PIP_INDEX_URL.' >&2; exit 1; }; \
 	touch $@

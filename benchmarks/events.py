@@ -14,6 +14,7 @@ from dev.load.events import BATCH_TYPE
 from dev.servers.issuer import token
 from twofold.cloudevents.encode import encode_http, encode_kafka
 from twofold.event.model import Event
+from twofold.write.order import PublicationOrder
 
 PAYLOAD_BYTES = 512
 BATCH = 100
@@ -57,16 +58,17 @@ class Feeds:
 def events(count: int, seed: str) -> Iterator[Event]:
     """Yield distinct orders with payloads of 512 bytes. The seed decides the orders."""
     chance = random.Random(seed)
-    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    begin, publication = datetime(2026, 1, 1, tzinfo=UTC), PublicationOrder()
     for number in range(count):
         order = f"order-{chance.randrange(10**8):08d}"
         yield Event.of(
-            event_id=UUID(int=chance.getrandbits(128), version=4),
+            id=str(UUID(int=chance.getrandbits(128), version=4)),
             event_type="shop.order.placed",
             timestamp=begin + timedelta(milliseconds=17 * number),
             aggregate_id=order,
             metadata={"service_name": "/shop/checkout", "correlation_id": f"{chance.getrandbits(128):032x}"},
             payload=_payload(order, chance),
+            order=publication.next(begin + timedelta(milliseconds=17 * number)),
         )
 
 

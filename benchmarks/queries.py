@@ -24,6 +24,7 @@ from dev.servers.issuer import token
 from dev.stack import Stack
 from dev.stack.functions import FunctionProcess
 from dev.stack.running import Steps
+from twofold.event.time import EARLIEST
 from twofold.settings import Settings
 from twofold.setup.run import set_up
 
@@ -199,10 +200,12 @@ def _others(number: int, chance: random.Random) -> Iterator[Document]:
 
 def _document(chance: random.Random, at: datetime, event_type: str) -> Document:
     return {
-        "_id": UUID(int=chance.getrandbits(128), version=4),
+        "_id": UUID(int=chance.getrandbits(128), version=8),
+        "id": UUID(int=chance.getrandbits(128), version=4),
         "event_type": event_type,
         "event_version": "1.0",
         "timestamp": at,
+        "order": ((at - EARLIEST) // timedelta(milliseconds=1) << 20) + chance.randrange(2**20),
         "payload": {"order": chance.randrange(10**9), "total": chance.random(), "note": "n" * 150},
         "digest": os.urandom(32),
         "stored_at": at,

@@ -9,6 +9,7 @@ from functions.admin.operations import OPERATIONS as ADMIN
 from functions.audit.operations import OPERATIONS as AUDIT
 from functions.publish.operations import OPERATIONS as PUBLISH
 from functions.query.operations import OPERATIONS as QUERY
+from twofold.event.identity import event_id_of
 from twofold.web.api import Example, OperationDescription
 from twofold.web.openapi import describe
 
@@ -22,7 +23,8 @@ APIS: Mapping[str, Sequence[OperationDescription]] = {
 }
 """The operations by function. The examples work in this order."""
 
-EVENT_ID = "0198a5b0-3a1c-7d52-9a52-0d3f6a1f2b11"
+GIVEN_ID = "0198a5b0-3a1c-7d52-9a52-0d3f6a1f2b11"
+EVENT_ID = str(event_id_of("/shop", GIVEN_ID))
 
 _BEGIN = f"""# API
 
@@ -40,6 +42,7 @@ parameter that an operation does not know is a 400 that names the parameter.
 {{variables}}
 TOKEN=eyJ...
 EVENT_ID={EVENT_ID}
+GIVEN_ID={GIVEN_ID}
 ```
 """
 
@@ -120,7 +123,7 @@ def _shape(schema: Mapping[str, Any], description: Mapping[str, Any], depth: int
     if schema.get("type") == "array":
         return f"[{_shape(schema['items'], description, depth)}]"
     if "properties" not in schema:
-        return "a JSON object" if schema.get("type") == "object" and depth == 0 else ""
+        return "a JSON value" if "type" not in schema and depth == 0 else ""
     if depth > 1:
         return "{...}"
     members = ((name, _shape(member, description, depth + 1)) for name, member in schema["properties"].items())

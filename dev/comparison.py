@@ -15,6 +15,7 @@ from uuid import UUID
 from dev.load.events import STRUCTURED_TYPE, EventJson
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.event.model import Event
+from twofold.event.order import is_order
 
 Stored = Mapping[str, Any]
 """A document of either collection."""
@@ -22,7 +23,7 @@ Stored = Mapping[str, Any]
 Findings = dict[str, list[str]]
 """The names of the wrong events for each way to be wrong."""
 
-_SHARED = ("timestamp", "metadata")
+_SHARED = ("timestamp", "order", "metadata")
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -54,18 +55,18 @@ class SentEvent:
         marker: int = self.event["data"]["n"]
         return marker
 
-    def has_content(self, digest: bytes, payload: Stored) -> bool:
+    def has_content(self, digest: bytes, payload: Any) -> bool:
         """Compare the digest, and the payload as it was sent."""
         return self.digest == digest and self.event["data"] == payload
 
     def is_stored_as(self, document: Stored) -> bool:
         """Compare the document with the attributes as they were sent: a wrong reading in `publish` is found too."""
         metadata = document["metadata"]
-        given_id = metadata.get("source_event_id") or str(document["_id"])
-        stored = (given_id, metadata["service_name"], document["event_type"], document["aggregate_id"])
+        stored = (str(document["id"]), metadata["service_name"], document["event_type"], document["aggregate_id"])
         return (
             document["_id"] == self.event_id
-            and self.has_content(document["digest"], document["payload"])
+            and is_order(document.get("order"))
+            and self.has_content(document["digest"], document.get("payload"))
             and stored == tuple(self.event[name] for name in ("id", "source", "type", "subject"))
         )
 
@@ -87,7 +88,8 @@ def compare(
 
     `known` has the markers that may be stored; the default is the accepted markers. `late` has accepted events with the
     id and the marker of an older event and with other content: `events` may hold either. `expired` has the ids of
-    events that left `events` at least once: they may be missing there, or may have come back with another time.
+    events that left `events` at least once: they may be missing there, or may have come back with another time and
+    order.
     """
     sent = {event.marker: event for event in accepted}
     versions = {event.marker: (sent.get(event.marker), event) for event in late}

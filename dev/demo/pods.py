@@ -15,7 +15,7 @@ PUBLISHED: Document = {"metadata.service_name": {"$ne": POD_SOURCE}}
 SHOWN = "report-20-x7k2p"
 """The pod of the life `oom_killed`: the demo shows its timeline."""
 FACTS = ("created", "scheduled", "initialized", "running", "container_terminated", "failed")
-"""The event types of that pod. A type comes once."""
+"""The event types of that pod, in the order of its life. A type comes once."""
 SHOWN_FIELDS = ("node", "container", "cause", "exit_code", "signal", "reason")
 
 
@@ -27,17 +27,20 @@ def send_lives(sink: str) -> list[str]:
 
 def complaints(events: Sequence[Document], event_store: Sequence[Document]) -> list[str]:
     """Return the pod events that the collections do not share, and wrong events of the shown pod."""
-    here, there = ({document["_id"]: document["digest"] for document in found} for found in (events, event_store))
+    here, there = (
+        {document["_id"]: (document["digest"], document["order"]) for document in found}
+        for found in (events, event_store)
+    )
     alone = len(here.items() ^ there.items())
     types = [document["event_type"].removeprefix("pod.") for document in timeline(event_store)]
-    failures = [f"pod events in one collection only, or with two digests: {alone}"] if alone else []
-    return failures if sorted(types) == sorted(FACTS) else [*failures, f"events of pod {SHOWN}: {', '.join(types)}"]
+    failures = [f"pod events in one collection only, or with two digests or orders: {alone}"] if alone else []
+    return failures if types == list(FACTS) else [*failures, f"events of pod {SHOWN}: {', '.join(types)}"]
 
 
 def timeline(documents: Sequence[Document]) -> list[Document]:
-    """Return the events of the shown pod, by time."""
+    """Return the events of the shown pod, in the order of pages."""
     shown = [document for document in documents if document["payload"]["pod"] == SHOWN]
-    return sorted(shown, key=lambda document: (document["timestamp"], document["seq"]))
+    return sorted(shown, key=lambda document: (document["timestamp"], document["order"]))
 
 
 def line_of(event: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dev.load.events import EventJson
-from twofold.event.attribute import MAX_ATTRIBUTE_CHARS
+from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
 from twofold.event.payload import MAX_DEPTH
 
 MAX_RECORD_BYTES = 1_000_000
@@ -31,11 +31,11 @@ def _many_attributes(event: EventJson, rng: random.Random) -> EventJson:
 
 def _large_attributes(event: EventJson, rng: random.Random) -> EventJson:
     """Return an event whose attributes have about 32 KiB."""
-    return {**event, **{f"x{number}": "v" * MAX_ATTRIBUTE_CHARS for number in range(rng.randint(28, 32))}}
+    return {**event, **{f"x{number}": "v" * MAX_ATTRIBUTE_BYTES for number in range(rng.randint(28, 32))}}
 
 
 def _long_attribute(event: EventJson, rng: random.Random) -> EventJson:
-    text = "/" + "v" * (MAX_ATTRIBUTE_CHARS - rng.randint(0, 1))
+    text = "/" + "v" * (MAX_ATTRIBUTE_BYTES - rng.randint(0, 1))
     return {**event, rng.choice(("id", "source", "type", "subject", "correlationid", "x")): text}
 
 

@@ -86,7 +86,7 @@ def _has_sent_again(site: Site, since: datetime, consumer: KafkaConsumer, in_top
         in_topic.update((dict(record.headers).get("ce_id") or b"").decode("latin-1") for record in records)
     again = {"outbox.sent_at": {"$gte": since}, "seq": {"$lt": Timestamp(int(since.timestamp()), 0)}}
     try:
-        tried = site.database.events.find(again, {"metadata.source_event_id": 1})
-        return any(event["metadata"].get("source_event_id", str(event["_id"])) in in_topic for event in tried)
+        tried = site.database.events.find(again, {"id": 1})
+        return any(str(event["id"]) in in_topic for event in tried)
     except PyMongoError:
         return False

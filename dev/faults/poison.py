@@ -29,7 +29,7 @@ class Poison:
 
 def _published(event: EventJson) -> Poison:
     """Return the record that `publish` makes of an event."""
-    record = encode_kafka(read_by_publish(event))
+    record = encode_kafka(read_by_publish(event).model_copy(update={"order": 0}))
     return Poison(record.key, record.value, tuple(record.headers))
 
 
@@ -59,7 +59,7 @@ def plain(value: bytes | None, marker: str, key: bytes | None = None) -> Poison:
 
 def without_data(value: bytes | None, marker: str) -> Poison:
     """Return a CloudEvent with a digest whose data is missing or is not an object."""
-    record = foreign(marker).with_headers(("ce_digest", b"null"), ("ce_time", b"2026-01-01T00:00:00Z"))
+    record = foreign(marker).with_headers(("ce_twofolddigest", b"null"), ("ce_time", b"2026-01-01T00:00:00Z"))
     return replace(record, value=value)
 
 

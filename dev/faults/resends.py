@@ -7,7 +7,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 _NOT_COUNTED = {"ce_redriveof", "ce_marker", "marker"}
 """Operators redrive records, and poison is a record of its own."""
-_IDENTITY = ("ce_id", "ce_source", "ce_digest")
+_IDENTITY = ("ce_id", "ce_source", "ce_twofolddigest")
 
 
 class TopicTail:

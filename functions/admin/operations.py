@@ -17,7 +17,7 @@ from twofold.read.admin_statistics import AdminStatistics, RecentStatistics, Use
 from twofold.read.export import MEDIA_TYPES, Format, encode_export
 from twofold.read.models import EventPage
 from twofold.storage.archive import Archive, Deletion, Deletions
-from twofold.web.api import Call, EventPath, Example, Operation
+from twofold.web.api import Call, EventName, EventPath, Example, Operation
 from twofold.web.permissions import Permission
 from twofold.web.streaming import LiveResponse
 
@@ -46,7 +46,7 @@ class DeleteRequest(EventPath):
 class ExportRequest(Selection):
     """The events, the order and the format of an export."""
 
-    order: Annotated[Order, Field(description="by time; events of equal time are sorted by id")] = "newest"
+    order: Annotated[Order, Field(description="by time; events of equal time in the order of publication")] = "newest"
     form: Annotated[Format, Field(alias="format", description="one JSON array, one JSON object a line, or CSV")] = (
         "json"
     )
@@ -161,6 +161,18 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         examples=(Example("/events/$EVENT_ID"),),
         handle=detail,
         parameters=EventPath,
+        answer=EventDetail,
+        permission=Permission.ADMIN,
+        refusals=(NotFound,),
+    ),
+    Operation(
+        name="findEventDetail",
+        method="GET",
+        path="/event",
+        summary="The same for one event, by its `source` and `id`.",
+        examples=(Example("/event?source=%2Fshop&id=$GIVEN_ID"),),
+        handle=detail,
+        parameters=EventName,
         answer=EventDetail,
         permission=Permission.ADMIN,
         refusals=(NotFound,),

@@ -15,7 +15,7 @@ from twofold.read.log_summary import LogHealth, LogSummary, TypePage
 from twofold.read.models import EventOut, EventPage
 from twofold.read.pages import EventReader
 from twofold.settings import AuditSettings
-from twofold.web.api import Call, EventPath, Example, Operation
+from twofold.web.api import Call, EventName, EventPath, Example, Operation
 from twofold.web.permissions import Permission
 
 _EVENTS = Field(ge=1, le=MAX_LIMIT, description="the largest number of events")
@@ -41,7 +41,7 @@ class SecurityFilter(Range):
     """A page of the security events."""
 
     user: Annotated[AttributeValue | None, Field(description="of this user")] = None
-    order: Annotated[Order, Field(description="by time; events of equal time are sorted by id")] = "newest"
+    order: Annotated[Order, Field(description="by time; events of equal time in the order of publication")] = "newest"
     limit: Annotated[WholeNumber, _EVENTS] = 100
     cursor: Annotated[
         AttributeValue | None, Field(description="`next` of the previous page, with the same parameters")
@@ -132,8 +132,8 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         summary="The history of an aggregate, a correlation, a user, a type or a range, in any combination.",
         details=(
             "The `next` of a page is the `cursor` of the following page. Events are sorted by time, and events of "
-            "equal time by id. The newest event is first, unless `order` is `oldest`. A search for `text` may be "
-            "`cut`: `next` continues the search."
+            "equal time in the order of their publication. The newest event is first, unless `order` is `oldest`. A "
+            "search for `text` may be `cut`: `next` continues the search."
         ),
         examples=(Example("/events?aggregate=order-7&order=oldest"),),
         handle=page,
@@ -149,6 +149,18 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         examples=(Example("/events/$EVENT_ID"),),
         handle=event,
         parameters=EventPath,
+        answer=EventOut,
+        permission=Permission.AUDIT,
+        refusals=(NotFound,),
+    ),
+    Operation(
+        name="findEvent",
+        method="GET",
+        path="/event",
+        summary="One event of the log, by its `source` and `id`.",
+        examples=(Example("/event?source=%2Fshop&id=$GIVEN_ID"),),
+        handle=event,
+        parameters=EventName,
         answer=EventOut,
         permission=Permission.AUDIT,
         refusals=(NotFound,),

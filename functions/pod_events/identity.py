@@ -3,27 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
-from twofold.event.attribute import Attribute
-from twofold.event.identity import derived_id
-from twofold.event.reserved import POD_SOURCE
+from twofold.event.attribute import Required
 
 from .pod import Pod
 
-_ATTRIBUTE: TypeAdapter[str] = TypeAdapter(Attribute)
+_ATTRIBUTE: TypeAdapter[str] = TypeAdapter(Required)
 
 
 def given_id(pod_uid: str, *fact: str) -> str:
     """Return the CloudEvents `id` of a fact: the same in every state of the pod, and unique because of the uid."""
     return "/".join([pod_uid, *fact])
-
-
-def fact_id(given: str) -> UUID:
-    """Return the `event_id` for this `id` and the source of pod events."""
-    return derived_id(POD_SOURCE, given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ the same fact has the same id in every state.
 
 from collections.abc import Iterator
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from twofold.event.model import Event
@@ -14,9 +15,17 @@ from twofold.event.reserved import POD_SOURCE
 
 from . import facts, times
 from .causes import CRASH_LOOP, ORDINARY_WAITS, container_cause, failure_of, has_succeeded, signal_of, waiting_cause
-from .identity import Identity, fact_id, given_id
+from .identity import Identity, given_id
 from .pod import KnownContainer, Pod
 from .pod_parts import ContainerStatus, Terminated
+
+_STAGES = (
+    *("created", "unschedulable", "scheduled"),
+    *("init waiting", "init ended", "init waiting again", "initialized"),
+    *("waiting", "running", "ended", "waiting again"),
+    *("succeeded", "failed", "terminating", "deleted"),
+)
+"""The stages of a pod's life, in their order."""
 
 
 class _TimedFact(NamedTuple):
@@ -26,14 +35,31 @@ class _TimedFact(NamedTuple):
     time: datetime
     payload: facts.Fact
 
+    @property
+    def place(self) -> tuple[datetime, int]:
+        """The place among the facts of a state. Kubernetes' times are whole seconds, so many facts have equal times."""
+        return self.time, _STAGES.index(_stage(self.payload))
+
+
+def _stage(fact: facts.Fact) -> str:
+    if not isinstance(fact, facts.ContainerFact):
+        return fact.event_type.removeprefix("pod.")
+    waits = isinstance(fact, facts.ContainerWaiting)
+    stage = ("waiting again" if fact.restart else "waiting") if waits else "ended"
+    # The pod is initialized when the init containers have ended and the sidecars run.
+    is_init = fact.container_kind == "init" or (waits and fact.container_kind == "sidecar")
+    return f"init {stage}" if is_init else stage
+
 
 def lifecycle(pod: Pod, identity: Identity, *, deleted: bool = False) -> list[Event]:
-    """Return the events of all facts in this state of `pod`, in the order of time.
+    """Return the events of all facts in this state of `pod`, in the order of time, and at equal times in that of life.
+
+    The publisher keeps this order in the events' `order`.
 
     `deleted` adds `pod.deleted`: the pod has left the API server. Raises `Invalid` if a name of the pod is no valid
     attribute of an event.
     """
-    found = sorted(_facts(pod, identity.cluster, deleted=deleted), key=lambda fact: fact.time)
+    found = sorted(_facts(pod, identity.cluster, deleted=deleted), key=attrgetter("place"))
     return [_event(pod, identity, fact) for fact in found]
 
 
@@ -46,11 +72,11 @@ def reconciled_deletion(deletion: Event, confirmed_at: datetime) -> Event:
 def _event(pod: Pod, identity: Identity, fact: _TimedFact) -> Event:
     given = given_id(pod.metadata.uid, *fact.key)
     return Event.of(
-        event_id=fact_id(given),
+        id=given,
         event_type=fact.payload.event_type,
         timestamp=fact.time,
         aggregate_id=identity.aggregate_id(pod),
-        metadata={"service_name": POD_SOURCE, "source_event_id": given, **identity.metadata(pod)},
+        metadata={"service_name": POD_SOURCE, **identity.metadata(pod)},
         payload=fact.payload.model_dump(mode="json", exclude_none=True),
     )
 
@@ -96,14 +122,14 @@ def _created(pod: Pod, names: dict[str, Any]) -> _TimedFact:
         containers=[container.name for container in spec.containers],
         init_containers=[container.name for container in spec.init_containers],
     )
-    return _TimedFact(("created",), pod.metadata.creation_timestamp, payload)
+    return _TimedFact(("created",), times.created_at(pod), payload)
 
 
 def _start(pod: Pod, of_pod: dict[str, Any]) -> Iterator[_TimedFact]:
     """Yield the facts from the scheduler to Running."""
     unscheduled = pod.condition("PodScheduled", "False")
     if unscheduled and unscheduled.reason == "Unschedulable":
-        time = unscheduled.last_transition_time or pod.metadata.creation_timestamp
+        time = unscheduled.last_transition_time or times.created_at(pod)
         payload = facts.Unschedulable(**of_pod, message=unscheduled.message or None)
         yield _TimedFact(("unschedulable",), time, payload)
     if scheduled := times.scheduled_at(pod):

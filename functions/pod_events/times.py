@@ -5,10 +5,28 @@ If Kubernetes gives no time for a fact, the nearest time in the pod takes its pl
 
 from datetime import UTC, datetime, timedelta
 
+from twofold.event.time import parse_time
+
 from .pod import KnownContainer, Pod
 
 _LATEST = datetime.max.replace(tzinfo=UTC)
+_MIRROR, _SEEN = "kubernetes.io/config.mirror", "kubernetes.io/config.seen"
 _FINISHED = frozenset({"Succeeded", "Failed"})
+
+
+def created_at(pod: Pod) -> datetime:
+    """Return the creation time, or for a static pod the earlier time at which its kubelet saw it.
+
+    A kubelet runs a static pod before the API server has the pod. It keeps the time in an annotation (Kubernetes,
+    `pkg/kubelet/types`).
+    """
+    created, annotations = pod.metadata.creation_timestamp, pod.metadata.annotations
+    if _MIRROR not in annotations:
+        return created
+    try:
+        return min(created, parse_time(annotations.get(_SEEN, "")))
+    except ValueError:
+        return created
 
 
 def scheduled_at(pod: Pod) -> datetime | None:
@@ -23,7 +41,7 @@ def scheduled_at(pod: Pod) -> datetime | None:
 
 def begun_at(pod: Pod) -> datetime:
     """Return the time at which the kubelet accepted the pod, else the creation time."""
-    return pod.status.start_time or pod.metadata.creation_timestamp
+    return pod.status.start_time or created_at(pod)
 
 
 def running_since(pod: Pod) -> datetime | None:

@@ -6,37 +6,48 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from twofold.errors import Invalid
-from twofold.event.attribute import MAX_ATTRIBUTE_CHARS
+from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
 from twofold.web.api import Example, OperationDescription
 from twofold.web.openapi import ProblemDetails
 from twofold.web.permissions import Permission
 
-Attribute = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTE_CHARS)]
+Text = Annotated[str, Field(max_length=MAX_ATTRIBUTE_BYTES)]
+Attribute = Annotated[Text, Field(min_length=1)]
 
 
 class CloudEvent(BaseModel):
-    """An event in structured mode. Further attributes are extensions: strings that are stored unchanged."""
+    """An event in structured mode. Further attributes are extensions: a boolean and an integer are stored as text."""
 
     model_config = ConfigDict(extra="allow")
 
     specversion: Literal["1.0"]
-    id: Annotated[Attribute, Field(description="the same in every attempt to send the event")]
+    id: Annotated[Attribute, Field(description="unique within the source, and the same in every attempt")]
     type: Attribute
     source: Annotated[Attribute, Field(description="a URI reference")]
     time: Annotated[str | None, Field(description="RFC 3339; the default is the time of arrival")] = None
     subject: Annotated[Attribute | None, Field(description="the id of the aggregate")] = None
-    data: Annotated[dict[str, Any], Field(default_factory=dict, description="the payload: a JSON object")]
-    correlationid: Attribute | None = None
-    causationid: Attribute | None = None
-    userid: Annotated[Attribute | None, Field(description="the caller, or any user with `events:publish:any`")] = None
+    datacontenttype: Annotated[
+        Attribute | None, Field(description="the content type; absent: JSON in `data`, bytes in `data_base64`")
+    ] = None
+    data: Annotated[
+        Any,
+        Field(
+            default_factory=lambda: None,  # a default in the description would be null, and null is a JSON value
+            description="a JSON value; a string if the content type is not JSON; absent: the event has no data",
+        ),
+    ]
+    data_base64: Annotated[str | None, Field(description="in place of `data`: the bytes of the data in base64")] = None
+    correlationid: Text | None = None
+    causationid: Text | None = None
+    userid: Annotated[Text | None, Field(description="the caller, or any user with `events:publish:any`")] = None
 
 
 class Batch(RootModel[list[CloudEvent]]):
     """Events with separate results."""
 
 
-class Data(RootModel[dict[str, Any]]):
-    """The payload in binary mode. The attributes are headers: `ce-id`, `ce-type` and so on."""
+class Data(RootModel[Any]):
+    """JSON data in binary mode. The attributes are headers: `ce-id`, `ce-type` and so on."""
 
 
 class Accepted(BaseModel):
@@ -72,7 +83,7 @@ class AllAccepted(RootModel[Accepted | Results]):
 
 
 _BINARY = (
-    "-H 'ce-specversion: 1.0' -H \"ce-id: $EVENT_ID\" -H 'ce-type: order.created' -H 'ce-source: /shop' "
+    "-H 'ce-specversion: 1.0' -H \"ce-id: $GIVEN_ID\" -H 'ce-type: order.created' -H 'ce-source: /shop' "
     "-H 'ce-subject: order-7' -H 'content-type: application/json' -d '{\"total\": 3, \"express\": true}'"
 )
 _STRUCTURED = (
@@ -92,9 +103,10 @@ OPERATIONS = (
         summary="Publish an event or a batch.",
         details=(
             "The answer comes when a majority of MongoDB's members has the accepted events. Sending the same request "
-            "again is always safe. In binary mode (any JSON content type) the attributes are headers with the prefix "
-            "`ce-`. Without the permission `events:publish:any`, `userid` can only be the caller. 422 "
-            "`identity-conflict` means that another event has the same id. The answer to a batch has a result for each "
+            "again is always safe. In binary mode the body is the data, of any content type, and the attributes are "
+            "headers with the prefix `ce-`. docs/cloudevents.md says which events are taken. Without the permission "
+            "`events:publish:any`, `userid` can only be the caller. 422 `identity-conflict` means that an event with "
+            "the same `source` and `id` has other content. The answer to a batch has a result for each "
             "event: 202 if every event was accepted (also for an empty batch), 207 if a part was accepted, 422 if no "
             "event was accepted and every refusal is final, 503 if no event was accepted and at least one event is to "
             "be sent again. "

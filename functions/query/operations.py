@@ -11,7 +11,7 @@ from twofold.read.live import LiveEvents, StreamItem
 from twofold.read.models import EventOut, EventPage, one_line_json
 from twofold.read.pages import EventReader
 from twofold.read.statistics import EventCounts, EventStatistics, TypeNames
-from twofold.web.api import Call, EventPath, Example, Operation
+from twofold.web.api import Call, EventName, EventPath, Example, Operation
 from twofold.web.streaming import LiveResponse
 
 RECONNECT_MS = 2000
@@ -95,6 +95,17 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         examples=(Example("/events/$EVENT_ID"),),
         handle=event,
         parameters=EventPath,
+        answer=EventOut,
+        refusals=(NotFound,),
+    ),
+    Operation(
+        name="findEvent",
+        method="GET",
+        path="/event",
+        summary="One event, by its `source` and `id`.",
+        examples=(Example("/event?source=%2Fshop&id=$GIVEN_ID"),),
+        handle=event,
+        parameters=EventName,
         answer=EventOut,
         refusals=(NotFound,),
     ),

@@ -8,19 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
-from uuid import UUID
 
+from twofold.cloudevents.exact import apply_exact
 from twofold.errors import DigestMismatch, Invalid, Malformed, Problem
-from twofold.event.identity import canonical_id, derived_id
-from twofold.event.media_type import media_type
+from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
+from twofold.event.digest import HOP_ATTRIBUTES
+from twofold.event.media_type import JSON
 from twofold.event.metadata import FIELD_OF_ATTRIBUTE, KNOWN_ATTRIBUTES, METADATA_OF_ATTRIBUTE
 from twofold.event.model import Event
-from twofold.event.time import parse_time
+from twofold.event.order import ORDER_ATTRIBUTE, parse_order
+from twofold.event.time import is_inexact, parse_time
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 """The headers of a request in ASGI's form: names in lower case, values unchanged."""
-
-_NOT_EXTENSIONS = KNOWN_ATTRIBUTES | {"datacontenttype"}  # `_identity` decides about `datacontenttype` itself
 
 CANONICAL_TIME = re.compile(
     r"(?:19[7-9]|[2-9][0-9]{2})[0-9]-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z"
@@ -56,95 +56,109 @@ class InternalAttributes(NamedTuple):
     digest: bytes
     time_assigned: bool
     replay_id: str | None
+    order: int
 
 
 def pop_internal_attributes(attributes: dict[str, str]) -> InternalAttributes:
     """Remove Twofold's own attributes from `attributes`, and return them.
 
-    Raises `Rejected` if they are not in Twofold's form, or if a required attribute is missing.
+    The exact values in `twofoldexact` replace the values of the headers. Raises `Rejected` if the attributes are not in
+    Twofold's form, or if a required attribute is missing.
     """
+    if (exact := attributes.pop("twofoldexact", None)) is not None:
+        apply_exact(attributes, exact)
     check_required_attributes(attributes)
-    digest = attributes.pop("digest", None)
+    digest = attributes.pop("twofolddigest", None)
     replay_id = attributes.pop("replayid", None)
-    assigned = attributes.pop("timeassigned", None)
+    assigned = attributes.pop("twofoldtimeassigned", None)
+    order = attributes.pop(ORDER_ATTRIBUTE, None)
     if digest is None:
-        raise Malformed("is missing: only records that Twofold wrote are accepted", "digest")
+        raise Malformed("is missing: only records that Twofold wrote are accepted", "twofolddigest")
     try:
         digest_bytes = bytes.fromhex(digest)
     except ValueError:
-        raise DigestMismatch("must be 64 hexadecimal digits", "digest") from None
+        raise DigestMismatch("must be 64 hexadecimal digits", "twofolddigest") from None
     if assigned not in (None, "true"):
-        raise Malformed("must be true or absent", "timeassigned")
+        raise Malformed("must be true or absent", "twofoldtimeassigned")
     if "time" not in attributes:
         raise Malformed("is missing: only records that Twofold wrote are accepted", "time")
-    return InternalAttributes(digest_bytes, assigned is not None, replay_id)
+    return InternalAttributes(digest_bytes, assigned is not None, replay_id, _order(order))
+
+
+def _order(value: str | None) -> int:
+    if value is None:
+        raise Malformed("is missing: only records that Twofold wrote are accepted", ORDER_ATTRIBUTE)
+    try:
+        return parse_order(value)
+    except ValueError as error:
+        raise Malformed(str(error), ORDER_ATTRIBUTE) from None
 
 
 def verified_event(attributes: dict[str, str], internal: InternalAttributes, data: object) -> Event:
     """Return the event, checked in full. Raises `DigestMismatch` for another digest, and other `Rejected` errors."""
-    event = build_event(attributes, data, None, assigned=internal.time_assigned)
+    event = build_event(attributes, data, None, assigned=internal.time_assigned, order=internal.order)
     if event.digest != internal.digest:
-        raise DigestMismatch("the event was altered: the digest belongs to other content", "digest")
+        raise DigestMismatch("the event was altered: the digest belongs to other content", "twofolddigest")
     return event
 
 
-def build_event(attributes: dict[str, str], data: object, now: datetime | None, *, assigned: bool = False) -> Event:
+def build_event(
+    attributes: dict[str, str],
+    data: object,
+    now: datetime | None,
+    *,
+    assigned: bool = False,
+    order: int | None = None,
+) -> Event:
     """Return the event of these attributes and data. Raises `Rejected`.
 
-    `check_required_attributes` must have accepted the attributes. `now` is the time of an event without `time`.
+    `check_required_attributes` must have accepted the attributes. `now` is the time of an event without `time`. An
+    event that no publisher has accepted has no `order`.
     """
-    if not isinstance(data, dict):
-        raise Invalid("must be a JSON object", "data")
     time = attributes.get("time")
-    event_id, metadata = _identity(attributes, assigned=assigned or time is None)
+    metadata = _metadata(attributes, assigned=assigned or time is None)
+    if time is not None and not assigned and is_inexact(time):
+        metadata["original_time"] = time
+    _drop_long_hops(metadata)
+    _drop_long_hops(metadata.get("extensions", {}))
     return Event.of(
-        event_id=event_id,
+        id=attributes["id"],
         timestamp=now if time is None else time_attribute(time),
         metadata=metadata,
         payload=data,
+        order=order,
         **{field: attributes[name] for name, field in FIELD_OF_ATTRIBUTE.items() if name in attributes},
     )
 
 
-def content_fields(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UUID, str, dict[str, Any]]:
-    """Return the event's identity, its identity as text, and its content for `compute_digest`."""
-    event_id, metadata = _identity(attributes, assigned=assigned)
-    id_text = str(event_id) if "source_event_id" in metadata else attributes["id"]
-    return (
-        event_id,
-        id_text,
-        {
-            "event_type": attributes["type"],
-            "event_version": attributes.get("eventversion", "1.0"),
-            "aggregate_id": attributes.get("subject"),
-            "metadata": metadata,
-        },
-    )
+def _drop_long_hops(values: dict[str, Any]) -> None:
+    """Remove a value of a hop that is too large for an attribute: it is no part of the event."""
+    for name in HOP_ATTRIBUTES & values.keys():
+        if len(values[name].encode()) > MAX_ATTRIBUTE_BYTES:
+            del values[name]
 
 
-def _identity(attributes: Mapping[str, str], *, assigned: bool) -> tuple[UUID, dict[str, Any]]:
+def content_fields(attributes: Mapping[str, str], *, assigned: bool) -> dict[str, Any]:
+    """Return the event's content for `compute_digest`."""
+    return {
+        "event_type": attributes["type"],
+        "event_version": attributes.get("eventversion", "1.0"),
+        "aggregate_id": attributes.get("subject"),
+        "metadata": _metadata(attributes, assigned=assigned),
+    }
+
+
+def _metadata(attributes: Mapping[str, str], *, assigned: bool) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         field: attributes[name] for name, field in METADATA_OF_ATTRIBUTE.items() if name in attributes
     }
-    given = attributes["id"]
-    event_id = canonical_id(given)
-    if event_id is None:
-        event_id = derived_id(attributes["source"], given)
-        metadata["source_event_id"] = given
+    if metadata.get("data_content_type") == JSON:
+        del metadata["data_content_type"]
     if assigned:
         metadata["time_assigned"] = True
-    extensions = {}
-    if not _NOT_EXTENSIONS.issuperset(attributes):  # most events have no extensions
-        extensions = {name: attributes[name] for name in attributes.keys() - _NOT_EXTENSIONS}
-    if "datacontenttype" in attributes and not _is_plain_json(attributes["datacontenttype"]):
-        extensions["datacontenttype"] = attributes["datacontenttype"]
-    if extensions:
-        metadata["extensions"] = extensions
-    return event_id, metadata
-
-
-def _is_plain_json(content_type: str) -> bool:
-    return content_type == "application/json" or media_type(content_type) in ("", "application/json")
+    if not KNOWN_ATTRIBUTES.issuperset(attributes):  # most events have no extensions
+        metadata["extensions"] = {name: attributes[name] for name in attributes.keys() - KNOWN_ATTRIBUTES}
+    return metadata
 
 
 def check_required_attributes(attributes: Mapping[str, str]) -> None:

@@ -2,15 +2,16 @@
 
 | mode | content type | decoded by |
 |---|---|---|
-| binary | JSON, with `ce-*` headers | `_decode_binary` |
+| binary | any, with `ce-*` headers | `_decode_binary` |
 | structured | `application/cloudevents+json` | `decode_structured` |
 | batch | `application/cloudevents-batch+json` | `_decode_batch` |
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import NamedTuple, Self
+from functools import partial
+from typing import Any, NamedTuple, Self
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -31,10 +32,11 @@ from twofold.cloudevents.encode import (
     check_attributes_size,
 )
 from twofold.cloudevents.fast_encode import encode_fast
-from twofold.cloudevents.json_format import DATA_MEMBERS, attribute_text, data_of
+from twofold.cloudevents.json_format import DATA_MEMBERS, attribute_text, payload_of_bytes, payload_of_members
 from twofold.errors import Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType, cut_text, unexpected
-from twofold.event.attribute import MAX_ATTRIBUTE_CHARS
-from twofold.event.media_type import check_json_type, media_type
+from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
+from twofold.event.data import NO_DATA
+from twofold.event.media_type import parse_content_type
 from twofold.event.metadata import RESERVED_ATTRIBUTES
 from twofold.event.model import Event
 
@@ -82,16 +84,18 @@ def _decode(
     headers: RawHeaders, body: bytes, now: datetime, max_events: int, max_record_bytes: int | None
 ) -> Iterator[IncomingEvent | Rejected] | IncomingEvent:
     attributes, content_type = read_headers(headers, decode=_header_value)
-    media, traceparent = media_type(content_type), _traceparent_of(headers)
+    media, traceparent = content_type.partition(";")[0].strip().lower(), _traceparent_of(headers)
     if media == "application/cloudevents-batch+json":
+        parse_content_type(content_type)  # it refuses another charset than UTF-8
         most = max_record_bytes if max_record_bytes is not None and len(body) > max_record_bytes else None
         return _decode_batch(body, max_events, now, traceparent, most)
     if max_record_bytes is not None:
         check_body_size(body, max_record_bytes)
     if media == "application/cloudevents+json":
+        parse_content_type(content_type)
         incoming = decode_structured(body, now)
-    elif attributes:
-        incoming = _decode_binary(attributes, content_type, media, body, now)
+    elif attributes and not media.startswith("application/cloudevents"):
+        incoming = _decode_binary(attributes, content_type, body, now)
     else:
         raise _not_a_cloud_event(media)
     return _with_traceparent(incoming, traceparent)
@@ -100,12 +104,14 @@ def _decode(
 def check_body_size(body: bytes, max_record_bytes: int) -> None:
     """Raise `TooLarge` for the body of an event that makes a larger record than `max_record_bytes`.
 
-    White space does not count, and an escape with `u` counts as one byte: the payload in Kafka has neither. So a larger
-    count than in Kafka is possible only with numbers such as 1.000, which are shorter in canonical JSON.
+    The result is a lower bound for data of every kind. White space does not count, because JSON loses it. An escape
+    counts as one byte, and base64 as three quarters.
     """
     if len(body) <= max_record_bytes:
         return
-    size = len(body.translate(None, b" \t\r\n")) - 5 * body.count(b"\\u")
+    size = len(body.translate(None, b" \t\r\n")) - 5 * body.count(b"\\u") - body.count(b"\\")
+    if b'"data_base64"' in body:
+        size = size * 3 // 4 - 3
     if size > max_record_bytes:
         raise TooLarge(f"the event needs at least {size} bytes in Kafka: the limit is {max_record_bytes}")
 
@@ -126,7 +132,7 @@ def _decode_batch_member(
 ) -> IncomingEvent | Rejected:
     try:
         if max_record_bytes is not None and isinstance(member, dict):
-            _check_data_size(member.get("data"), max_record_bytes)
+            _check_data_size(member, max_record_bytes)
         return _with_traceparent(_decode_member(member, now), traceparent)
     except Rejected as error:
         refused = error
@@ -144,15 +150,21 @@ def _given_id(member: object) -> str | None:
     given = member.get("id") if isinstance(member, dict) else None
     if not given or not isinstance(given, str):
         return None
-    return cut_text(given, MAX_ATTRIBUTE_CHARS).encode("utf-8", "replace").decode()
+    return cut_text(given, MAX_ATTRIBUTE_BYTES).encode("utf-8", "replace").decode()
 
 
-def _check_data_size(data: object, max_record_bytes: int) -> None:
+def _check_data_size(member: dict[str, object], max_record_bytes: int) -> None:
     """Check the size of a large batch's event before the work on each of its values. Raises `TooLarge`."""
-    try:
-        size = len(orjson.dumps(data))
-    except orjson.JSONEncodeError:
-        return  # the check of the payload names the value that is no JSON
+    data, encoded = member.get("data"), member.get("data_base64")
+    if isinstance(encoded, str):
+        size = len(encoded) * 3 // 4 - 3
+    elif isinstance(data, str):
+        size = len(data)
+    else:
+        try:
+            size = len(orjson.dumps(data))
+        except orjson.JSONEncodeError:
+            return  # the check of the payload names the value that is no JSON
     if size > max_record_bytes:
         raise TooLarge(f"the event needs at least {size} bytes in Kafka: the limit is {max_record_bytes}")
 
@@ -174,51 +186,78 @@ def _decode_member(member: object, now: datetime) -> IncomingEvent:
         for name, value in member.items()
         if name not in DATA_MEMBERS and value is not None
     }
-    check_json_type(media_type(attributes.get("datacontenttype", "")))
-    return _incoming_event(attributes, data_of(member), now)
+    return _incoming_event(attributes, partial(payload_of_members, member), now)
 
 
-def _decode_binary(
-    attributes: dict[str, str], content_type: str, media: str, body: bytes, now: datetime
-) -> IncomingEvent:
+def _decode_binary(attributes: dict[str, str], content_type: str, body: bytes, now: datetime) -> IncomingEvent:
     if "datacontenttype" in attributes:
         raise Malformed("must not be sent: the header Content-Type has this attribute", "ce-datacontenttype")
     if content_type:
         attributes["datacontenttype"] = content_type
-    check_json_type(media)
-    return _incoming_event(attributes, strict_json.parse(body) if body else {}, now)
+    return _incoming_event(attributes, partial(_payload_of_body, body), now)
 
 
-def _incoming_event(attributes: dict[str, str], data: object, now: datetime) -> IncomingEvent:
-    """Return the event of a producer, or of a replay: a replayed event has `replayid`, and a digest to verify."""
+def _payload_of_body(body: bytes, content_type: str | None) -> Any:
+    """Return the payload of a body. Without a content type, a body that is not JSON is bytes."""
+    if content_type is None and not strict_json.is_json(body):
+        return body or NO_DATA
+    return payload_of_bytes(body, content_type or "")
+
+
+def _incoming_event(
+    attributes: dict[str, str], payload_of: Callable[[str | None], Any], now: datetime
+) -> IncomingEvent:
+    """Return the event of a producer, or of a replay: a replayed event has `replayid`, and a digest to verify.
+
+    `payload_of` returns the payload for the content type.
+    """
     internal = pop_internal_attributes(attributes) if "replayid" in attributes else None
     # `Publisher` checks the size again, as it is sent. This check saves the work on megabytes of attributes.
     check_attributes_size(attributes.items())
     if internal is not None:
-        return IncomingEvent.of(verified_event(attributes, internal, data), internal.replay_id)
+        payload = payload_of(attributes.get("datacontenttype"))
+        return IncomingEvent.of(verified_event(attributes, internal, payload), internal.replay_id)
     if reserved := sorted(RESERVED_ATTRIBUTES & attributes.keys()):
         problems = tuple(Problem(name, f"only Twofold may set {name}: remove this attribute") for name in reserved)
         raise Invalid("; ".join(problem.what for problem in problems), problems=problems)
     check_required_attributes(attributes)
-    return IncomingEvent(encode_fast(attributes, data, now) or EncodedEvent.of(build_event(attributes, data, now)))
+    payload = payload_of(attributes.get("datacontenttype"))
+    return IncomingEvent(
+        encode_fast(attributes, payload, now) or EncodedEvent.of(build_event(attributes, payload, now))
+    )
 
 
 def _not_a_cloud_event(media: str) -> Rejected:
-    if media in ("", "application/json"):
-        return Malformed(
-            "the request is not a CloudEvent: send ce-* headers, or application/cloudevents+json", "ce-specversion"
+    if media.startswith("application/cloudevents"):
+        return UnsupportedType(
+            f"{media[:64]!a} is not supported: send application/cloudevents+json, or ce-* headers", "content-type"
         )
-    return UnsupportedType(
-        f"{media!a} is not supported: send application/cloudevents+json, or ce-* headers with JSON", "content-type"
+    return Malformed(
+        "the request is not a CloudEvent: send ce-* headers, or application/cloudevents+json", "ce-specversion"
     )
 
 
 def _header_value(raw: bytes) -> str:
-    """Return a header's value by the CloudEvents HTTP binding: without quotes, then percent-decoded once."""
-    text = raw.decode("latin-1")
+    """Return a header's value by the CloudEvents HTTP binding: without quotes, then percent-decoded once.
+
+    Raw bytes are UTF-8 if they are valid UTF-8, else Latin-1. Raises `Malformed` for escapes that are not UTF-8.
+    """
+    text = _text(raw)
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = _QUOTED_PAIR.sub(r"\1", text[1:-1])
-    return unquote_to_bytes(text.encode("latin-1")).decode("utf-8", "replace") if "%" in text else text
+    if "%" not in text:
+        return text
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        raise Malformed("a header has escapes that are not UTF-8: percent-encode its characters in UTF-8") from None
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def _traceparent_of(headers: RawHeaders) -> str | None:

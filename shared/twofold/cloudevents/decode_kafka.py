@@ -15,7 +15,6 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from twofold.cloudevents import strict_json
 from twofold.cloudevents.attributes import (
     CANONICAL_TIME,
     InternalAttributes,
@@ -25,12 +24,17 @@ from twofold.cloudevents.attributes import (
     read_headers,
     verified_event,
 )
+from twofold.cloudevents.json_format import payload_of_bytes
 from twofold.errors import Malformed, Rejected, TooLarge, unexpected
 from twofold.event.canonical import canonical_json
+from twofold.event.data import NO_DATA, NO_ENCODED_DATA, EncodedData
 from twofold.event.digest import compute_digest
 from twofold.event.fast_check import passes_fast_check
+from twofold.event.identity import event_id_of, stored_id
+from twofold.event.metadata import KAFKA_SOURCE_ATTRIBUTES
 from twofold.event.model import Event
 from twofold.event.payload import MAX_DEPTH
+from twofold.event.sealed import SEALED_IN_JSON
 
 MAX_HEADERS = 200
 """The most headers of a delivery. Knative's gateway lets 100 pass, and then each proxy adds some of its own."""
@@ -91,15 +95,23 @@ def _decode(headers: RawHeaders, body: bytes) -> DeliveredEvent:
     attributes, content_type = read_headers(headers, decode=_raw_value)
     if content_type:
         attributes["datacontenttype"] = content_type
+    hop = {name: attributes.pop(name, None) for name in (*KAFKA_SOURCE_ATTRIBUTES, "redriveof")}
     internal = pop_internal_attributes(attributes)
     return DeliveredEvent(
         _verified_document(attributes, internal, body)
-        or verified_event(attributes, internal, strict_json.parse(body)).to_document(),
+        or verified_event(attributes, internal, _payload(attributes, body)).to_document(),
         internal.replay_id,
-        _coordinate(attributes.get("knativekafkapartition")),
-        _coordinate(attributes.get("knativekafkaoffset")),
-        _dead_letter_id(attributes.get("redriveof")),
+        _coordinate(hop["knativekafkapartition"]),
+        _coordinate(hop["knativekafkaoffset"]),
+        _dead_letter_id(hop["redriveof"]),
     )
+
+
+def _payload(attributes: dict[str, str], body: bytes) -> Any:
+    content_type = attributes.get("datacontenttype")
+    if content_type is None:
+        return body or NO_DATA
+    return payload_of_bytes(body, content_type)
 
 
 def kafka_coordinates(headers: RawHeaders) -> tuple[int | None, int | None]:
@@ -127,19 +139,31 @@ def _verified_document(attributes: dict[str, str], internal: InternalAttributes,
     time = attributes["time"]
     if not CANONICAL_TIME.fullmatch(time):
         return None
-    event_id, id_text, content = content_fields(attributes, assigned=internal.time_assigned)
-    if compute_digest(id_text, content, body, time) != internal.digest:
+    given, content = attributes["id"], content_fields(attributes, assigned=internal.time_assigned)
+    data = EncodedData(b"json", body) if body else NO_ENCODED_DATA
+    if compute_digest(given, content, data, time) != internal.digest:
         return None
     if not passes_fast_check(content, attributes.values()):
         return None
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH or SEALED_IN_JSON in body:
         return None
     try:
-        payload, timestamp = from_json(body, allow_inf_nan=False), datetime.fromisoformat(time)
+        timestamp = datetime.fromisoformat(time)
+        payload = from_json(body, allow_inf_nan=False) if body else NO_DATA
         # The comparison fails for a name that stands twice, and for a number such as 1e999.
-        is_canonical = isinstance(payload, dict) and canonical_json(payload) == body
+        if body and canonical_json(payload) != body:
+            return None
     except ValueError:
         return None
-    if not is_canonical:
-        return None
-    return {"_id": event_id, **content, "timestamp": timestamp, "payload": payload, "digest": internal.digest}
+    document = {
+        "_id": event_id_of(attributes["source"], given),
+        "id": stored_id(given),
+        **content,
+        "timestamp": timestamp,
+        "payload": payload,
+        "digest": internal.digest,
+        "order": internal.order,
+    }
+    if not body:
+        del document["payload"]
+    return document

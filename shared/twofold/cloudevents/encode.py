@@ -1,14 +1,20 @@
 """Encoded events: MongoDB documents, Kafka records and HTTP requests (CloudEvents 1.0, binary mode). Pure."""
 
 from collections.abc import Collection, Mapping, Sized
+from contextlib import suppress
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 from uuid import UUID
 
-from twofold.errors import Invalid
-from twofold.event.attribute import MAX_ATTRIBUTE_CHARS
-from twofold.event.metadata import HOP_ATTRIBUTES, METADATA_OF_ATTRIBUTE, RESERVED_ATTRIBUTES
+from twofold.cloudevents.exact import apply_exact, record_attributes
+from twofold.errors import Invalid, Rejected
+from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
+from twofold.event.data import EncodedData
+from twofold.event.media_type import JSON
+from twofold.event.metadata import KAFKA_SOURCE_ATTRIBUTES, METADATA_OF_ATTRIBUTE, RESERVED_ATTRIBUTES
 from twofold.event.model import Event
+from twofold.event.order import ORDER_ATTRIBUTE
+from twofold.event.time import format_time
 
 MAX_ATTRIBUTES_BYTES = 32 * 1024
 """The largest size of an event's attributes together, Twofold's own included.
@@ -25,13 +31,13 @@ Every attribute becomes a header on the way to `store` and to the dead-letter si
 proxies and the trace.
 """
 
-HOP_HEADERS = HOP_ATTRIBUTES | RESERVED_ATTRIBUTES | {"datacontenttype", "time", "traceparent"}
+HOP_HEADERS = KAFKA_SOURCE_ATTRIBUTES | RESERVED_ATTRIBUTES | {"datacontenttype", "time", "traceparent"}
 """The attributes that Twofold and the hops can add to an event. They count, whether the event has them or not."""
 
 MAX_OTHER_ATTRIBUTES = MAX_ATTRIBUTES - len(HOP_HEADERS)
 """The most attributes of an event besides `HOP_HEADERS`: `id`, `type`, `source` and `specversion` are four of them."""
 
-_ALWAYS_FIT = min(MAX_ATTRIBUTES_BYTES // (MAX_ATTRIBUTE_CHARS + len("ce_") + 40), MAX_OTHER_ATTRIBUTES)
+_ALWAYS_FIT = min(MAX_ATTRIBUTES_BYTES // (MAX_ATTRIBUTE_BYTES + len("ce_") + 40), MAX_OTHER_ATTRIBUTES)
 """The number of attributes that fit in any case, because an attribute has its own bound."""
 
 _COUNTED_APART = frozenset(spelled for name in HOP_HEADERS for spelled in (name, f"ce_{name}")) | {"content-type"}
@@ -64,13 +70,15 @@ class EncodedEvent(NamedTuple):
     """See `Event.to_document`."""
     attributes: dict[str, str]
     """See `attributes_of`."""
-    payload_json: bytes
-    """See `Event.payload_json`."""
+    data: EncodedData
+    """See `Event.data`."""
+    is_plain: bool = False
+    """True if every value is known to travel through KafkaSource unchanged."""
 
     @classmethod
     def of(cls, event: Event) -> Self:
         """Return the forms of `event`."""
-        return cls(event.to_document(), attributes_of(event), event.payload_json)
+        return cls(event.to_document(), attributes_of(event), event.data)
 
     @property
     def event_id(self) -> UUID:
@@ -80,7 +88,7 @@ class EncodedEvent(NamedTuple):
 
     @property
     def given_id(self) -> str:
-        """See `Event.given_id`."""
+        """CloudEvents' `id`."""
         return self.attributes["id"]
 
     @property
@@ -97,18 +105,28 @@ class EncodedEvent(NamedTuple):
         attributes = self.attributes | {"traceparent": traceparent}
         return self._replace(document=self.document | {"metadata": metadata}, attributes=attributes)
 
+    def set_order(self, order: int) -> None:
+        """Set the order of publication in this event's document and attributes, in place of an earlier order."""
+        self.document["order"] = order
+        self.attributes[ORDER_ATTRIBUTE] = str(order)
+
     def record(self, traceparent: str | None = None) -> KafkaRecord:
         """Return the record of the event (CloudEvents Kafka binding, binary mode). KafkaSource carries it unchanged.
 
-        The key is the aggregate's id, so the events of an aggregate stay in one partition. `traceparent` is the trace
-        of the hop, in W3C's own header: KafkaSource continues it.
+        The key is the aggregate's id, so the events of an aggregate stay in one partition. Without an aggregate, the
+        key is the event's `id`. `traceparent` is the trace of the hop, in W3C's own header: KafkaSource continues it.
         """
-        headers = [(f"ce_{name}", value.encode()) for name, value in self.attributes.items()]
-        headers.append(("content-type", _content_type(self.document).encode()))
+        content_type = self.document["metadata"].get("data_content_type")
+        attributes, header = self.attributes, content_type or JSON
+        if not self.is_plain:
+            time, is_json = format_time(self.document["timestamp"]), self.data.kind != b"bytes"
+            attributes, header = record_attributes(attributes, time, content_type, is_json=is_json)
+        headers = [(f"ce_{name}", value.encode()) for name, value in attributes.items()]
+        headers.append(("content-type", header.encode()))
         if traceparent is not None:
             headers.append(("traceparent", traceparent.encode()))
-        key = self.document["aggregate_id"] or str(self.event_id)
-        return KafkaRecord(key.encode(), self.payload_json, headers)
+        key = self.document["aggregate_id"] or self.given_id
+        return KafkaRecord(key.encode(), self.data.data, headers)
 
 
 def attributes_of(event: Event) -> dict[str, str]:
@@ -117,7 +135,8 @@ def attributes_of(event: Event) -> dict[str, str]:
     `encode_fast` makes the same attributes without an `Event`.
     """
     metadata = event.metadata_fields
-    attributes = {"specversion": "1.0", "id": event.given_id, "type": event.event_type, "time": event.time}
+    attributes = {"specversion": "1.0", "id": event.id, "type": event.event_type}
+    attributes["time"] = event.metadata.original_time or event.time
     if event.event_version != "1.0":
         attributes["eventversion"] = event.event_version
     if event.aggregate_id is not None:
@@ -125,10 +144,12 @@ def attributes_of(event: Event) -> dict[str, str]:
     attributes.update({name: metadata[field] for name, field in METADATA_OF_ATTRIBUTE.items() if field in metadata})
     if "extensions" in metadata:
         attributes.update(metadata["extensions"])
-        attributes.pop("datacontenttype", None)
+    attributes.pop("datacontenttype", None)
     if "time_assigned" in metadata:
-        attributes["timeassigned"] = "true"
-    attributes["digest"] = event.digest.hex()
+        attributes["twofoldtimeassigned"] = "true"
+    attributes["twofolddigest"] = event.digest.hex()
+    if event.order is not None:
+        attributes[ORDER_ATTRIBUTE] = str(event.order)
     return attributes
 
 
@@ -142,15 +163,19 @@ def redrive_record(dead_letter: Mapping[str, Any]) -> KafkaRecord:
         header["name"].replace("ce-", "ce_", 1): header["value"].decode("latin-1").encode()
         for header in dead_letter["headers"]
     }
-    for name in HOP_ATTRIBUTES:
+    for name in (*KAFKA_SOURCE_ATTRIBUTES, "redriveof"):
         headers.pop(f"ce_{name}", None)
-    key = headers.get("ce_subject") or headers.get("ce_id") or b""
+    key = _redrive_key(headers)
     return KafkaRecord(key, dead_letter["body"], [*headers.items(), ("ce_redriveof", str(dead_letter["_id"]).encode())])
 
 
-def _content_type(document: Mapping[str, Any]) -> str:
-    extensions: Mapping[str, str] = document["metadata"].get("extensions", {})
-    return extensions.get("datacontenttype", "application/json")
+def _redrive_key(headers: Mapping[str, bytes]) -> bytes:
+    """Return the key that the first record had. A header that KafkaSource changed has its value in `twofoldexact`."""
+    known = {name: headers.get(f"ce_{name}", b"").decode() for name in ("subject", "id")}
+    if exact := headers.get("ce_twofoldexact"):
+        with suppress(Rejected):  # a record of another program
+            apply_exact(known, exact.decode())
+    return (known["subject"] or known["id"]).encode()
 
 
 def encode_kafka(event: Event) -> KafkaRecord:
@@ -165,8 +190,9 @@ def encode_http(event: Event) -> tuple[dict[str, str], bytes]:
         del attributes[name]
     if event.metadata.time_assigned:
         del attributes["time"]
+    content_type = event.metadata.data_content_type or (None if event.data.kind == b"bytes" else JSON)
     headers = {f"ce-{name}": quote(value, safe=_UNQUOTED) for name, value in attributes.items()}
-    return headers | {"content-type": _content_type({"metadata": event.metadata_fields})}, event.payload_json
+    return headers | ({"content-type": content_type} if content_type else {}), event.data.data
 
 
 def check_attributes_number(names: Collection[str]) -> None:
@@ -184,11 +210,17 @@ def check_attributes_number(names: Collection[str]) -> None:
         )
 
 
-def check_attributes_size(attributes: Collection[tuple[str, Sized]]) -> None:
-    """Check the attributes of an event together. Raises `Invalid` beyond `MAX_ATTRIBUTES_BYTES` or `MAX_ATTRIBUTES`."""
-    if len(attributes) <= _ALWAYS_FIT:
+def check_attributes_size(attributes: Collection[tuple[str, Sized]], *, has_exact: bool = False) -> None:
+    """Check the attributes of an event together. Raises `Invalid` beyond `MAX_ATTRIBUTES_BYTES` or `MAX_ATTRIBUTES`.
+
+    `has_exact`: they can have `twofoldexact`, the attribute without a bound of its own.
+    """
+    if len(attributes) <= _ALWAYS_FIT and not has_exact:
         return
     check_attributes_number([name for name, _ in attributes])
     size = sum(len(name) + len(value) for name, value in attributes)
     if size > MAX_ATTRIBUTES_BYTES:
-        raise Invalid(f"the attributes together have {size} bytes: at most {MAX_ATTRIBUTES_BYTES} are allowed")
+        raise Invalid(
+            f"the attributes together have {size} bytes: at most {MAX_ATTRIBUTES_BYTES} are allowed. A value with "
+            "characters beyond ASCII counts twice"
+        )

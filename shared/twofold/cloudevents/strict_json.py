@@ -29,6 +29,16 @@ def parse(body: bytes, name: str = "the body") -> Any:
     return parse_for_error(body, name)
 
 
+def is_json(body: bytes) -> bool:
+    """Return True if the bytes are a JSON text. `parse` may refuse its value. Raises `TooLarge` as `parse` does."""
+    check_containers(body)
+    try:
+        from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
 def parse_for_error(body: bytes, name: str = "the body") -> Any:
     """Return the same value, or raise the same error, with Python's parser: its errors name the place."""
     try:

@@ -1,48 +1,77 @@
-"""The types of CloudEvents attributes: text for an HTTP header, and URI references. Pure.
-
-A URI reference follows RFC 3986, without the forms that java.net.URI refuses: KafkaSource replaces a record with such a
-source by a plain record with a new id. So a "%" starts an escape, a scheme is not the whole reference, and "//" has an
-authority behind it.
-"""
+"""The types of CloudEvents attributes: text, and URI references (RFC 3986). Pure."""
 
 import re
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import Annotated
 
-from pydantic import AfterValidator, GetPydanticSchema
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-MAX_ATTRIBUTE_CHARS = 1024
-"""The most characters of an attribute. It travels as a header."""
+from twofold.event.sealed import SEALED
+
+MAX_ATTRIBUTE_BYTES = 1024
+"""The most bytes of an attribute in UTF-8. It travels as a header."""
+
+_FORBIDDEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(rf"\U{plane:04x}fffe\U{plane:04x}ffff" for plane in range(17))
+    + "]"
+)
+"""The characters that CloudEvents forbids (1.0.2, "Type System"): controls, surrogates and noncharacters."""
 
 _PCHAR = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*:"
-_AUTHORITY = r"//(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::[0-9]{1,5})?"
+_AUTHORITY = (
+    rf"//(?:(?:{_PCHAR}*@)?\[(?:(?P<ipv6>[0-9A-Fa-f:.]+)|[vV][0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+)\](?::[0-9]*)?"
+    rf"|{_PCHAR}*)"
+)
 _URI_REFERENCE = re.compile(
     rf"(?:(?:{_SCHEME})?(?:{_AUTHORITY}(?:/{_PCHAR}*)*|/(?:{_PCHAR}+(?:/{_PCHAR}*)*)?)"
-    rf"|{_SCHEME}{_PCHAR}+(?:/{_PCHAR}*)*"
-    rf"|(?!{_SCHEME})(?:(?!:){_PCHAR})+(?:/{_PCHAR}*)*)"
+    rf"|{_SCHEME}(?:{_PCHAR}+(?:/{_PCHAR}*)*)?"
+    rf"|(?:(?:(?!:){_PCHAR})+(?:/{_PCHAR}*)*)?)"
     rf"(?:\?(?:{_PCHAR}|[/?])*)?(?:\#(?:{_PCHAR}|[/?])*)?"
 )
+"""A URI reference (RFC 3986, section 4.1). The authority may be any name (RFC 2396), as in `kafka://a:9092,b:9092`."""
 
-_ASCII = "printable ASCII characters, at most 1,024"
+_NOT_JAVA = re.compile(rf"{_SCHEME}(?:\#.*)?|(?:{_SCHEME})?//(?:(?:[^/?#]+\[|\[[vV]|\[[^]]*\]:[0-9]{{6}}).*)?")
+"""URI references that java.net.URI refuses: a scheme alone, `//` at the end, and odd addresses in brackets."""
 
 
-def _text(pattern: str, must: str) -> GetPydanticSchema:
-    """Return the schema of a string that `pattern` matches as a whole. pydantic's Rust part checks it, for speed."""
-    text = core_schema.str_schema(pattern=f"^(?:{pattern})$", max_length=MAX_ATTRIBUTE_CHARS, strict=True)
-    checked = core_schema.custom_error_schema(text, "attribute", custom_error_message=f"must be {must}")
-    return GetPydanticSchema(lambda _source, _handler: checked)
+def check_text(value: str) -> str:
+    """Return the text of an attribute. Raises `PydanticCustomError` for text that no attribute may have."""
+    if _FORBIDDEN.search(value):
+        raise PydanticCustomError("attribute", "must not contain control characters, surrogates or noncharacters")
+    if len(value) > MAX_ATTRIBUTE_BYTES or len(value.encode()) > MAX_ATTRIBUTE_BYTES:
+        raise PydanticCustomError("attribute", "must have at most 1,024 bytes in UTF-8")
+    if value.startswith(SEALED):
+        raise PydanticCustomError(
+            "attribute", "must not begin with {sealed}: the prefix is reserved", {"sealed": SEALED}
+        )
+    return value
 
 
 @lru_cache(maxsize=4096)  # most events have a source that an earlier event had
 def check_uri_reference(value: str) -> str:
     """Return the URI reference. Raises `PydanticCustomError` for an invalid reference."""
-    match = _URI_REFERENCE.fullmatch(value) if len(value) <= MAX_ATTRIBUTE_CHARS else None
-    if match is None or (match["ipv6"] and not _is_ipv6(match["ipv6"])):
-        raise PydanticCustomError("attribute", "must be {must}", {"must": f"a URI reference (RFC 3986) of {_ASCII}"})
-    return value
+    if not _matches(value):
+        must = "must be a URI reference (RFC 3986) of at most 1,024 characters: percent-encode all others than ASCII"
+        raise PydanticCustomError("attribute", must)
+    return check_text(value)
+
+
+@lru_cache(maxsize=4096)
+def is_java_uri(value: str) -> bool:
+    """Return True for a non-empty URI reference that java.net.URI takes.
+
+    KafkaSource replaces a record with another `source` or `dataschema` by a plain record with a new id.
+    """
+    return bool(value) and _matches(value) and not _NOT_JAVA.fullmatch(value)
+
+
+def _matches(value: str) -> bool:
+    match = _URI_REFERENCE.fullmatch(value) if len(value) <= MAX_ATTRIBUTE_BYTES else None
+    return match is not None and (match["ipv6"] is None or _is_ipv6(match["ipv6"]))
 
 
 def _is_ipv6(value: str) -> bool:
@@ -59,6 +88,7 @@ def printable_name(name: str) -> str:
     return name if name and name.isascii() and name.isprintable() else ascii(name)
 
 
-Attribute = Annotated[str, _text("[!-~](?:[ -~]*[!-~])?", f"1 or more {_ASCII}, without white space at either end")]
-Word = Annotated[str, _text("[!-~]+", f"1 or more {_ASCII}, without white space")]
-UriReference = Annotated[str, AfterValidator(check_uri_reference)]
+Attribute = Annotated[str, Field(strict=True), AfterValidator(check_text)]
+Required = Annotated[str, Field(strict=True, min_length=1), AfterValidator(check_text)]
+"""An attribute that must not be empty."""
+UriReference = Annotated[str, Field(strict=True, min_length=1), AfterValidator(check_uri_reference)]

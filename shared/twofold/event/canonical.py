@@ -6,7 +6,6 @@ It must never change, because digests in the log depend on it.
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -16,10 +15,10 @@ from twofold.errors import Invalid
 python_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 _PERHAPS_EXPONENT, _SMALL = re.compile(rb"e[-+0-9]"), re.compile(rb"0\.0000")  # fast filters, before the exact pattern
-_EXPONENT = re.compile(rb"[:,\[]-?[0-9][0-9.]*e")
+_EXPONENT = re.compile(rb"(?:^|[:,\[])-?[0-9][0-9.]*e")
 
 
-def canonical_json(payload: Mapping[str, Any]) -> bytes:
+def canonical_json(payload: Any) -> bytes:
     """Return the canonical JSON of a payload. Raises `Invalid` for a payload that JSON cannot express.
 
     orjson needs a tenth of Python's time. But it may write a number with an exponent in another form, and it takes no

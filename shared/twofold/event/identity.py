@@ -1,44 +1,45 @@
-"""The identity of an event: the producer's UUID, or a UUID that Twofold derives from `source` and `id`. Pure.
+"""The identity of an event: a UUID of version 8 (RFC 9562) made of `source` and `id`. Pure.
 
-CloudEvents makes the pair (`source`, `id`) unique. A canonical UUID of version 4 or 7 is unique without its source, so
-it is the identity itself.
+CloudEvents makes the pair of `source` and `id` unique, and neither of them alone.
 """
 
+import hashlib
+import os
 import re
-from typing import NamedTuple
-from uuid import UUID, uuid5
+from datetime import datetime, timedelta
+from uuid import UUID
 
-from twofold.event.canonical import python_json
+from twofold.event.time import EARLIEST
 
-NAMESPACE = UUID("6ba7c3f4-53c5-5b0e-9d0c-2a6f0e0d7f01")
-"""The name space of derived ids (RFC 9562, version 5). It must never change, because the log is permanent."""
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-
-
-def canonical_id(given: str) -> UUID | None:
-    """Return the UUID if `given` is a UUID of version 4 or 7, in lower case with hyphens."""
-    return UUID(given) if _CANONICAL_UUID.fullmatch(given) else None
+_VERSION_8, _VARIANT = 8 << 76, 0b10 << 62
+_NOT_VERSION, _NOT_VARIANT = ~(0xF << 76), ~(0b11 << 62)
+_LOW_80 = (1 << 80) - 1
 
 
-def is_random_or_timed(event_id: UUID) -> bool:
-    """Return True for a UUID of version 4 or 7 (RFC 9562: the variant is 0b10)."""
-    return (event_id.int >> 76) & 0xF in (4, 7) and (event_id.int >> 62) & 0b11 == 0b10
+def event_id_of(source: str, given: str) -> UUID:
+    """Return the identity for a producer's `source` and `id`.
+
+    It is the start of SHA-256 over both texts, each in UTF-8 behind its length. An `id` that is a UUID of version 7
+    keeps its 48 bits of time in front, so that inserts stay at one end of the index. The form must never change,
+    because the log is permanent.
+    """
+    first, second = source.encode(), given.encode()
+    hashed = hashlib.sha256(b"%d:%b%d:%b" % (len(first), first, len(second), second)).digest()
+    number = int.from_bytes(hashed[:16])
+    if len(given) == 36 and given[14] == "7" and given[19] in "89ab" and _CANONICAL_UUID.fullmatch(given):
+        number = int(given[:8] + given[9:13], 16) << 80 | number & _LOW_80
+    return UUID(int=number & _NOT_VERSION & _NOT_VARIANT | _VERSION_8 | _VARIANT)
 
 
-def derived_id(source: str, given: str) -> UUID:
-    """Return the identity of an event with an `id` that is not a canonical UUID."""
-    return uuid5(NAMESPACE, python_json([source, given]))
+def stored_id(given: str) -> UUID | str:
+    """Return the form of an `id` in MongoDB: 16 bytes for a UUID in lower case with hyphens, else the text."""
+    return UUID(given) if len(given) == 36 and _CANONICAL_UUID.fullmatch(given) else given
 
 
-class EventIdentity(NamedTuple):
-    """The identity of an event, and the producer's `id` if it is no identity itself."""
-
-    event_id: UUID
-    source_event_id: str | None
-
-
-def identity_of(source: str, given: str) -> EventIdentity:
-    """Return the identity for a producer's `source` and `id`."""
-    own = canonical_id(given)
-    return EventIdentity(derived_id(source, given), given) if own is None else EventIdentity(own, None)
+def new_id(now: datetime) -> str:
+    """Return a new UUID of version 7 (RFC 9562) as text."""
+    milliseconds = (now - EARLIEST) // timedelta(milliseconds=1)
+    number = milliseconds << 80 | int.from_bytes(os.urandom(10))
+    return str(UUID(int=number & _NOT_VERSION & _NOT_VARIANT | 7 << 76 | _VARIANT))

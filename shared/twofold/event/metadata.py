@@ -8,51 +8,65 @@ attribute that no producer sends yet.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from twofold.errors import Invalid
-from twofold.event.attribute import Attribute, UriReference, check_uri_reference, printable_name
-from twofold.event.media_type import check_json_type, media_type
+from twofold.event.attribute import Attribute, UriReference, check_text, check_uri_reference, printable_name
+from twofold.event.media_type import JSON, parse_content_type
+from twofold.event.order import ORDER_ATTRIBUTE
 
 FIELD_OF_ATTRIBUTE = {"type": "event_type", "eventversion": "event_version", "subject": "aggregate_id"}
 """Attributes and their fields in `Event`, outside its metadata."""
 
-HOP_ATTRIBUTES = frozenset(
+KAFKA_SOURCE_ATTRIBUTES = frozenset(
     {
         *("knativekafkapartition", "knativekafkaoffset"),
         *("knativeerrordest", "knativeerrorcode", "knativeerrordata"),
-        "redriveof",
     }
 )
-"""Attributes of one hop: a record's place in Kafka, a failed delivery, a redrive. They are no content of the event, so
-Twofold neither stores them nor puts them into the digest."""
+"""The attributes that our KafkaSource sets in its requests: a record's place in Kafka, and a failed delivery. They are
+`HOP_ATTRIBUTES`, and a producer's own values travel in `twofoldexact`."""
 
-RESERVED_ATTRIBUTES = frozenset({"digest", "replayid", "timeassigned", "redriveof"})
+RESERVED_ATTRIBUTES = frozenset(
+    {"twofolddigest", "twofoldexact", "twofoldtimeassigned", "redriveof", "replayid", ORDER_ATTRIBUTE}
+)
 """Twofold's own attributes. A producer may not send them, except in a replay."""
 
 _EXTENSION_NAME = re.compile(r"[a-z0-9]{1,40}")
 
 
-def check_extensions(extensions: dict[str, str]) -> dict[str, str]:
-    """Return the extensions. Raises `Rejected` for an invalid name, `dataschema` or `datacontenttype`."""
+def check_extension_names(extensions: Iterable[str]) -> None:
+    """Raise `Invalid` for an invalid name of an extension."""
     for name in extensions:
         if not _EXTENSION_NAME.fullmatch(name):
             raise Invalid("an attribute's name must be 1 to 40 lower-case letters and digits", printable_name(name))
         if name in NO_EXTENSIONS:
             raise Invalid("the name has another meaning: it cannot be an extension", name)
+
+
+def _check_extensions(extensions: dict[str, str]) -> dict[str, str]:
+    check_extension_names(extensions)
     if "dataschema" in extensions:
+        if not extensions["dataschema"]:
+            raise Invalid("must not be empty", "dataschema")
         try:
             check_uri_reference(extensions["dataschema"])
         except PydanticCustomError as error:
             raise Invalid(error.message(), "dataschema") from None
-    check_json_type(media_type(extensions.get("datacontenttype", "")))
     return extensions
 
 
-Extensions = Annotated[dict[str, Attribute], AfterValidator(check_extensions)]
+def _check_content_type(content_type: str) -> str | None:
+    """Return the content type, or None for JSON's: an absent type is equal (CloudEvents 1.0.2, `datacontenttype`)."""
+    parse_content_type(check_text(content_type))
+    return None if content_type == JSON else content_type
+
+
+Extensions = Annotated[dict[str, Attribute], AfterValidator(_check_extensions)]
 
 
 class Metadata(BaseModel):
@@ -69,8 +83,12 @@ class Metadata(BaseModel):
     ip_address: Attribute | None = None
     user_agent: Attribute | None = None
     traceparent: Attribute | None = None
-    source_event_id: Annotated[
-        Attribute | None, Field(description="the producer's `id`, unless it is a UUID of version 4 or 7")
+    data_content_type: Annotated[
+        Annotated[str, Field(strict=True, min_length=1), AfterValidator(_check_content_type)] | None,
+        Field(description="CloudEvents' `datacontenttype`; absent: JSON, or bytes of no known type"),
+    ] = None
+    original_time: Annotated[
+        Attribute | None, Field(description="the producer's `time`, if it is finer than a millisecond or a leap second")
     ] = None
     time_assigned: Annotated[
         bool, Field(description="true: `publish` assigned the time, and the digest leaves the time out")
@@ -81,14 +99,12 @@ class Metadata(BaseModel):
 METADATA_OF_ATTRIBUTE = {
     "source" if field == "service_name" else field.replace("_", ""): field
     for field in Metadata.model_fields
-    if field not in ("source_event_id", "time_assigned", "extensions")
+    if field not in ("original_time", "time_assigned", "extensions")
 }
 """Attributes and their metadata fields."""
 
-KNOWN_ATTRIBUTES = (
-    HOP_ATTRIBUTES | FIELD_OF_ATTRIBUTE.keys() | METADATA_OF_ATTRIBUTE.keys() | {"specversion", "id", "time"}
-)
-"""Attributes with a field, and attributes of a hop. They are no extensions."""
+KNOWN_ATTRIBUTES = FIELD_OF_ATTRIBUTE.keys() | METADATA_OF_ATTRIBUTE.keys() | {"specversion", "id", "time"}
+"""Attributes with a field. They are no extensions."""
 
 NO_EXTENSIONS = KNOWN_ATTRIBUTES | RESERVED_ATTRIBUTES | {"data"}
 """The names that are forbidden for extensions."""

@@ -5,20 +5,22 @@ The same checks hold for an event from HTTP, Kafka, MongoDB or application code.
 
 import copy
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from twofold.errors import Invalid, Problem
-from twofold.event.attribute import Attribute, Word
-from twofold.event.canonical import canonical_json
+from twofold.event.attribute import Attribute, Required
+from twofold.event.data import NO_DATA, EncodedData, encode_data
 from twofold.event.digest import compute_digest
-from twofold.event.identity import canonical_id, derived_id, is_random_or_timed
+from twofold.event.identity import event_id_of, stored_id
 from twofold.event.metadata import FIELD_OF_ATTRIBUTE, METADATA_OF_ATTRIBUTE, Metadata
-from twofold.event.payload import check_payload
-from twofold.event.time import Timestamp, format_time
+from twofold.event.order import ORDER_ATTRIBUTE, PublicationNumber
+from twofold.event.time import Timestamp, format_time, is_inexact, parse_time, to_utc_milliseconds
 
 
 class Event(BaseModel):
@@ -26,13 +28,15 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    event_id: UUID
-    event_type: Word
+    id: Required
+    event_type: Required
     event_version: Attribute = "1.0"
     timestamp: Timestamp
-    aggregate_id: Attribute | None = None
+    aggregate_id: Required | None = None
     metadata: Metadata
-    payload: dict[str, Any]
+    payload: Any = NO_DATA
+    order: PublicationNumber | None = None
+    """The order of publication. None: no publisher has accepted the event yet. The digest leaves it out."""
 
     @classmethod
     def of(cls, **fields: object) -> Self:
@@ -44,13 +48,10 @@ class Event(BaseModel):
 
     @model_validator(mode="after")
     def _is_valid(self) -> Self:
-        check_payload(self.payload)
-        given = self.metadata.source_event_id
-        if given is None:
-            if not is_random_or_timed(self.event_id):
-                raise Invalid("must be a UUID of version 4 or 7, or have a source_event_id", "id")
-        elif canonical_id(given) or derived_id(self.metadata.service_name, given) != self.event_id:
-            raise Invalid("must be derived from the source and the source_event_id", "id")
+        original = self.metadata.original_time
+        if original is not None and not (is_inexact(original) and _in_milliseconds(original) == self.timestamp):
+            raise Invalid("must be the time in the original text", "time")
+        self.data  # noqa: B018 - it checks the payload
         return self
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -61,15 +62,10 @@ class Event(BaseModel):
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return self.of(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
 
-    @property
-    def given_id(self) -> str:
-        """CloudEvents' `id`: the producer's name for the event."""
-        return self.metadata.source_event_id or self.id_text
-
     @cached_property
-    def id_text(self) -> str:
-        """The identity as text. It is cached, because the conversion is slow."""
-        return str(self.event_id)
+    def event_id(self) -> UUID:
+        """The identity. See `event_id_of`."""
+        return event_id_of(self.metadata.service_name, self.id)
 
     @cached_property
     def time(self) -> str:
@@ -79,17 +75,17 @@ class Event(BaseModel):
     @cached_property
     def metadata_fields(self) -> dict[str, Any]:
         """The metadata with values. An absent field is not stored as null."""
-        return {name: value for name, value in vars(self.metadata).items() if value}
+        return {name: value for name, value in vars(self.metadata).items() if value or value == ""}
 
     @cached_property
-    def payload_json(self) -> bytes:
-        """The payload as canonical JSON. See `canonical.py`."""
-        return canonical_json(self.payload)
+    def data(self) -> EncodedData:
+        """The data in the form of digests and of Kafka."""
+        return encode_data(self.payload, self.metadata.data_content_type)
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of the content, 32 bytes. See `compute_digest`."""
-        return compute_digest(self.id_text, self._content, self.payload_json, self.time)
+        """SHA-256 of the content and the data, 32 bytes. See `compute_digest`."""
+        return compute_digest(self.id, self._content, self.data, self.time)
 
     @property
     def _content(self) -> dict[str, Any]:
@@ -102,19 +98,37 @@ class Event(BaseModel):
 
     def to_document(self) -> dict[str, Any]:
         """Return the MongoDB document, without the fields that the server and the collections add."""
-        return {
+        document = {
             "_id": self.event_id,
+            "id": stored_id(self.id),
             **self._content,
             "timestamp": self.timestamp,
             "payload": self.payload,
             "digest": self.digest,
         }
+        if self.payload is NO_DATA:
+            del document["payload"]
+        if self.order is not None:
+            document["order"] = self.order
+        return document
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """Return the event in a stored document. Raises `Rejected` if the document is not a valid event."""
         fields = {name: document[name] for name in cls.model_fields if name in document}
-        return cls.of(event_id=document.get("_id"), **fields)
+        if isinstance(fields.get("id"), UUID):
+            fields["id"] = str(fields["id"])
+        event = cls.of(**fields)
+        if event.event_id != document.get("_id"):
+            raise Invalid("must be made of the source and the id", "id")
+        return event
+
+
+def _in_milliseconds(text: str) -> datetime | None:
+    try:
+        return to_utc_milliseconds(parse_time(text))
+    except (ValueError, PydanticCustomError):
+        return None
 
 
 def _invalid(error: ValidationError) -> Invalid:
@@ -128,10 +142,10 @@ def _invalid(error: ValidationError) -> Invalid:
 
 _ATTRIBUTE_OF_FIELD = {
     **{field: attribute for attribute, field in (METADATA_OF_ATTRIBUTE | FIELD_OF_ATTRIBUTE).items()},
-    "event_id": "id",
-    "source_event_id": "id",
+    "original_time": "time",
     "timestamp": "time",
     "payload": "data",
+    "order": ORDER_ATTRIBUTE,
 }
 
 

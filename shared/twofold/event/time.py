@@ -13,20 +13,33 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 """The earliest time of an event: the epoch of BSON's and Kafka's timestamps."""
 
 
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:(\d\d)(?:\.(\d+))?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def parse_time(text: str) -> datetime:
     """Return the time of an RFC 3339 text, for producers and readers. A fraction may have any number of digits.
 
-    Digits beyond microseconds are cut off. Raises `ValueError` for another form, or a time that does not exist.
+    Digits beyond microseconds are cut off. A leap second is the second before. Raises `ValueError` for another form, or
+    a time that does not exist.
     """
-    if not _RFC_3339.fullmatch(text):
+    match = _RFC_3339.fullmatch(text)
+    if not match:
         raise ValueError("must be an RFC 3339 time, such as 2026-07-01T12:00:00Z")
+    is_leap = match[1] == "60"
     try:
-        return datetime.fromisoformat(text.upper())
-    except ValueError:
+        time = datetime.fromisoformat((f"{text[:17]}59{text[19:]}" if is_leap else text).upper())
+        is_last_minute = is_leap and time.astimezone(UTC).strftime("%H:%M") == "23:59"
+    except (ValueError, OverflowError):
         raise ValueError("must be a date and a time of day that exist") from None
+    if is_leap and not is_last_minute:
+        raise ValueError("a leap second is the last second of a day in UTC")
+    return time
+
+
+def is_inexact(text: str) -> bool:
+    """Return True if milliseconds do not hold the time of an RFC 3339 text: it is finer, or a leap second."""
+    match = _RFC_3339.fullmatch(text)
+    return match is not None and (match[1] == "60" or bool((match[2] or "")[3:].strip("0")))
 
 
 def to_utc_milliseconds(value: datetime) -> datetime:

@@ -7,11 +7,12 @@ from typing import Any
 import bson
 from bson.binary import UUID_SUBTYPE, Binary
 from bson.errors import BSONError
+from bson.int64 import Int64
 from bson.timestamp import Timestamp
 from pymongo.asynchronous.collection import AsyncCollection
 
-from twofold.errors import Invalid, TooLarge
-from twofold.event.canonical import canonical_json
+from twofold.errors import Invalid, Rejected, TooLarge
+from twofold.event.data import NO_DATA, encode_data
 from twofold.event.digest import compute_digest
 from twofold.event.model import Event
 from twofold.event.time import format_time
@@ -22,6 +23,9 @@ MAX_DOCUMENT_BYTES = 16_000_000
 
 _CONTENT = ("event_type", "event_version", "aggregate_id", "metadata")
 """The fields that the digest covers, besides id, payload and timestamp."""
+
+_LARGEST_INT32 = 2**31 - 1
+"""bson writes a smaller int as an int32, and a larger int as an int64 without a conversion."""
 
 _SEQ = Timestamp(0, 0)
 """A placeholder: the server replaces it at insert with a unique, increasing timestamp."""
@@ -39,11 +43,16 @@ def encode_document(document: Mapping[str, Any]) -> RawDocument:
 
 
 def encode_event(document: Document, stored_at: datetime, **added: object) -> RawDocument:
-    """Encode an event's document with `stored_at`, `seq` and the fields `added`. Raises `Invalid` or `TooLarge`."""
+    """Encode the document of an event with an `order`, and with `stored_at`, `seq` and the fields `added`.
+
+    Raises `Invalid` or `TooLarge`.
+    """
+    order: int = document["order"]
     whole = {
         **document,
         "_id": Binary(document["_id"].bytes, UUID_SUBTYPE),  # faster than bson's own conversion of a UUID
         "timestamp": _utc(document["timestamp"]),
+        "order": order if order > _LARGEST_INT32 else Int64(order),
         "stored_at": _utc(stored_at),
         "seq": _SEQ,
         **added,
@@ -83,9 +92,10 @@ def fits_digest(document: Document) -> bool:
     """
     content = {name: document.get(name) for name in _CONTENT}
     try:
-        payload_json, time = canonical_json(document["payload"]), format_time(document["timestamp"])
-        return bool(compute_digest(str(document["_id"]), content, payload_json, time) == document["digest"])
-    except (Invalid, KeyError, TypeError, ValueError, AttributeError):
+        data = encode_data(document.get("payload", NO_DATA), document["metadata"].get("data_content_type"))
+        time = format_time(document["timestamp"])
+        return bool(compute_digest(str(document["id"]), content, data, time) == document["digest"])
+    except (Rejected, KeyError, TypeError, ValueError, AttributeError):
         return False
 
 

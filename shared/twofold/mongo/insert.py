@@ -74,7 +74,7 @@ def compare_digests(stored: bytes, given: bytes) -> Literal["duplicate"] | Confl
     """Return `duplicate` for equal digests, else a `Conflict`."""
     if stored == given:
         return "duplicate"
-    return Conflict("this id belongs to another event: same id, different content", "id")
+    return Conflict("another event has this source and id: the content differs", "id")
 
 
 def _failed(error: BulkWriteError) -> dict[int, int]:

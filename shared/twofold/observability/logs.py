@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from twofold.errors import code_places, cut_text
-from twofold.event.attribute import MAX_ATTRIBUTE_CHARS
+from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
 from twofold.observability.context import EVENT_ID, REQUEST, TRACE_ID
 from twofold.settings import LogSettings
 
@@ -128,7 +128,7 @@ def _name_event(_: "WrappedLogger", __: str, line: "EventDict") -> "EventDict":
     scope = REQUEST.get()
     headers: dict[bytes, bytes] = dict(scope["headers"]) if scope else {}
     traceparent = _TRACEPARENT.match(headers.get(b"ce-traceparent") or headers.get(b"traceparent") or b"")
-    event_id = EVENT_ID.get() or headers.get(b"ce-id", b"")[:MAX_ATTRIBUTE_CHARS].decode("latin-1")
+    event_id = EVENT_ID.get() or headers.get(b"ce-id", b"")[:MAX_ATTRIBUTE_BYTES].decode("latin-1")
     trace_id = TRACE_ID.get() or (traceparent[1].decode() if traceparent else "")
     line.update({name: value for name, value in (("event_id", event_id), ("trace_id", trace_id)) if value})
     return line

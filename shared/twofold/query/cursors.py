@@ -12,44 +12,47 @@ import struct
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
-from uuid import UUID
 
 from twofold.errors import Malformed
+from twofold.event.order import is_order
 from twofold.event.time import EARLIEST
 
 _CHECKSUM_BYTES = 12
 
-_PAGE_CURSOR = struct.Struct(">q16s")
+_PAGE_CURSOR = struct.Struct(">qq")
 PAGE_CURSOR_BYTES = _PAGE_CURSOR.size
 
 
 class PageCursor(NamedTuple):
-    """The cursor behind an event, in the order of `(timestamp, _id)`."""
+    """The cursor behind all events with this pair, in the order of `(timestamp, order)`."""
 
     timestamp: datetime
-    event_id: UUID
+    order: int
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self | None:
         """Return the cursor behind a stored document.
 
-        Return None if `timestamp` or `_id` has a wrong type, after a change in the database.
+        Return None if `timestamp` or `order` has a wrong type, after a change in the database.
         """
-        timestamp, event_id = document.get("timestamp"), document.get("_id")
-        return cls(timestamp, event_id) if isinstance(timestamp, datetime) and isinstance(event_id, UUID) else None
+        timestamp, order = document.get("timestamp"), document.get("order")
+        return cls(timestamp, order) if isinstance(timestamp, datetime) and is_order(order) else None
 
     def to_bytes(self) -> bytes:
-        """Return `PAGE_CURSOR_BYTES` bytes: milliseconds since 1970, then the id."""
-        return _PAGE_CURSOR.pack((self.timestamp - EARLIEST) // timedelta(milliseconds=1), self.event_id.bytes)
+        """Return `PAGE_CURSOR_BYTES` bytes: milliseconds since 1970, then the order."""
+        return _PAGE_CURSOR.pack((self.timestamp - EARLIEST) // timedelta(milliseconds=1), self.order)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Return the cursor from the bytes of `to_bytes`. Raises `ValueError` for a wrong length or time."""
+        """Return the cursor from the bytes of `to_bytes`. Raises `ValueError` for a wrong length, time or order."""
         try:
-            milliseconds, event_id = _PAGE_CURSOR.unpack(content)
-            return cls(EARLIEST + timedelta(milliseconds=milliseconds), UUID(bytes=event_id))
+            milliseconds, order = _PAGE_CURSOR.unpack(content)
+            timestamp = EARLIEST + timedelta(milliseconds=milliseconds)
         except (struct.error, OverflowError):
             raise ValueError("the content is not a page cursor") from None
+        if not is_order(order):
+            raise ValueError("the content is not a page cursor")
+        return cls(timestamp, order)
 
 
 def encode_cursor(content: bytes, key: bytes) -> str:

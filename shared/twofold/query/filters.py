@@ -4,11 +4,12 @@ A filter has values and no operators. Only this module builds the query, from ty
 
 Pages neither repeat nor skip an event that was stored before the first page, for three reasons:
 
-1. Events have one total order: by `timestamp`, then by `_id`. Neither field of a stored event changes.
-2. The cursor of a page names the last event that the reader looked at, by these two fields. It counts no events, so
-   an event that is inserted or deleted meanwhile shifts no page.
-3. The query of the next page selects the events behind the cursor, and no other events: `timestamp` is at the cursor's
-   or beyond it, except events with the same `timestamp` and an `_id` up to the cursor's.
+1. Events have one order: by `timestamp`, then by `order`. Neither field of a stored event changes. Events of two
+   publishers can have an equal pair. A page holds the events of a pair together (`read/equal_keys.py`).
+2. The cursor of a page is the pair of the last event that the reader looked at. It counts no events, so an event that
+   is inserted or deleted meanwhile shifts no page.
+3. The query of the next page selects the events behind the pair, and no other events: `timestamp` is at the cursor's
+   or beyond it, except events with the same `timestamp` and an `order` up to the cursor's.
 
 The query in 3 is one range of an index, less an exception. An `$or` of two ranges would need two scans.
 """
@@ -38,6 +39,9 @@ FIELDS = {
 _FILTERED = frozenset(FIELDS.values())
 
 Order = Literal["newest", "oldest"]
+
+PageKey = tuple[Any, ...]
+"""The values by which a page is sorted: `(timestamp, order)`, in other sortings with a value in front."""
 
 
 class Range(BaseModel):
@@ -101,8 +105,18 @@ class Selection(Ranged):
 class Filter(Selection):
     """One page of a selection: its order, its largest size, and its start."""
 
-    order: Annotated[Order, Field(description="the order by time; events of equal time are ordered by id")] = "newest"
-    limit: Annotated[WholeNumber, Field(ge=1, le=MAX_LIMIT, description="the largest number of events")] = 100
+    order: Annotated[
+        Order, Field(description="the order by time; events of equal time are in the order of publication")
+    ] = "newest"
+    limit: Annotated[
+        WholeNumber,
+        Field(
+            ge=1,
+            le=MAX_LIMIT,
+            description="the number of events; a page has more if the following events have the time and the order of "
+            "its last event",
+        ),
+    ] = 100
     cursor: Annotated[
         AttributeValue | None,
         Field(description="`next` of the previous page, with the same filters and the same order"),
@@ -123,10 +137,10 @@ class Filter(Selection):
     def sort(self) -> list[tuple[str, int]]:
         """The order in MongoDB's form."""
         direction = -1 if self.order == "newest" else 1
-        return [("timestamp", direction), ("_id", direction)]
+        return [("timestamp", direction), ("order", direction)]
 
     def query(self, end: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the query from behind the cursor up to the stored document `end`, which is included."""
+        """Return the query from behind the cursor up to the pair of the stored document `end`, which is included."""
         query, cursor = super().query(), self.page_cursor
         bounds, excluded = query.pop("timestamp", {}), []
         later, earlier = ("$lt", "$gt") if self.order == "newest" else ("$gt", "$lt")
@@ -134,16 +148,24 @@ class Filter(Selection):
             # A forged cursor must not replace the lower bound `since` with an earlier time.
             start = cursor.timestamp if self.order == "newest" else max(cursor.timestamp, self.since or EARLIEST)
             bounds[f"{later}e"] = start
-            excluded.append({"timestamp": cursor.timestamp, "_id": {f"{earlier}e": cursor.event_id}})
+            excluded.append({"timestamp": cursor.timestamp, "order": {f"{earlier}e": cursor.order}})
         if end is not None:
             bounds.pop(earlier, None)  # `end` lies before `until` already
             bounds[f"{earlier}e"] = end["timestamp"]
-            excluded.append({"timestamp": end["timestamp"], "_id": {later: end["_id"]}})
+            excluded.append({"timestamp": end["timestamp"], "order": {later: end["order"]}})
         return query | ({"timestamp": bounds} if bounds else {}) | ({"$nor": excluded} if excluded else {})
 
     def query_by(self, field: str | None) -> dict[str, Any]:
         """Return the query by `field` and by time alone, from behind the cursor."""
         return {name: value for name, value in self.query().items() if name == field or name not in _FILTERED}
+
+    def query_at(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the query for the selected events with the `key` of a stored document."""
+        return super().query() | {field: field_value(document, field) for field, _ in self.sort}
+
+    def key(self, document: Mapping[str, Any]) -> PageKey | None:
+        """Return the values by which the document is sorted. See `PageCursor.of` for None."""
+        return PageCursor.of(document)
 
     def asks_more_than(self, field: str | None) -> bool:
         """Return True if there is a filter by text, or by a field other than `field`."""

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from pydantic_core import PydanticCustomError
 
 from twofold.errors import Forbidden, Malformed, Problem
-from twofold.event.attribute import MAX_ATTRIBUTE_CHARS, printable_name
+from twofold.event.attribute import MAX_ATTRIBUTE_BYTES, printable_name
 from twofold.event.time import EARLIEST, parse_time
 from twofold.query.limits import MAX_PARAMETERS
 
@@ -161,7 +161,7 @@ WholeNumber = Annotated[int, BeforeValidator(_integer)]
 EventId = Annotated[UUID, BeforeValidator(_uuid)]
 """An `event_id` with its hyphens."""
 
-AttributeValue = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTE_CHARS)]
+AttributeValue = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTE_BYTES)]
 """A value to compare an attribute with, whole and literally."""
 
 SearchText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]

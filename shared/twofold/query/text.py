@@ -9,13 +9,13 @@ def searchable_text(document: Mapping[str, Any]) -> str:
     """Return the searchable values of a stored event, case-folded, with NUL between them.
 
     The values are: the id, and the producer's id; the type, version and aggregate; the values of the metadata, and the
-    names of its extensions; all names and values of the payload. Strings stand as they are. Numbers, `true`, `false`
-    and `null` stand as in JSON.
+    names of its extensions; all names and values of a payload that is not bytes. Strings stand as they are. Numbers,
+    `true`, `false` and `null` stand as in JSON.
     """
-    fields = [str(document["_id"]), document["event_type"], document["event_version"]]
+    fields = [str(document["_id"]), str(document["id"]), document["event_type"], document["event_version"]]
     fields += [document["aggregate_id"]] if document["aggregate_id"] is not None else []
     metadata = {name: value for name, value in document["metadata"].items() if name != "time_assigned"}
-    return "\0".join([*fields, *_leaves([*metadata.values()]), *_leaves(document["payload"])]).casefold()
+    return "\0".join([*fields, *_leaves([*metadata.values()]), *_leaves(document.get("payload", ""))]).casefold()
 
 
 def _leaves(value: Any) -> Iterator[str]:
@@ -28,5 +28,5 @@ def _leaves(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for member in value:
             yield from _leaves(member)
-    else:
+    elif not isinstance(value, bytes):
         yield json.dumps(value)

@@ -13,12 +13,13 @@ from pydantic import BaseModel, Field
 
 from twofold.mongo.client import Database, driver_errors, time_limit
 from twofold.query.cursors import PAGE_CURSOR_BYTES, PageCursor, decode_cursor, encode_cursor, invalid_cursor
-from twofold.query.filters import FIELDS, Filter, Order, field_value
-from twofold.read.models import EventOut, EventPage, UnreadableEvent
+from twofold.query.filters import FIELDS, Filter, Order, PageKey, field_value
+from twofold.read.models import EventOut, EventPage, ShownOrder, UnreadableEvent
 from twofold.read.pages import EventReader
 from twofold.read.scan import chunks_in_order
 from twofold.settings import AdminSettings
 
+ORDERS: tuple[Order, ...] = ("newest", "oldest")
 MAX_RELATED = 50
 """The largest number of related events before an event, and also after it, for each relation."""
 
@@ -33,7 +34,11 @@ class Browse(Filter):
     """A page of `events`, by any filters, in the order of a field that has an index for this order."""
 
     sort_by: Annotated[
-        Sort, Field(alias="sort", description="the order; events with an equal value are sorted by time and by id")
+        Sort,
+        Field(
+            alias="sort",
+            description="the order; events with an equal value are in the order of time",
+        ),
     ] = "timestamp"
     cursor: Annotated[
         str | None,
@@ -58,7 +63,14 @@ class Browse(Filter):
         cursor, value = PageCursor.of(document), field_value(document, self.field)
         return None if cursor is None else encode_cursor(cursor.to_bytes() + str(value).encode(), self.cursor_key)
 
-    def start_key(self) -> tuple[str, datetime, UUID] | None:
+    def key(self, document: Mapping[str, Any]) -> PageKey | None:
+        """Return the values by which the document is sorted. See `PageCursor.of` for None."""
+        cursor = PageCursor.of(document)
+        if cursor is None or self.sort_by == "timestamp":
+            return cursor
+        return (field_value(document, self.field), *cursor)
+
+    def start_key(self) -> PageKey | None:
         """Return the index key before the page, for an order other than the time. None is the first page."""
         if self.cursor is None:
             return None
@@ -83,6 +95,7 @@ class RelatedEvent(BaseModel):
     event_id: UUID
     event_type: str
     timestamp: datetime
+    order: ShownOrder
     service_name: str
     user_id: str | None
     aggregate_id: str | None
@@ -135,7 +148,7 @@ class AdminEventsRepository:
             return await self._reader.page(wanted)
         hint = f"by_{_FILTER_OF_SORT[wanted.sort_by]}"
         chunks = chunks_in_order(self._events, wanted, hint, wanted.start_key(), self._search_keys)
-        return await self._reader.fill(wanted, chunks)
+        return await self._reader.fill(wanted, hint, chunks)
 
     async def export(self, wanted: Filter) -> AsyncGenerator[EventOut | UnreadableEvent]:
         """Yield every event that `wanted` selects."""
@@ -156,17 +169,18 @@ class AdminEventsRepository:
             "correlation": event.metadata.correlation_id,
         }
         for relation, value in relations.items():
-            for order in ("newest", "oldest") if value is not None else ():
-                page = await self._related_page(relation, str(value), order, event.cursor)
+            if value is None:
+                continue
+            related = await self._reader.equal(_related_filter(relation, value, "newest"), event)
+            for order in ORDERS:
+                page = await self._reader.page(_related_filter(relation, value, order).with_cursor(event.cursor))
                 complete = complete and page.next is None
-                for related in page.events:
-                    timeline.setdefault(related.event_id, _related(related)).related_by.append(relation)
-        in_order = sorted(timeline.values(), key=lambda related: (related.timestamp, related.event_id.bytes))
+                related += page.events
+            for found in related:
+                if found.event_id != event.event_id:
+                    timeline.setdefault(found.event_id, _related(found)).related_by.append(relation)
+        in_order = sorted(timeline.values(), key=lambda related: (related.timestamp, related.order))
         return EventDetail(event=event, outbox=outbox, timeline=in_order, complete=complete)
-
-    async def _related_page(self, relation: Relation, value: str, order: Order, around: PageCursor) -> EventPage:
-        wanted = Filter.model_validate({relation: value, "order": order, "limit": MAX_RELATED})
-        return await self._reader.page(wanted.with_cursor(around))
 
     async def _outbox_state(self, event_id: UUID) -> OutboxState | None:
         with driver_errors(), time_limit(self._timeout_s):
@@ -177,11 +191,16 @@ class AdminEventsRepository:
         return OutboxState(state=entry["state"], tries=entry.get("tries"), expires_at=document.get("expires_at"))
 
 
+def _related_filter(relation: Relation, value: str, order: Order) -> Filter:
+    return Filter.model_validate({relation: value, "order": order, "limit": MAX_RELATED})
+
+
 def _related(event: EventOut) -> RelatedEvent:
     return RelatedEvent(
         event_id=event.event_id,
         event_type=event.event_type,
         timestamp=event.timestamp,
+        order=event.order,
         service_name=event.metadata.service_name,
         user_id=event.metadata.user_id,
         aggregate_id=event.aggregate_id,

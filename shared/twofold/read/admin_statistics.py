@@ -229,9 +229,9 @@ def _processing_pipeline(since: datetime, until: datetime, finishing: Sequence[s
         "timestamp": {"$gte": since, "$lt": until},
         "aggregate_id": {"$gt": ""},
     }
-    first: list[Document] = [{"$sort": {"timestamp": 1, "_id": 1}}, {"$limit": 1}, {"$project": {"timestamp": 1}}]
+    first: list[Document] = [{"$sort": {"timestamp": 1, "order": 1}}, {"$limit": 1}, {"$project": {"timestamp": 1}}]
     lookup = {"from": "events", "localField": "_id", "foreignField": "aggregate_id", "pipeline": first, "as": "first"}
-    end = {"$min": {"at": "$timestamp", "id": "$_id"}}
+    end = {"$min": {"at": "$timestamp", "order": "$order", "id": "$_id"}}
     took = {"$subtract": ["$end.at", "$first.timestamp"]}
     has_earlier = {"$ne": ["$end.id", "$first._id"]}
     mean = {
@@ -242,7 +242,7 @@ def _processing_pipeline(since: datetime, until: datetime, finishing: Sequence[s
     }
     return [
         {"$match": finished},
-        {"$sort": {"timestamp": -1, "_id": -1}},
+        {"$sort": {"timestamp": -1, "order": -1}},
         {"$limit": sample},
         {"$group": {"_id": "$aggregate_id", "end": end, "events": {"$sum": 1}}},
         {"$lookup": lookup},

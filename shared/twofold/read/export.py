@@ -30,9 +30,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _INNER = re.compile(r"""([;|\t\r\n])(?=["'\s]*[=+\-@])""")
 """A character that may divide cells or lines in a program without commas, with a formula behind it."""
 
-_EVENT_COLUMNS = ("event_id", "event_type", "event_version", "timestamp", "stored_at", "aggregate_id")
+_EVENT_COLUMNS = ("event_id", "id", "event_type", "event_version", "timestamp", "order", "stored_at", "aggregate_id")
 
-COLUMNS = (*_EVENT_COLUMNS, *Metadata.model_fields, "digest", "payload", "unreadable", "altered")
+COLUMNS = (*_EVENT_COLUMNS, *Metadata.model_fields, "digest", "payload", "payload_base64", "unreadable", "altered")
 """The columns of the CSV. The cells of `extensions` and `payload` are JSON."""
 
 CHUNK_BYTES = 64 * 1024
@@ -87,6 +87,8 @@ def _cells(item: ExportItem) -> Iterable[str]:
     fields = item.model_dump(mode="json")
     metadata = fields.pop("metadata", {})
     fields |= {name: value for name, value in metadata.items() if name in Metadata.model_fields}
+    if "payload" in fields:
+        fields["payload"] = json.dumps(fields["payload"], ensure_ascii=False)
     return (escape_formulas(_text(fields.get(name))) for name in COLUMNS)
 
 

@@ -1,13 +1,16 @@
 """The answers about events, the same for every reader: an event, a page, and the stand-in for an unreadable event."""
 
+import base64
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, create_model
 
-from twofold.errors import Unreadable
+from twofold.errors import Rejected, Unreadable
+from twofold.event.data import NO_DATA, encode_data
 from twofold.event.metadata import Metadata
+from twofold.event.order import PublicationNumber
 from twofold.mongo.client import Document, RawDocument
 from twofold.mongo.documents import decode_document, fits_digest
 from twofold.query.cursors import PageCursor
@@ -26,6 +29,10 @@ def one_line_json(model: BaseModel) -> str:
 
 def _is_none(value: object) -> bool:
     return value is None
+
+
+def _is_absent(value: object) -> bool:
+    return value is NO_DATA
 
 
 def _readers_model() -> type[BaseModel]:
@@ -51,16 +58,39 @@ else:
     MetadataOut = _readers_model()
 
 
+ShownOrder = Annotated[
+    PublicationNumber,
+    PlainSerializer(str, return_type=str, when_used="json"),
+    Field(
+        description="the place among events of equal time, in the order of publication: a number of 63 bits, as digits "
+        "in a string, because JavaScript's numbers would round it"
+    ),
+]
+"""The order of an event in an answer."""
+
+
 class EventOut(BaseModel):
     """An event as every reader shows it."""
 
-    event_id: UUID
+    event_id: Annotated[UUID, Field(description="the identity in Twofold, made of the source and the `id`")]
+    id: Annotated[str, Field(description="CloudEvents' `id`")]
     event_type: str
     event_version: str
     timestamp: datetime
+    order: ShownOrder
     aggregate_id: str | None
     metadata: MetadataOut
-    payload: dict[str, Any]
+    payload: Annotated[
+        Any,
+        Field(
+            default_factory=lambda: NO_DATA,
+            exclude_if=_is_absent,
+            description="the data: a JSON value, or text by `data_content_type`; absent for bytes and without data",
+        ),
+    ]
+    payload_base64: Annotated[
+        str | None, Field(exclude_if=_is_none, description="the data in base64, if it is bytes; else absent")
+    ] = None
     digest: Annotated[str, Field(description="the SHA-256 of the event's content, in hexadecimal digits")]
     stored_at: datetime
     altered: Annotated[
@@ -79,12 +109,17 @@ class EventOut(BaseModel):
     @classmethod
     def of_decoded(cls, document: Document) -> Self:
         """Return the event of a stored document from `decode_document`. Raise `Unreadable` if it holds no event."""
-        fields = {name: document.get(name) for name in cls.model_fields if name != "event_id"}
+        fields = {name: document[name] for name in cls.model_fields if name in document}
         try:
+            fields["id"] = str(document["id"])
+            if isinstance(payload := document.get("payload"), bytes):
+                fields["payload"], fields["payload_base64"] = NO_DATA, base64.b64encode(payload).decode()
             fields["digest"] = bytes(document["digest"]).hex()
             fields["altered"] = None if fits_digest(document) else True
+            if fields["altered"]:
+                encode_data(document.get("payload", NO_DATA), document["metadata"].get("data_content_type"))
             return cls.model_validate(fields | {"event_id": document["_id"]})
-        except (KeyError, TypeError, ValidationError):
+        except (KeyError, TypeError, AttributeError, Rejected, ValidationError):
             raise Unreadable(
                 f"event {document['_id']} is unreadable: its document was changed in the database"
             ) from None  # the error holds the values of the document
@@ -92,7 +127,7 @@ class EventOut(BaseModel):
     @property
     def cursor(self) -> PageCursor:
         """The event's place in the order of pages."""
-        return PageCursor(self.timestamp, self.event_id)
+        return PageCursor(self.timestamp, self.order)
 
 
 class UnreadableEvent(BaseModel):

@@ -1,8 +1,9 @@
 """Pages and streams of `events` and of `event_store`, by the same filters and with the same answers.
 
-A page ends when it is full, when its events reach `page_bytes`, or when its search time is over. `next` is then the
-cursor behind the last document that the search looked at. `scan.py` proves that a reader of pages gets every event
-once. Every query uses an index, and the server ends it after `query_timeout_s`.
+A page ends when it is full, when its events reach `page_bytes`, or when its search time is over. It ends at the end of
+a group of equal keys: see `equal_keys.py`. `next` is then the cursor behind the last document that the search looked
+at. `scan.py` proves that a reader of pages gets every event once. Every query uses an index, and the server ends it
+after `query_timeout_s`.
 """
 
 import time
@@ -14,8 +15,9 @@ from twofold.errors import Unreadable
 from twofold.mongo.client import Collection, Document, driver_errors, time_limit
 from twofold.mongo.documents import decode_document, undecoded
 from twofold.query.filters import FIELDS, Filter
+from twofold.read.equal_keys import EqualKeys
 from twofold.read.models import EventOut, EventPage, UnreadableEvent
-from twofold.read.scan import Chunk, chunks_by_time, cursor_after, raise_no_cursor
+from twofold.read.scan import Chunk, chunks_by_time, cursor_after
 from twofold.settings import QuerySettings
 from twofold.storage.indexes import index_for
 
@@ -30,7 +32,8 @@ class EventReader:
     """Pages and streams of one collection. Every method raises `Unavailable` when MongoDB is unavailable or too slow.
 
     A query ends within `query_timeout_s`. A page that looks through unwanted events is cut after `search_s`. A page
-    ends when its events have `page_bytes` in MongoDB.
+    ends when its events have `page_bytes` in MongoDB. The rest of a group of equal keys comes on top: at most
+    `MAX_EQUAL` events of `MAX_EQUAL_BYTES`.
     """
 
     def __init__(self, collection: Collection, settings: QuerySettings) -> None:
@@ -53,54 +56,81 @@ class EventReader:
         `visible_user` is the only user whose events the caller may read, or None. `wanted` already selects this user.
         """
         name = index_for(self._collection.name, wanted, visible_user)
-        chunks = chunks_by_time(self._collection, wanted, f"by_{name}", FIELDS.get(name), self._search_keys)
-        return await self.fill(wanted, chunks)
+        hint = f"by_{name}"
+        chunks = chunks_by_time(self._collection, wanted, hint, FIELDS.get(name), self._search_keys)
+        return await self.fill(wanted, hint, chunks)
 
-    async def fill(self, wanted: Filter, chunks: AsyncGenerator[Chunk]) -> EventPage:
-        """Return the page that `wanted` describes, from the chunks of its scan."""
-        page, size, last = EventPage(events=[]), 0, None
+    async def fill(self, wanted: Filter, hint: str, chunks: AsyncGenerator[Chunk]) -> EventPage:
+        """Return the page that `wanted` describes, from the chunks of its scan of the index `hint`."""
+        page, size, keys = EventPage(events=[]), 0, EqualKeys(wanted)
         deadline = time.monotonic() + self._search_s
         with driver_errors(NARROWER), time_limit(self._timeout_s):
             async with aclosing(chunks):
                 async for chunk in chunks:
                     async with chunk.found as found:
                         async for encoded in found:
-                            if size >= self._page_bytes or len(page.events) + len(page.unreadable) == wanted.limit:
-                                page.next = last or raise_no_cursor()
+                            if size >= self._page_bytes or len(page.events) + len(page.unreadable) >= wanted.limit:
+                                if keys.continues_with(encoded):
+                                    await self._complete(page, wanted, keys, hint)
+                                page.next = cursor_after(wanted, keys.last)
                                 return page
                             document = decode_document(encoded)
-                            last = wanted.next_cursor(document) or last
+                            keys.add(document)
                             if _add(page, wanted, document):
                                 size += len(encoded.raw)
-                            elif last and time.monotonic() > deadline:
-                                return _cut(page, last, document)
+                            elif keys.last is not None and time.monotonic() > deadline:
+                                await self._complete(page, wanted, keys, hint)
+                                return _cut(page, cursor_after(wanted, keys.last), document)
                     if chunk.end is not None and time.monotonic() > deadline:
                         return _cut(page, cursor_after(wanted, chunk.end), chunk.end)
         return page
+
+    async def _complete(self, page: EventPage, wanted: Filter, keys: EqualKeys, hint: str) -> None:
+        """Add the rest of the last group to the page. Raises `Unreadable` for a group that is too large."""
+        for encoded in await keys.rest(self._collection, hint):
+            _add(page, wanted, decode_document(encoded))
+
+    async def equal(self, wanted: Filter, event: EventOut) -> list[EventOut]:
+        """Return the readable events of `wanted` with the time and the order of `event`, and `event` itself."""
+        hint = f"by_{index_for(self._collection.name, wanted)}"
+        keys, page = EqualKeys(wanted), EventPage(events=[])
+        keys.start(event.cursor._asdict())
+        with driver_errors(NARROWER), time_limit(self._timeout_s):
+            await self._complete(page, wanted, keys, hint)
+        return page.events
 
     async def stream(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[EventOut | UnreadableEvent]:
         """Yield every event that `wanted` selects, from its cursor on.
 
         The stream holds at most one batch of the server in memory. `timeout_s` bounds every answer of the server.
         """
+        async for document in self._documents(wanted, timeout_s):
+            try:
+                event = EventOut.of_decoded(document)
+            except Unreadable:
+                yield UnreadableEvent(event_id=str(document["_id"]), unreadable=True)
+                continue
+            if wanted.has_text(document):
+                yield event
+
+    async def _documents(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[Document]:
+        """Yield the documents of the stream, chunk by chunk. A chunk ends at the end of a group of equal keys."""
+        hint = f"by_{index_for(self._collection.name, wanted)}"
         rest, seen = wanted, STREAM_CHUNK
         while seen == STREAM_CHUNK:
-            seen, cursor = 0, None
-            async for document in self._chunk(rest, timeout_s):
+            seen, keys = 0, EqualKeys(wanted)
+            async for document in self._chunk(rest, hint, timeout_s):
                 seen += 1
-                cursor = wanted.next_cursor(document) or cursor
-                try:
-                    event = EventOut.of_decoded(document)
-                except Unreadable:
-                    yield UnreadableEvent(event_id=str(document["_id"]), unreadable=True)
-                    continue
-                if wanted.has_text(document):
-                    yield event
+                keys.add(document)
+                yield document
             if seen == STREAM_CHUNK:
-                rest = wanted.model_copy(update={"cursor": cursor or raise_no_cursor()})
+                with driver_errors(NARROWER), time_limit(timeout_s):
+                    group = await keys.rest(self._collection, hint)
+                for encoded in group:
+                    yield decode_document(encoded)
+                rest = wanted.model_copy(update={"cursor": cursor_after(wanted, keys.last)})
 
-    async def _chunk(self, wanted: Filter, timeout_s: float) -> AsyncGenerator[Document]:
-        hint = f"by_{index_for(self._collection.name, wanted)}"
+    async def _chunk(self, wanted: Filter, hint: str, timeout_s: float) -> AsyncGenerator[Document]:
         found = undecoded(self._collection).find(wanted.query(), hint=hint, batch_size=STREAM_BATCH)
         async with found.sort(wanted.sort).limit(STREAM_CHUNK):
             while True:

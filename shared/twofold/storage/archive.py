@@ -5,6 +5,7 @@ again. For the same reason the archive keeps the whole document. After the resto
 deleted event. Then `reconcile` finds it here and restores it to `events` (docs/operations.md).
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,13 +18,17 @@ from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from twofold.errors import NotFound, NotInLog
+from twofold.event.time import EARLIEST
 from twofold.mongo.client import DUPLICATE_KEY, Database, Document, RawDocument, Session, driver_errors
 from twofold.mongo.documents import undecoded
 from twofold.mongo.insert import find_digests
 from twofold.mongo.safe_time import server_time
-from twofold.query.cursors import PageCursor, decode_cursor, encode_cursor, invalid_cursor
+from twofold.query.cursors import decode_cursor, encode_cursor, invalid_cursor
 
 _CURSOR_KEY = b"deletions"
+_CURSOR = struct.Struct(">q16s")
+"""A cursor: milliseconds since 1970, then the deletion's id."""
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Deletion(BaseModel):
@@ -39,7 +44,8 @@ class Deletion(BaseModel):
     @property
     def cursor(self) -> str:
         """The cursor of the deletions after this deletion."""
-        return encode_cursor(PageCursor(self.deleted_at, self.deletion_id).to_bytes(), _CURSOR_KEY)
+        milliseconds = (self.deleted_at - EARLIEST) // _MILLISECOND
+        return encode_cursor(_CURSOR.pack(milliseconds, self.deletion_id.bytes), _CURSOR_KEY)
 
 
 class Deletions(BaseModel):
@@ -165,8 +171,10 @@ def _without(document: RawDocument, *names: str) -> Document:
     return {field: value for field, value in document.items() if field not in names}
 
 
-def _decode(cursor: str) -> PageCursor:
+def _decode(cursor: str) -> tuple[datetime, UUID]:
+    """Return the time and the id of a deletion. Raises `Malformed` unless `Deletion.cursor` made the cursor."""
     try:
-        return PageCursor.from_bytes(decode_cursor(cursor, _CURSOR_KEY))
-    except ValueError:
+        milliseconds, deletion_id = _CURSOR.unpack(decode_cursor(cursor, _CURSOR_KEY))
+        return EARLIEST + milliseconds * _MILLISECOND, UUID(bytes=deletion_id)
+    except (struct.error, OverflowError):
         raise invalid_cursor() from None

@@ -15,7 +15,7 @@ from uuid import UUID
 from twofold.cloudevents.attributes import RawHeaders
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import MAX_DETAIL_CHARS, Rejected, Undelivered, UnknownReplay, cut_text
-from twofold.event.metadata import HOP_ATTRIBUTES
+from twofold.event.metadata import KAFKA_SOURCE_ATTRIBUTES
 
 TRANSIENT_REASONS = (Undelivered.title, UnknownReplay.title)
 """Reasons outside of the event itself. The relay sends such an event again, and it can still reach the log."""
@@ -131,6 +131,5 @@ def _event_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
 
 
 def _without_hop(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    return sorted(
-        (name, value) for name, value in headers if name.decode("latin-1").removeprefix("ce-") not in HOP_ATTRIBUTES
-    )
+    hop = KAFKA_SOURCE_ATTRIBUTES | {"redriveof"}
+    return sorted((name, value) for name, value in headers if name.decode("latin-1").removeprefix("ce-") not in hop)

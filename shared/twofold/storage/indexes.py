@@ -1,6 +1,6 @@
 """The indexes behind a reader's filters, and the choice of the index for a query.
 
-Each index has the order of pages, `(timestamp, _id)`, behind its own field, so a page is one scan of one index.
+Each index has the order of pages, `(timestamp, order)`, behind its own field, so a page is one scan of one index.
 """
 
 from pymongo import ASCENDING, IndexModel
@@ -11,7 +11,7 @@ INDEXED_FILTERS = {"events": tuple(FIELDS), "event_store": ("aggregate", "correl
 """The filters with an index, by collection. The log has few: every index costs every insert, for ever. No reader of
 the log asks by service."""
 
-_PAGE_ORDER = [("timestamp", ASCENDING), ("_id", ASCENDING)]
+_PAGE_ORDER = [("timestamp", ASCENDING), ("order", ASCENDING)]
 _PARTIAL = {
     "aggregate": {"aggregate_id": {"$gt": ""}},  # an event without an aggregate stores null
     "correlation": {"metadata.correlation_id": {"$exists": True}},

@@ -26,7 +26,7 @@ from uuid import UUID
 from bson.timestamp import Timestamp
 from pymongo import ASCENDING
 
-from twofold.errors import DigestMismatch, Rejected, TwofoldError, Unavailable
+from twofold.errors import DigestMismatch, Invalid, Rejected, TwofoldError, Unavailable
 from twofold.event.metadata import Metadata
 from twofold.event.model import Event
 from twofold.mongo.client import Database, Document, RawDocument, driver_errors
@@ -43,7 +43,7 @@ FINAL_STATES: tuple[FinalState, ...] = ("dead", "conflicting", "unreadable", "st
 NEW_ENTRY = {"state": "new", "tries": 0}
 """The outbox entry of a new event."""
 
-_FIELDS = {"digest": 1, "seq": 1, "outbox": 1, "aggregate_id": 1}
+_FIELDS = {"id": 1, "digest": 1, "seq": 1, "outbox": 1, "aggregate_id": 1}
 _KNOWN_FIELDS = {*("_id", "digest", "stored_at", "seq", "outbox", "expires_at", "confirmed_at"), *Event.model_fields}
 
 
@@ -205,6 +205,8 @@ def _intact_event(document: RawDocument) -> Event | TwofoldError:
         event = event_of(document)
     except Rejected as error:
         return error
+    if event.order is None:
+        return Invalid("is missing: the document was changed in the database", "order")
     if event.digest != document.get("digest"):
         return DigestMismatch("the document was changed in the database: its digest belongs to another event")
     return event
@@ -212,6 +214,6 @@ def _intact_event(document: RawDocument) -> Event | TwofoldError:
 
 def _entry_in(document: Document) -> OutboxEntry:
     sent_at = document["outbox"].get("sent_at") or document["seq"].as_datetime()
-    key = document.get("aggregate_id") or str(document["_id"])
+    key = document.get("aggregate_id") or document.get("id", "")
     digest = document.get("digest", b"")  # a document without a digest was changed in the database
     return OutboxEntry(document["_id"], digest, sent_at, document["outbox"].get("tries", 0), str(key).encode())

@@ -5,7 +5,7 @@ outbox entry. Application code uses the same path as the function `publish`:
 
     async with open_publisher(Settings()) as publisher:
         published = await publisher.publish_event(
-            "order.created", {"total": 3}, source="/shop", event_id="order-7-created-py", aggregate_id="order-7"
+            "order.created", {"total": 3}, source="/shop", id="order-7-created-py", aggregate_id="order-7"
         )
 """
 
@@ -16,12 +16,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import attrgetter
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from twofold.cloudevents.decode_http import IncomingEvent
 from twofold.cloudevents.encode import check_attributes_size
 from twofold.errors import Conflict, Forbidden, Rejected, TooLarge, TwofoldError, UnknownReplay, unexpected
-from twofold.event.identity import identity_of
+from twofold.event.data import NO_DATA, payload_of
+from twofold.event.identity import new_id
 from twofold.event.model import Event
 from twofold.event.payload import check_containers
 from twofold.event.reserved import is_reserved
@@ -38,6 +39,7 @@ from twofold.storage.events import EventRepository
 from twofold.write.batch import Batch, PreparedEvent, Published, ReplayedEvent
 from twofold.write.decoding import in_decoding_thread
 from twofold.write.group_commit import GroupCommit
+from twofold.write.order import PublicationOrder
 
 CLOSE_S = 5.0
 """The seconds that closing waits for Kafka. The relay sends the rest."""
@@ -62,6 +64,7 @@ class Publisher:
         self._max_record_bytes = settings.max_record_bytes
         self._max_future = timedelta(seconds=settings.max_future_s)
         self.clock = clock
+        self._order = PublicationOrder()
         self._telemetry = telemetry
         self._commit: GroupCommit[PreparedEvent, InsertResult] = GroupCommit(
             self._write,
@@ -76,10 +79,10 @@ class Publisher:
     async def publish_event(
         self,
         event_type: str,
-        payload: dict[str, Any],
+        payload: Any = NO_DATA,
         *,
         source: str,
-        event_id: UUID | str | None = None,
+        id: UUID | str | None = None,  # noqa: A002 - CloudEvents' name
         time: datetime | None = None,
         aggregate_id: str | None = None,
         extensions: dict[str, str] | None = None,
@@ -87,33 +90,32 @@ class Publisher:
     ) -> Published:
         """Publish a new event from its parts. `metadata` takes the other fields of `Metadata`.
 
-        Give an `event_id` if the call may be repeated: a call without an id makes a new event. As over HTTP, any text
-        is an id, and `source` and id together name the event. A UUID of version 4 or 7 names it alone. `time` needs a
-        time zone. Without a `time`, the event gets the time of this call.
+        `payload` is any JSON value, or text or bytes for a `data_content_type` that is not JSON. Give an `id` if the
+        call may be repeated: a call without an `id` makes a new event. As over HTTP, any text is an `id`, and `source`
+        and `id` together name the event. `time` needs a time zone. Without a `time`, the event gets the time of this
+        call.
 
         Returns when a majority of MongoDB's members has the event. Raises `Invalid`, `TooLarge`, `Conflict`,
         `Unavailable`, or `Forbidden` for an event in the name of the cluster. After `Unavailable` the event may or may
         not be stored. A repeated call with the same id is safe.
         """
-        identity = identity_of(source, str(uuid4() if event_id is None else event_id))
         event = Event.of(
-            event_id=identity.event_id,
+            id=new_id(self.clock()) if id is None else str(id),
             event_type=event_type,
             timestamp=time or self.clock(),
             aggregate_id=aggregate_id,
             metadata={
                 **metadata,
                 "service_name": source,
-                "source_event_id": identity.source_event_id,
                 "time_assigned": time is None,
                 "extensions": extensions or {},
             },
-            payload=payload,
+            payload=payload_of(payload, metadata.get("data_content_type")),
         )
         return await self.publish_base_event(event)
 
     async def publish_base_event(self, event: Event) -> Published:
-        """Publish an existing `Event`. Returns and raises as `publish_event` does."""
+        """Publish an existing `Event`, with a new `order`. Returns and raises as `publish_event` does."""
         if is_reserved(event.metadata.service_name, event.event_type):
             raise Forbidden("only Twofold's own functions publish an event of the cluster: use another type", "type")
         # The copy has a new digest: the application may have changed the payload.
@@ -210,14 +212,16 @@ class Publisher:
             return unexpected(error, "the encoding of an event")
 
     def _prepared(self, event: IncomingEvent) -> PreparedEvent:
+        now = self.clock()
         encoded = event.encoded.within(event.traceparent)
+        encoded.set_order(self._order.next(now))
         record = encoded.record(event.traceparent)
         record_size = record.size
         if record_size > self._max_record_bytes:
             raise TooLarge(f"the event needs {record_size} bytes in Kafka: the limit is {self._max_record_bytes}")
-        check_attributes_size(record.headers)
-        check_containers(record.value)  # an escaped bracket of the request is a bracket of the record
-        now = self.clock()
+        check_attributes_size(record.headers, has_exact=not encoded.is_plain)
+        if encoded.data.kind == b"json":
+            check_containers(record.value)  # an escaped bracket of the request is a bracket of the record
         check_not_future(encoded.document["timestamp"], now, self._max_future)
         document = EventRepository.encode(encoded.document, now)
         size = len(document.raw) + record_size
