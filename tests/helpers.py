@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -26,22 +26,26 @@ from twofold.mongo.client import CODEC, Database, Document, RawDocument, databas
 from twofold.settings import Settings
 from twofold.storage.event_store import EventStore
 from twofold.storage.events import EventRepository
+from twofold.write.order import PublicationOrder
 
 Raw = list[tuple[bytes, bytes]]
+
+_ORDER = PublicationOrder()
 
 ARRIVES_WITHIN_S = 40.0
 """The longest way of an event from Kafka into `event_store` on a busy machine, with a rejoined group."""
 
 
 def an_event(**changes: Any) -> Event:
-    """Return a new, unique event with `changes`."""
+    """Return a new, unique event with `changes`. Its order is of the hour before, so a publisher's order differs."""
     fields: dict[str, Any] = {
-        "event_id": uuid4(),
+        "id": str(uuid4()),
         "event_type": "order.created",
         "timestamp": datetime.now(UTC),
         "aggregate_id": f"order-{uuid4()}",
         "metadata": {"service_name": "/shop"},
         "payload": {"total": 3},
+        "order": _ORDER.next(datetime.now(UTC) - timedelta(hours=1)),
     }
     return Event.of(**fields | changes)
 
@@ -257,7 +261,7 @@ class View:
 
     def dead_letters(self, event: Event) -> list[Document]:
         """Return the dead letters from deliveries of the event."""
-        return list(self.database.dead_letters.find({"headers.value": event.given_id.encode()}))
+        return list(self.database.dead_letters.find({"headers.value": event.id.encode()}))
 
 
 def ids(events: Iterable[Event]) -> Document:

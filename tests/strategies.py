@@ -163,5 +163,19 @@ def read(request: tuple[Raw, bytes], now: datetime = NOW) -> Event:
     return incoming.event
 
 
-events = st.builds(lambda attributes, payload: read(structured(attributes, payload)), attributes(), payloads)
+orders = st.one_of(st.integers(0, 2**63 - 1), st.sampled_from([0, 1, 2**31, 2**53 + 1, 2**63 - 1]))
+"""Orders of publication."""
+
+
+def accepted(event: Event, order: int | None) -> Event:
+    """Return the event as a publisher accepts it."""
+    return event.model_copy(update={"order": order})
+
+
+events = st.builds(
+    lambda attributes, payload, order: accepted(read(structured(attributes, payload)), order),
+    attributes(),
+    payloads,
+    orders,
+)
 """Accepted events."""

@@ -8,8 +8,8 @@ SHOWN = ("container", "restart", "cause", "exit_code", "observed")
 
 
 def told(flow: View, collection: str, uid: str) -> list[str]:
-    """Return a pod's events in a collection by time and `seq`, each as its type and the main fields of its payload."""
-    documents = flow.database[collection].find({"payload.pod_uid": uid}).sort([("timestamp", 1), ("seq", 1)])
+    """Return a pod's events in a collection by time and `order`, each as its type and main fields."""
+    documents = flow.database[collection].find({"payload.pod_uid": uid}).sort([("timestamp", 1), ("order", 1)])
     return [_line(document) for document in documents]
 
 

@@ -166,7 +166,7 @@ class TestUser:
         assert {line.event_type: line.count for line in found.types} == Counter(e.event_type for e in there)
         assert found.aggregates == len({event.aggregate_id for event in there} - {None})
         assert [event.event_id for event in found.recent] == [
-            event.event_id for event in sorted(there, key=lambda e: (e.timestamp, e.event_id.bytes), reverse=True)[:20]
+            event.event_id for event in sorted(there, key=lambda e: (e.timestamp, e.order), reverse=True)[:20]
         ]
 
     async def test_an_unknown_user_has_no_events(self, database: Database, settings: Settings) -> None:

@@ -214,7 +214,7 @@ async def test_a_record_with_an_unexpected_error_is_a_dead_letter(
     """It would be 503 for ever otherwise. Its dead letter can be redriven, when the code is repaired."""
     poison, other = an_event(), an_event()
     if place == "decode":
-        broken = raising(error, lambda given: given["id"] == poison.given_id, content_fields)
+        broken = raising(error, lambda given: given["id"] == poison.id, content_fields)
         monkeypatch.setattr("twofold.cloudevents.decode_kafka.content_fields", broken)
     else:
         broken = raising(error, lambda given: given.event_id == poison.event_id, EventStore.encode)

@@ -294,7 +294,7 @@ class TestSentAgain:
             await accept(database, event)
             await asyncio.sleep(0.002)
         assert await ran(relay) == RelayRun(resent=20)
-        assert sent(settings, 20) == [str(event.event_id) for event in events]
+        assert sent(settings, 20) == [event.id for event in events]
 
     @pytest.mark.guarantee("R5", "R26")
     async def test_an_event_is_sent_again_as_it_was_published(
@@ -311,8 +311,8 @@ class TestSentAgain:
             consumer_timeout_ms=20_000,
         ) as consumer:
             record = next(consumer)
-        assert dict(record.headers)["ce_digest"].decode() == event.digest.hex()
-        assert record.value == event.payload_json
+        assert dict(record.headers)["ce_twofolddigest"].decode() == event.digest.hex()
+        assert record.value == event.data.data
 
     async def test_the_wait_grows_with_every_try(self, relay: Relay, database: Database) -> None:
         """The wait starts at a minute and doubles up to an hour."""
@@ -398,7 +398,7 @@ class TestSentAgain:
         (dead_letter,) = [found async for found in database["dead_letters"].find()]
         assert (dead_letter["reason"], dead_letter["body"], dead_letter["event_id"]) == (
             "too-large",
-            large.payload_json,
+            large.data.data,
             large.event_id,
         )
         assert (await document(database, large))["outbox"]["state"] == "dead"
@@ -435,7 +435,7 @@ class TestLarge:
         ]
         asked = [len(command["filter"]["_id"]["$in"]) for command in loads if "projection" not in command]
         assert asked == [3] * 10 + [1]
-        assert set(sent(settings, 31)) == {str(event.event_id) for event in [*large, huge]}
+        assert set(sent(settings, 31)) == {event.id for event in [*large, huge]}
 
     async def test_a_chunk_is_no_larger_than_the_sender_holds(
         self, database: Database, settings: Settings, large: list[Event]

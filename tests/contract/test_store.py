@@ -148,7 +148,7 @@ class TestPoison:
             [(b"content-type", b"application/json; charset=utf-16")],
             [(b"ce-time", b"yesterday")],
             [(b"ce-specversion", b"0.3")],
-            [(b"ce-digest", b"00")],
+            [(b"ce-twofolddigest", b"00")],
         ],
     )
     async def test_broken_headers_are_a_dead_letter(self, store: Store, database: Database, broken: Raw) -> None:

@@ -50,7 +50,13 @@ def examples() -> Iterator[tuple[str, str]]:
 def shell(flow: View) -> dict[str, str]:
     """Return the variables of docs/api.md, for the shared stack."""
     addresses = {name.upper(): function.url for name, function in flow.stack.functions.items()}
-    return {"PATH": os.environ["PATH"], **addresses, "TOKEN": token(), "EVENT_ID": api_docs.EVENT_ID}
+    return {
+        "PATH": os.environ["PATH"],
+        **addresses,
+        "TOKEN": token(),
+        "EVENT_ID": api_docs.EVENT_ID,
+        "GIVEN_ID": api_docs.GIVEN_ID,
+    }
 
 
 @pytest.mark.slow
@@ -93,7 +99,7 @@ def test_schemathesis_finds_no_difference_to_the_description(
     flow.publish_all(events)
     assert flow.relayed(events)
     known = tmp_path / "schemathesis.toml"
-    known.write_text(KNOWN.format(ids=[event.given_id for event in events]))
+    known.write_text(KNOWN.format(ids=[event.id for event in events]))
     url = spawn(function, STREAM_S="0.05").url
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(known)]
     command += ["run", f"{url}/openapi.json", "--url", url, "--request-timeout", str(MAX_WAIT_S + 15)]

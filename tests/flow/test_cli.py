@@ -239,7 +239,7 @@ class TestDeadLetters:
             ("ce_specversion", b"1.0"),
             ("ce_id", b"p"),
             ("ce_type", b"order.created"),
-            ("ce_digest", b"00" * 32),
+            ("ce_twofolddigest", b"00" * 32),
         ]
         headers += [
             ("ce_source", source.encode()),

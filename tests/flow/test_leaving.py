@@ -50,7 +50,7 @@ def is_kept(flow: View, name: str, about: Sequence[Any]) -> bool:
         found = flow.database.events.distinct("payload.pod_uid", {"payload.pod_uid": {"$in": about}})
         return set(found) == set(about)
     if name == "dead_letters":
-        ids = [event.given_id.encode() for event in about]
+        ids = [event.id.encode() for event in about]
         return bool(flow.database.dead_letters.count_documents({"headers.value": {"$in": ids}}) == len(ids))
     return True
 

@@ -71,7 +71,7 @@ async def test_sigterm_under_load_keeps_every_answered_dead_letter(flow: View, s
     function = spawn("dead_letters")
     sent = await under_load(function, function.terminate, delivered)
     assert sent.others == []
-    ids = [event.given_id.encode() for event in sent.accepted]
+    ids = [event.id.encode() for event in sent.accepted]
     assert flow.database.dead_letters.count_documents({"headers.value": {"$in": ids}}) == len(ids)
 
 

@@ -42,7 +42,7 @@ def seen(told: Collector, broker_name: str) -> Iterator[View]:
 
 def spans_of(told: Collector, event: Event) -> dict[str, Seen]:
     """Return the spans of an event, by function."""
-    return {span.service: span for span in told.spans if span.attributes["cloudevents.event_id"] == event.given_id}
+    return {span.service: span for span in told.spans if span.attributes["cloudevents.event_id"] == event.id}
 
 
 def whole_trace(told: Collector, event: Event) -> tuple[Seen, Seen]:
@@ -115,7 +115,7 @@ async def test_a_function_sends_its_last_telemetry_at_shutdown(flow: View, spawn
         async with load(function.url, number=8) as sent:
             await sent.has(accepted=50)
             await asyncio.to_thread(function.terminate)
-        accepted = {event.given_id for event in sent.accepted}
+        accepted = {event.id for event in sent.accepted}
         assert own.value("twofold.events.accepted") == len(accepted)
         assert {span.attributes["cloudevents.event_id"] for span in own.spans} >= accepted
 

@@ -242,12 +242,12 @@ class TestRefused:
         ]
         assert results[4]["title"] == "identity-conflict"
         assert [result.get("id") for result in results] == [
-            good.given_id,
+            good.id,
             None,
-            there.given_id,
+            there.id,
             None,
-            conflicting.given_id,
-            good.given_id,
+            conflicting.id,
+            good.id,
         ]
         assert flow.arrive([good])
 
@@ -264,7 +264,7 @@ class TestRefused:
         assert "retry-after" not in answer.headers
         results = answer.json()["results"]
         assert [(result["id"], result["title"]) for result in results] == [
-            (event.given_id, "identity-conflict") for event in (first, second)
+            (event.id, "identity-conflict") for event in (first, second)
         ]
 
     async def test_a_batch_without_an_accepted_event_is_sent_again_if_a_result_can_change(self, flow: View) -> None:
@@ -280,7 +280,7 @@ class TestRefused:
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         results = answer.json()["results"]
         assert [result["status"] for result in results] == [503, 400, 503]
-        assert [result["id"] for result in results] == [first.given_id, "bad", second.given_id]
+        assert [result["id"] for result in results] == [first.id, "bad", second.id]
         assert flow.held("events", [first, second]) == set()
 
     async def test_500_events_at_once_get_their_own_answers(self, flow: View) -> None:
@@ -380,7 +380,7 @@ class TestReplayed:
         event = an_event()
         flow.publish(event)
         assert flow.arrive([event])
-        digest = {"ce-replayid": "r-1", "ce-digest": event.digest.hex()}
+        digest = {"ce-replayid": "r-1", "ce-twofolddigest": event.digest.hex(), "ce-twofoldorder": "7"}
         answer = flow.publish(event, **digest)
         assert (answer.status_code, answer.json()["result"]) == (202, "duplicate")
         assert flow.store(delivered(event, replayid="r-1")).status_code == 200
@@ -400,7 +400,8 @@ class TestReplayed:
 
     def test_a_replay_of_an_unknown_event_is_rejected(self, flow: View) -> None:
         event = an_event()
-        answer = flow.publish(event, **{"ce-replayid": "r-1", "ce-digest": event.digest.hex()})
+        replayed = {"ce-replayid": "r-1", "ce-twofolddigest": event.digest.hex(), "ce-twofoldorder": "7"}
+        answer = flow.publish(event, **replayed)
         assert (answer.status_code, answer.json()["title"]) == (422, "unknown-replay")
         assert flow.store(delivered(event, replayid="r-1")).status_code == 200
         assert flow.held("events", [event]) == flow.held("event_store", [event]) == set()

@@ -48,7 +48,7 @@ def test_is_accepted(odd: Odd) -> None:
     event = read((odd.request.served, odd.request.body))
 
     assert repr(event.payload) == repr(odd.payload)
-    attributes = attributes_of(event) | {"datacontenttype": encode_http(event)[0]["content-type"]}
+    attributes = attributes_of(event) | {"datacontenttype": encode_http(event)[0].get("content-type", "")}
     assert odd.attributes.items() <= attributes.items()
     assert not set(odd.absent) & attributes.keys()
 
@@ -57,9 +57,7 @@ def test_a_bad_event_does_not_affect_its_batch() -> None:
     outcomes = decode_http(ODD_BATCH.served, ODD_BATCH.body, NOW, MAX_EVENTS)
 
     assert not isinstance(outcomes, IncomingEvent)
-    assert [
-        outcome.event.given_id[-1] if isinstance(outcome, IncomingEvent) else outcome.status for outcome in outcomes
-    ] == [
+    assert [outcome.event.id[-1] if isinstance(outcome, IncomingEvent) else outcome.status for outcome in outcomes] == [
         "0",
         422,
         400,
@@ -91,7 +89,7 @@ def test_a_repeated_name_is_found_in_linear_time() -> None:
 _CONTEXT = [(b"ce-id", b"1"), (b"ce-source", b"/s"), (b"ce-type", b"t")]
 
 _ATTRIBUTES = ["specversion", "id", "source", "type", "time", "subject", "correlationid", "eventversion", "dataschema"]
-_ATTRIBUTES += ["datacontenttype", "digest", "replayid", "timeassigned", "data", "x", "X", ""]
+_ATTRIBUTES += ["datacontenttype", "twofolddigest", "replayid", "twofoldtimeassigned", "data", "x", "X", ""]
 _KAFKA_ATTRIBUTES = ["knativekafkaoffset", "knativekafkapartition"]
 
 _names = st.one_of(
@@ -160,8 +158,8 @@ def answers_to(headers: Raw, body: bytes) -> list[IncomingEvent | bytes]:
 @settings(max_examples=500, deadline=None)
 @given(_requests, _bodies)
 def test_any_request_is_accepted_or_rejected(headers: Raw, body: bytes) -> None:
-    """`decode_http` raises only `Rejected`, and every error becomes an answer."""
-    assert answers_to(headers, body)
+    """`decode_http` raises only `Rejected`, and every error becomes an answer. Only an empty batch has no event."""
+    assert answers_to(headers, body) or body.strip() == b"[]"
 
 
 @settings(max_examples=500, deadline=None)

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 import pytest
 from cloudevents.conversion import to_binary, to_structured
@@ -18,7 +19,19 @@ from hypothesis import strategies as st
 from dev.kafka_source.java import java_time
 from tests.carried import raw, same, text, through_kafka_source
 from tests.helpers import an_event, delivered, with_headers_of
-from tests.strategies import NOW, Attributes, attributes, binary, events, payloads, read, structured, texts
+from tests.strategies import (
+    NOW,
+    Attributes,
+    accepted,
+    attributes,
+    binary,
+    events,
+    orders,
+    payloads,
+    read,
+    structured,
+    texts,
+)
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.cloudevents.decode_kafka import decode_kafka
 from twofold.cloudevents.encode import (
@@ -26,6 +39,7 @@ from twofold.cloudevents.encode import (
     attributes_of,
     encode_http,
     encode_kafka,
+    redrive_record,
 )
 from twofold.event.metadata import RESERVED_ATTRIBUTES
 from twofold.event.model import Event
@@ -37,20 +51,26 @@ pytestmark = pytest.mark.guarantee("R5", "R26")
 
 
 @settings(max_examples=200, deadline=None)
-@given(attributes(), payloads)
-@example({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}, {"a": {"$ref": "c", "$id": 1, "$db": None}})
-@example({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}, {"a": -0.0, "b": 5e-324, "c": 1e308})
-def test_an_accepted_event_is_equal_after_every_hop(attributes: Attributes, payload: dict[str, Any]) -> None:
-    """HTTP, BSON, Kafka and KafkaSource's request keep the event and its digest."""
-    accepted = read(binary(attributes, payload))
-    stored = event_of(encode_document(accepted.to_document()))
+@given(attributes(), payloads, orders)
+@example({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}, {"a": {"$ref": "c", "$id": 1, "$db": None}}, 0)
+@example(
+    {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}, {"a": -0.0, "b": 5e-324, "c": 1e308}, 2**53 + 1
+)
+def test_an_accepted_event_is_equal_after_every_hop(
+    attributes: Attributes, payload: dict[str, Any], order: int
+) -> None:
+    """HTTP, BSON, Kafka and KafkaSource's request keep the event and its digest. The hops after HTTP keep its order."""
+    given_ = read(binary(attributes, payload))
+    event = accepted(given_, order)
+    stored = event_of(encode_document(event.to_document()))
     delivered_event = decode_kafka(*through_kafka_source(encode_kafka(stored)))
 
-    assert same(read(structured(attributes, payload)), accepted)
-    assert same(stored, accepted)
-    assert same(delivered_event.event, accepted)
+    assert same(read(structured(attributes, payload)), given_)
+    assert given_.digest == event.digest
+    assert same(stored, event)
+    assert same(delivered_event.event, event)
     assert (delivered_event.partition, delivered_event.offset) == (3, 2**40)
-    assert text(accepted.payload) == text(payload)
+    assert text(event.payload) == text(payload)
 
 
 @settings(max_examples=200, deadline=None)
@@ -60,7 +80,8 @@ def test_an_event_is_equal_after_http(event: Event) -> None:
 
     again = read((raw(headers), body))
 
-    assert same(again, event)
+    assert again.order is None
+    assert same(accepted(again, event.order), event)
 
 
 @settings(max_examples=100, deadline=None)
@@ -70,7 +91,10 @@ def test_a_delivery_has_every_attribute_once(event: Event) -> None:
     headers, _ = through_kafka_source(encode_kafka(event))
 
     carried = {name[3:].decode(): value.decode() for name, value in headers if name.startswith(b"ce-")}
-    written_by_java = {"time": java_time(event.time), "knativekafkapartition": "3", "knativekafkaoffset": str(2**40)}
+    assert ("twofoldexact" in carried) == (event.metadata.original_time is not None)
+    carried.pop("twofoldexact", None)
+    time = attributes_of(event)["time"]
+    written_by_java = {"time": java_time(time), "knativekafkapartition": "3", "knativekafkaoffset": str(2**40)}
     assert carried == attributes_of(event) | written_by_java
 
 
@@ -132,10 +156,26 @@ def test_the_key_of_a_record_is_the_aggregate() -> None:
     assert encode_kafka(an_event(aggregate_id="order-7")).key == b"order-7"
 
 
-def test_the_key_of_a_record_without_an_aggregate_is_the_event_id() -> None:
+def test_the_key_of_a_record_without_an_aggregate_is_the_id() -> None:
     event = an_event(aggregate_id=None)
 
-    assert encode_kafka(event).key == str(event.event_id).encode()
+    assert encode_kafka(event).key == event.id.encode()
+
+
+@pytest.mark.parametrize("subject", ["order-7", "日本", " a ", None])
+def test_a_redriven_record_has_its_first_key(subject: str | None) -> None:
+    """KafkaSource damages a header beyond Latin-1. With that key, the aggregate would change its partition."""
+    event = an_event(aggregate_id=subject, id="é€")
+    headers, body = through_kafka_source(encode_kafka(event))
+    kept = {"_id": uuid4(), "headers": [{"name": n.decode(), "value": v} for n, v in headers], "body": body}
+
+    assert redrive_record(kept).key == (subject or "é€").encode() == encode_kafka(event).key
+
+
+def test_a_redriven_record_of_another_program_keeps_its_header() -> None:
+    forged = [{"name": "ce-id", "value": b"7"}, {"name": "ce-twofoldexact", "value": b"no JSON"}]
+
+    assert redrive_record({"_id": uuid4(), "headers": forged, "body": b""}).key == b"7"
 
 
 @settings(max_examples=50, deadline=None)
@@ -193,9 +233,11 @@ def test_structured_requests_of_the_sdk_are_read_with_equal_values(given_: Attri
 
 def test_base64_of_the_sdk_is_read() -> None:
     """The SDK writes bytes as `data_base64`."""
-    headers, body = to_structured(CloudEvent({"type": "t", "source": "/s"}, b'{"a":1}'))
+    for content_type, payload in ((None, b'{"a":1}'), ("text/json", {"a": 1}), ("text/plain", '{"a":1}')):
+        typed = {"datacontenttype": content_type} if content_type else {}
+        headers, body = to_structured(CloudEvent({"type": "t", "source": "/s"} | typed, b'{"a":1}'))
 
-    assert read((raw(headers), body)).payload == {"a": 1}
+        assert read((raw(headers), body)).payload == payload
 
 
 @settings(max_examples=150, deadline=None)
@@ -223,6 +265,7 @@ def test_the_sdk_reads_our_kafka_records_with_equal_values(event: Event) -> None
 
     attributes = dict(by_sdk.get_attributes())
     assert attributes.pop("partitionkey") == record.key
+    attributes.pop("twofoldexact", None)
     ours = values_of(event)
     ours.pop("partitionkey", None)
     assert attributes == ours
@@ -237,6 +280,7 @@ def test_the_sdk_writes_the_same_kafka_headers(event: Event) -> None:
 
     ours = dict(encode_kafka(event).headers)
     ours.pop("ce_partitionkey", None)
+    ours.pop("ce_twofoldexact", None)
     assert by_sdk.headers == ours
     assert json.loads(by_sdk.value) == event.payload
 
@@ -256,7 +300,7 @@ def values_of(event: Event) -> Attributes:
 
 def expected(given_: Attributes, event: Event) -> Attributes:
     """Return the attributes that the decoded event must have. Other tests check the digest."""
-    content_type = given_.get("datacontenttype", "application/json").partition(";")[0]
-    fixed = {"time": "2026-07-01T00:00:00.000Z", "datacontenttype": content_type, "digest": event.digest.hex()}
+    content_type = given_.get("datacontenttype", "application/json")
+    fixed = {"time": "2026-07-01T00:00:00.000Z", "datacontenttype": content_type, "twofolddigest": event.digest.hex()}
     same_version = given_.get("eventversion") == "1.0"  # the default
     return {name: value for name, value in (given_ | fixed).items() if not (same_version and name == "eventversion")}

@@ -28,10 +28,15 @@ SOUND: dict[str, list[str]] = {"lost": [], "doubled": [], "differing": [], "unex
 ACCEPTED = [SentEvent.of(new_order("run", marker, random.Random(marker))) for marker in range(3)]
 
 
+def stored(sent: SentEvent) -> Stored:
+    """Return the document of an event, in either collection."""
+    return read_by_publish(sent.event).to_document() | {"order": sent.marker}
+
+
 @pytest.fixture
 def events() -> list[Stored]:
     """Return the contents of both collections without a difference."""
-    return [read_by_publish(sent.event).to_document() for sent in deepcopy(ACCEPTED)]
+    return [stored(sent) for sent in deepcopy(ACCEPTED)]
 
 
 @pytest.fixture
@@ -78,6 +83,8 @@ def test_one_event_under_two_ids_is_doubled(events: list[Stored], log: list[Stor
         ("digest", bytes(31)),
         ("payload", {"n": 1, "more": 1}),
         ("timestamp", 2),
+        ("order", 2),
+        ("order", None),
         ("_id", UUID(int=7)),
         ("event_type", "another.type"),
         ("aggregate_id", "another"),
@@ -90,8 +97,10 @@ def test_collections_that_disagree_differ(events: list[Stored], log: list[Stored
     assert found(log, events) == {"differing": 1}
 
 
-def test_an_event_that_came_back_after_expiry_may_have_another_time(events: list[Stored], log: list[Stored]) -> None:
-    events[1]["timestamp"] = 2
+def test_an_event_that_came_back_after_expiry_may_have_another_time_and_order(
+    events: list[Stored], log: list[Stored]
+) -> None:
+    events[1] |= {"timestamp": 2, "order": 2}
     assert found(events, log, expired={ACCEPTED[1].event_id}) == {}
 
 
@@ -109,7 +118,7 @@ def test_a_stored_event_that_was_refused_is_unexpected(events: list[Stored], log
 
 def test_a_late_conflict_may_be_in_events_and_not_in_the_log(events: list[Stored], log: list[Stored]) -> None:
     late = SentEvent.of({**ACCEPTED[1].event, "data": {"n": 1, "other": True}})
-    conflict = read_by_publish(late.event).to_document()
+    conflict = stored(late)
     expired = {late.event_id}
     assert found([events[0], conflict, events[2]], log, late=[late], expired=expired) == {}
     assert found(events, [log[0], conflict, log[2]], late=[late], expired=expired) == {"differing": 1}

@@ -44,7 +44,7 @@ def at(second: int) -> Timestamp:
 
 def stored(sent: SentEvent, second: int, **more: object) -> Document:
     """Return the document of an event, in either collection."""
-    return {**read_by_publish(sent.event).to_document(), "seq": at(second), **more}
+    return {**read_by_publish(sent.event).to_document(), "order": sent.marker, "seq": at(second), **more}
 
 
 def inserted(sent: SentEvent, second: int) -> Change:

@@ -3,12 +3,9 @@
 import asyncio
 import base64
 import json
-import random
 import string
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -29,6 +26,7 @@ from dev.kafka_source.event import (
 from dev.kafka_source.http import Destination
 from dev.kafka_source.java import RefusedByVertx, header_bytes, java_accepts_uri, java_time
 from dev.kafka_source.rules import BackoffPolicy, OffsetTracker, RecordRate, Retries, is_retried, is_success, retries
+from tests.java import generated, java_says
 
 pytestmark = pytest.mark.dev
 
@@ -349,53 +347,8 @@ def test_uris_for_java(value: str, accepted: bool) -> None:
     assert java_accepts_uri(value) is accepted
 
 
-JUDGE = """
-import java.net.URI;
-import java.nio.charset.StandardCharsets;
-import java.time.OffsetDateTime;
-import java.time.format.DateTimeFormatter;
-import java.util.Base64;
-import java.util.Scanner;
-
-public class Judge {
-    public static void main(String[] arguments) {
-        Scanner lines = new Scanner(System.in, StandardCharsets.UTF_8);
-        while (lines.hasNextLine()) {
-            String value = new String(Base64.getDecoder().decode(lines.nextLine()), StandardCharsets.UTF_8);
-            System.out.println(judge(arguments[0], value));
-        }
-    }
-
-    static String judge(String what, String value) {
-        try {
-            if (what.equals("uri")) { new URI(value); return "True"; }
-            return DateTimeFormatter.ISO_OFFSET_DATE_TIME.format(OffsetDateTime.parse(value));
-        } catch (Exception refused) {
-            return what.equals("uri") ? "False" : "None";
-        }
-    }
-}
-"""
-
-
-def java_says(what: str, values: Sequence[str], folder: Path) -> list[str]:
-    """Return the result of the real java.net.URI, or of java.time, for each value."""
-    program = folder / "Judge.java"
-    program.write_text(JUDGE)
-    lines = "\n".join(base64.b64encode(value.encode()).decode() for value in values)
-    done = subprocess.run(["java", str(program), what], input=lines, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
-
-
-def generated(pieces: Sequence[str], longest: int) -> list[str]:
-    """Join the pieces to many strings, the same strings in every run."""
-    chance = random.Random(1)
-    joined = {"".join(chance.choices(pieces, k=chance.randint(0, longest))) for _ in range(40_000)}
-    return sorted(joined)
-
-
 @pytest.mark.java
-def test_uris_are_judged_as_java_judges_them(tmp_path: Path) -> None:
+def test_uris_are_judged_as_java_judges_them() -> None:
     characters = [*string.printable, *"äß€\x7f\x80\x85\xa0\xa1\u1680\u2028\u202f\u3000\u200b\U0001f600"]
     likely = [
         "http:",
@@ -416,15 +369,13 @@ def test_uris_are_judged_as_java_judges_them(tmp_path: Path) -> None:
     odd = ["[", "]", "[::", "99999999999", "a", "1.2.3.4", "a.b", "[1:2:3:4:5:6:7:8]", "[1.2.3.4]", "%zz"]
     values = [*URIS, *generated(likely * 8 + odd * 4 + characters, 7), *generated(likely + odd, 7)]
     wrong = [
-        v
-        for v, answer in zip(values, java_says("uri", values, tmp_path), strict=True)
-        if answer != str(java_accepts_uri(v))
+        v for v, answer in zip(values, java_says("uri", values), strict=True) if answer != str(java_accepts_uri(v))
     ]
     assert wrong == []
 
 
 @pytest.mark.java
-def test_times_are_written_as_java_writes_them(tmp_path: Path) -> None:
+def test_times_are_written_as_java_writes_them() -> None:
     dates = ["2024-02-29", "2023-02-29", "2024-04-31", "0000-12-31", "-0001-01-01", "+2024-01-01", "-0000-01-01"]
     dates += ["+12024-01-01", "12024-01-01", "+02024-01-01", "2024-13-01", "2024-00-10", "2024-1-01", "-12024-02-29"]
     dates += ["-00001-01-01", "-00000-01-01"]
@@ -433,7 +384,5 @@ def test_times_are_written_as_java_writes_them(tmp_path: Path) -> None:
     zones = ["Z", "z", "", "+00:00", "-00:00", "+02", "+0200", "+02:00", "-18:00", "+18:00:01", "+18:01", "+19:00"]
     zones += ["+2", "+02:00:30", "+02:60", " Z", "[UTC]", "-00:00:01", "+020030"]
     values = [f"{d}{t}{time}{z}" for d in dates for t in ("T", "t", " ") for time in times for z in zones]
-    wrong = [
-        v for v, answer in zip(values, java_says("time", values, tmp_path), strict=True) if answer != str(java_time(v))
-    ]
+    wrong = [v for v, answer in zip(values, java_says("time", values), strict=True) if answer != str(java_time(v))]
     assert wrong == []

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from functions.pod_events.facts import ALWAYS_MAY_DIFFER, MAY_DIFFER
 from functions.pod_events.identity import Identity
 from functions.pod_events.lifecycle import lifecycle, reconciled_deletion
 from functions.pod_events.pod import Pod
+from functions.pod_events.times import created_at
 from tests.pods import IDENTITY, SourceRequest, differing, first_observed, life, names
 from twofold.errors import Invalid
 from twofold.event.model import Event
@@ -157,8 +159,8 @@ TIMELINES = {
     "node_lost": """
         08:16:00 created
         08:16:00 scheduled
-        08:16:02 initialized
         08:16:02 container_terminated fetch init 0 completed 0
+        08:16:02 initialized
         08:16:04 running
         08:35:45 terminating 30
         08:36:20 failed node_lost
@@ -205,10 +207,10 @@ TIMELINES = {
         08:29:53 succeeded
     """,
     "static_pod": """
+        08:33:58 created
+        08:33:58 scheduled
         08:33:59 initialized
         08:34:01 running
-        08:34:10 created
-        08:34:10 scheduled
     """,
     "unschedulable_then_scheduled": """
         08:07:00 created
@@ -320,6 +322,23 @@ class TestTimelines:
         assert failed.payload["cause"] == "deadline_exceeded"
 
 
+STARTS = ["pod.created", "pod.scheduled", "pod.initialized", "pod.running"]
+_TIME = re.compile(r"2026-07-01T[0-9:.]+Z")
+
+
+@pytest.mark.guarantee("G6")
+@pytest.mark.parametrize("name", names())
+def test_the_facts_of_one_second_are_in_the_order_of_the_pods_life(name: str) -> None:
+    """Kubernetes' times are whole seconds. Here a whole life has one second."""
+    text = json.dumps([sent.pod for sent in life(name)])
+    for pod, sent in zip(json.loads(_TIME.sub("2026-07-01T08:00:00Z", text)), life(name), strict=True):
+        types = [event.event_type for event in lifecycle(Pod.of(pod), IDENTITY, deleted=sent.deleted)]
+        assert [type_ for type_ in types if type_ in STARTS] == [type_ for type_ in STARTS if type_ in types]
+        last = ("pod.succeeded", "pod.failed", "pod.terminating", "pod.deleted")
+        assert [type_ for type_ in types if type_ in last] == [type_ for type_ in last if type_ in types]
+        assert types == sorted(types, key=lambda type_: (type_ != "pod.created", type_ in last))
+
+
 class TestIds:
     def test_the_same_fact_has_the_same_id_from_every_state(self) -> None:
         """Kubernetes moves the end of a run from `state` to `lastState`. It stays one fact."""
@@ -342,8 +361,15 @@ class TestIds:
     def test_ids_never_change(self) -> None:
         """With another id, every known fact would be published again."""
         created = event_of(life("completed_job")[0].events(), "pod.created")
-        assert created.given_id == "68c7caff-dcce-47b8-abaf-cd5a701a6d7c/created"
-        assert created.event_id == UUID("8b40077b-2af3-5204-904d-d357f956dd68")
+        assert created.id == "68c7caff-dcce-47b8-abaf-cd5a701a6d7c/created"
+        assert created.event_id == UUID("a5cc1063-20e3-801c-942e-ce551d286906")
+
+    @pytest.mark.parametrize("seen", ["2026-07-01T08:34:11Z", "soon", ""])
+    def test_a_static_pod_without_an_earlier_time_has_its_creation_time(self, seen: str) -> None:
+        (first, *_) = life("static_pod")
+        pod = copy.deepcopy(first.pod)
+        pod["metadata"]["annotations"]["kubernetes.io/config.seen"] = seen
+        assert created_at(Pod.of(pod)) == datetime(2026, 7, 1, 8, 34, 10, tzinfo=UTC)
 
     def test_types_and_source_are_reserved(self) -> None:
         events = [event for name in names() for sent in life(name) for event in sent.events()]
@@ -353,7 +379,7 @@ class TestIds:
         lost, back = life("lost_container")[-2:]
         first, second = (event_of(sent.events(), "pod.container_terminated") for sent in (lost, back))
         assert first.event_id == second.event_id
-        assert first.given_id.endswith("/container_terminated/main/0")
+        assert first.id.endswith("/container_terminated/main/0")
 
     def test_a_lost_container_ends_once(self) -> None:
         """The kubelet reports the end when it cannot find the container, and again when the pod fails."""
