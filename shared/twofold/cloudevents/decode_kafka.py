@@ -30,7 +30,7 @@ from twofold.event.canonical import canonical_json
 from twofold.event.data import NO_DATA, NO_ENCODED_DATA, EncodedData
 from twofold.event.digest import compute_digest
 from twofold.event.fast_check import passes_fast_check
-from twofold.event.identity import event_id_of, stored_id
+from twofold.event.identity import event_id_of
 from twofold.event.metadata import KAFKA_SOURCE_ATTRIBUTES
 from twofold.event.model import Event
 from twofold.event.payload import MAX_DEPTH
@@ -95,15 +95,19 @@ def _decode(headers: RawHeaders, body: bytes) -> DeliveredEvent:
     attributes, content_type = read_headers(headers, decode=_raw_value)
     if content_type:
         attributes["datacontenttype"] = content_type
-    hop = {name: attributes.pop(name, None) for name in (*KAFKA_SOURCE_ATTRIBUTES, "redriveof")}
+    partition = attributes.pop("knativekafkapartition", None)
+    offset = attributes.pop("knativekafkaoffset", None)
+    redrive_of = attributes.pop("redriveof", None)
+    if not KAFKA_SOURCE_ATTRIBUTES.isdisjoint(attributes):  # those of a failed delivery
+        attributes = {name: value for name, value in attributes.items() if name not in KAFKA_SOURCE_ATTRIBUTES}
     internal = pop_internal_attributes(attributes)
     return DeliveredEvent(
         _verified_document(attributes, internal, body)
         or verified_event(attributes, internal, _payload(attributes, body)).to_document(),
         internal.replay_id,
-        _coordinate(hop["knativekafkapartition"]),
-        _coordinate(hop["knativekafkaoffset"]),
-        _dead_letter_id(hop["redriveof"]),
+        _coordinate(partition),
+        _coordinate(offset),
+        _dead_letter_id(redrive_of),
     )
 
 
@@ -157,7 +161,7 @@ def _verified_document(attributes: dict[str, str], internal: InternalAttributes,
         return None
     document = {
         "_id": event_id_of(attributes["source"], given),
-        "id": stored_id(given),
+        "id": given,
         **content,
         "timestamp": timestamp,
         "payload": payload,

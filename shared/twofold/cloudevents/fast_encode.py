@@ -12,7 +12,7 @@ from twofold.errors import Invalid
 from twofold.event.data import NO_DATA, NO_ENCODED_DATA, encode_json
 from twofold.event.digest import compute_digest
 from twofold.event.fast_check import passes_fast_check
-from twofold.event.identity import event_id_of, stored_id
+from twofold.event.identity import event_id_of
 from twofold.event.time import format_time, is_inexact, to_utc_milliseconds
 
 
@@ -42,7 +42,7 @@ def encode_fast(attributes: dict[str, str], payload: object, now: datetime) -> E
     digest = compute_digest(given, content, data, time)
     document = {
         "_id": event_id_of(attributes["source"], given),
-        "id": stored_id(given),
+        "id": given,
         **content,
         "timestamp": timestamp,
         "payload": payload,

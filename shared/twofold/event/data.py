@@ -64,19 +64,21 @@ def payload_of(value: Any, content_type: str | None) -> Any:
 
     Raises `Rejected` for a value that does not fit the content type.
     """
-    if value is NO_DATA or (content_type is None and isinstance(value, bytes) and not value):
-        return NO_DATA
-    if parse_content_type(content_type or "").kind == "json":
-        if isinstance(value, bytes) and content_type is not None:
+    if content_type is None:
+        return NO_DATA if isinstance(value, bytes) and not value else value
+    if value is NO_DATA:
+        return value
+    if parse_content_type(content_type).kind == "json":
+        if isinstance(value, bytes):
             raise Invalid("must be a JSON value, because the content type is JSON: bytes are not", "data")
         return value
     if isinstance(value, str):
         if not is_encodable(value):
             raise Invalid("a string must not contain a lone surrogate", "data")
-        value = encode_text(value, content_type or "")
+        value = encode_text(value, content_type)
     if not isinstance(value, bytes):
         raise Invalid("must be a string, because the content type is not JSON", "data")
-    return text_or_bytes(value, content_type or "")
+    return text_or_bytes(value, content_type)
 
 
 def encode_text(text: str, content_type: str) -> bytes:

@@ -35,10 +35,14 @@ def passes_fast_check(content: Mapping[str, Any], values: Collection[str]) -> bo
     try:
         if "extensions" in metadata and not _is_plain(metadata["extensions"]):
             return False
-        content_type = parse_content_type(metadata.get("data_content_type", ""))
+        return "data_content_type" not in metadata or _is_plain_json(metadata["data_content_type"])
     except Rejected:
         return False
-    return content_type.kind == "json" and not content_type.is_cloud_event
+
+
+def _is_plain_json(content_type: str) -> bool:
+    parts = parse_content_type(content_type)
+    return parts.kind == "json" and not parts.is_cloud_event
 
 
 def _is_plain(extensions: Mapping[str, str]) -> bool:

@@ -33,9 +33,11 @@ def event_id_of(source: str, given: str) -> UUID:
     return UUID(int=number & _NOT_VERSION & _NOT_VARIANT | _VERSION_8 | _VARIANT)
 
 
-def stored_id(given: str) -> UUID | str:
-    """Return the form of an `id` in MongoDB: 16 bytes for a UUID in lower case with hyphens, else the text."""
-    return UUID(given) if len(given) == 36 and _CANONICAL_UUID.fullmatch(given) else given
+def uuid_bytes(given: str) -> bytes | None:
+    """Return the 16 bytes of an `id` that is a UUID in lower case with hyphens, and None for another `id`."""
+    if len(given) != 36 or not _CANONICAL_UUID.fullmatch(given):
+        return None
+    return bytes.fromhex(given.replace("-", ""))
 
 
 def new_id(now: datetime) -> str:

@@ -17,7 +17,7 @@ from twofold.errors import Invalid, Problem
 from twofold.event.attribute import Attribute, Required
 from twofold.event.data import NO_DATA, EncodedData, encode_data
 from twofold.event.digest import compute_digest
-from twofold.event.identity import event_id_of, stored_id
+from twofold.event.identity import event_id_of
 from twofold.event.metadata import FIELD_OF_ATTRIBUTE, METADATA_OF_ATTRIBUTE, Metadata
 from twofold.event.order import ORDER_ATTRIBUTE, PublicationNumber
 from twofold.event.time import Timestamp, format_time, is_inexact, parse_time, to_utc_milliseconds
@@ -97,10 +97,10 @@ class Event(BaseModel):
         }
 
     def to_document(self) -> dict[str, Any]:
-        """Return the MongoDB document, without the fields that the server and the collections add."""
+        """Return the document for `encode_event`, without the fields that the server and the collections add."""
         document = {
             "_id": self.event_id,
-            "id": stored_id(self.id),
+            "id": self.id,
             **self._content,
             "timestamp": self.timestamp,
             "payload": self.payload,

@@ -14,6 +14,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from twofold.errors import Invalid, Rejected, TooLarge
 from twofold.event.data import NO_DATA, encode_data
 from twofold.event.digest import compute_digest
+from twofold.event.identity import uuid_bytes
 from twofold.event.model import Event
 from twofold.event.time import format_time
 from twofold.mongo.client import CODEC, RAW_CODEC, Collection, Document, RawDocument
@@ -51,6 +52,7 @@ def encode_event(document: Document, stored_at: datetime, **added: object) -> Ra
     whole = {
         **document,
         "_id": Binary(document["_id"].bytes, UUID_SUBTYPE),  # faster than bson's own conversion of a UUID
+        "id": _stored_id(document["id"]),
         "timestamp": _utc(document["timestamp"]),
         "order": order if order > _LARGEST_INT32 else Int64(order),
         "stored_at": _utc(stored_at),
@@ -58,6 +60,12 @@ def encode_event(document: Document, stored_at: datetime, **added: object) -> Ra
         **added,
     }
     return encode_document(whole)
+
+
+def _stored_id(given: str) -> Binary | str:
+    """Return the form of an `id` in MongoDB: a UUID for a UUID in lower case with hyphens, else the text."""
+    number = uuid_bytes(given)
+    return given if number is None else Binary(number, UUID_SUBTYPE)
 
 
 def _utc(date: datetime) -> datetime:
