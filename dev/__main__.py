@@ -63,7 +63,7 @@ def demo(
     figures = report.figures | {"start_s": round(start_s, 2), "broker": running.broker}
     figures |= _left_running(running) if keep else {}
     _print_figures(figures, json_path)
-    console.print(_timeline(report.timeline))
+    console.print(_kinds(figures["kinds_of_data"]), _timeline(report.timeline))
     _exit_if("The demo failed:", report.complaints, running.logs)
     console.print("Every accepted event is in both collections, once, with an equal digest.")
     if keep:
@@ -84,7 +84,7 @@ def _print_figures(figures: dict[str, Any], json_path: Path | None) -> None:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
     table = Table(show_header=False)
     for name, value in figures.items():
-        if name != "complaints":
+        if name != "kinds_of_data":
             table.add_row(name, plain("-" if value is None else value))
     console.print(table)
 
@@ -94,6 +94,14 @@ def _exit_if(title: str, complaints: Sequence[str], logs: Path | str | None) -> 
     if complaints:
         error_console.print("\n".join([title, *complaints, f"Logs: {logs}"]), markup=False)
         raise typer.Exit(1)
+
+
+def _kinds(shown: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the data of each kind, as `query` shows it, as a table."""
+    table = Table("kind of data", "payload", title=plain("One event of each kind of data"))
+    for kind, data in shown.items():
+        table.add_row(plain(kind), plain(json.dumps(data, ensure_ascii=False)))
+    return table
 
 
 def _timeline(events: Sequence[Mapping[str, Any]]) -> Table:

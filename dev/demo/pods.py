@@ -10,7 +10,6 @@ from twofold.event.reserved import POD_SOURCE
 
 LIVES = sorted(FOLDER.glob("*.ndjson"))
 OF_PODS: Document = {"metadata.service_name": POD_SOURCE}
-PUBLISHED: Document = {"metadata.service_name": {"$ne": POD_SOURCE}}
 
 SHOWN = "report-20-x7k2p"
 """The pod of the life `oom_killed`: the demo shows its timeline."""

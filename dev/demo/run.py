@@ -10,13 +10,15 @@ from pymongo.database import Database
 
 from dev.comparison import SentEvent, compare
 from dev.database import ChangeFollower, Document, majority
-from dev.demo import pods
+from dev.demo import kinds, pods
 from dev.demo.publishing import PublishTally, publish_all
 from dev.demo.submissions import orders
 from dev.load.events import EventJson
 from dev.process.child import wait_until
 from dev.stack.running import Running, Steps
+from twofold.event.reserved import POD_SOURCE
 
+ORDERS: Document = {"metadata.service_name": {"$nin": [POD_SOURCE, kinds.SOURCE]}}
 WITHIN_S = 150.0
 """Long enough for an event that relay sends again, a minute after its first check."""
 
@@ -25,7 +27,7 @@ class DemoReport(NamedTuple):
     """The result of the demo."""
 
     figures: dict[str, Any]
-    """The figures for `JSON=FILE`. `events` and `event_store` do not count the `pod_events`."""
+    """The figures for `JSON=FILE`. `events` and `event_store` count the orders alone."""
     timeline: list[Document]
     """The events of the shown pod, by time."""
     complaints: list[str]
@@ -33,11 +35,13 @@ class DemoReport(NamedTuple):
 
 def run(running: Running, on_step: Steps) -> DemoReport:
     """Publish, wait, read both collections directly, and compare."""
-    events = orders(secrets.token_hex(4))
+    run_id = secrets.token_hex(4)
+    events = orders(run_id)
     seen_at: dict[Any, float] = {}
 
     def note(change: Mapping[str, Any]) -> None:
-        seen_at.setdefault(change["fullDocument"]["payload"].get("n"), time.monotonic())
+        if isinstance(payload := change["fullDocument"].get("payload"), dict):
+            seen_at.setdefault(payload.get("n"), time.monotonic())
 
     with majority(running.mongodb_uri, running.database) as database:
         follower = ChangeFollower(database.event_store, [{"$match": {"operationType": "insert"}}], note)
@@ -46,16 +50,19 @@ def run(running: Running, on_step: Steps) -> DemoReport:
             tally = asyncio.run(publish_all(running, events))
             on_step(f"sending the states of {len(pods.LIVES)} pods, as an ApiServerSource does")
             tally.surprises += pods.send_lives(running.pod_events_url)
+            tally.surprises += kinds.publish(running, run_id)
             on_step("waiting until event_store has the events and no outbox entry is left")
             wait_until(lambda: _is_complete(database, len(tally.accepted_at)), within=WITHIN_S, every=0.2)
         finally:
             follower.close()
         on_step("comparing the accepted events with both collections")
-        return _report(database, events, tally, seen_at)
+        report = _report(database, events, tally, seen_at)
+    shown, wrong = kinds.read_back(running, run_id)
+    return report._replace(figures=report.figures | {"kinds_of_data": shown}, complaints=report.complaints + wrong)
 
 
 def _is_complete(database: Database[Document], accepted: int) -> bool:
-    return database.event_store.count_documents(pods.PUBLISHED) >= accepted and _outbox_entries(database) == 0
+    return database.event_store.count_documents(ORDERS) >= accepted and _outbox_entries(database) == 0
 
 
 def _outbox_entries(database: Database[Document]) -> int:
@@ -67,7 +74,7 @@ def _report(
     database: Database[Document], made: Sequence[EventJson], tally: PublishTally, seen_at: Mapping[Any, float]
 ) -> DemoReport:
     accepted = [SentEvent.of(event) for event in made if event["data"]["n"] in tally.accepted_at]
-    events, event_store = list(database.events.find(pods.PUBLISHED)), list(database.event_store.find(pods.PUBLISHED))
+    events, event_store = list(database.events.find(ORDERS)), list(database.event_store.find(ORDERS))
     pod_events = list(database.event_store.find(pods.OF_PODS))
     lags_ms = [max(0.0, seen_at[n] - at) * 1000 for n, at in tally.accepted_at.items() if n in seen_at]
     wrong = {name: len(found) for name, found in compare(accepted, events, event_store).items()}

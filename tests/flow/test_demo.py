@@ -17,6 +17,13 @@ from tests.helpers import an_event
 from twofold.cloudevents.encode import encode_http
 from twofold.mongo.client import Document
 
+KINDS_OF_DATA = {
+    "JSON object": {"payload": {"total": 3}},
+    "JSON null": {"payload": None},
+    "text": {"payload": "Grüße, 世界"},
+    "bytes": {"payload_base64": "iVBORw0KGgoA"},
+    "no data": {},
+}
 NOTHING_OFF = {"lost": 0, "doubled": 0, "differing": 0, "outbox_entries": 0}
 OF_THE_STACK = {"mongodb_uri", "database", "kafka", "token", "stop", "env_file", *(f"{name}_url" for name in FUNCTIONS)}
 
@@ -58,11 +65,13 @@ def test_it_publishes_compares_and_leaves_a_stack_that_its_own_command_stops(bro
         assert 0 < figures["lag_ms_p50"] <= figures["lag_ms_p99"]
         assert figures["rejected"] > 0
         assert figures["start_s"] > 0
+        assert figures["kinds_of_data"].items() >= KINDS_OF_DATA.items()
         assert figures.keys() >= OF_THE_STACK
         with MongoClient[Document](figures["mongodb_uri"]) as client:
             database = client[figures["database"]]
             for name in ("events", "event_store"):
-                assert database[name].count_documents({}) == figures[name] + figures["pod_events"]
+                others = figures["pod_events"] + len(figures["kinds_of_data"])
+                assert database[name].count_documents({}) == figures[name] + others
         headers, body = encode_http(an_event())
         owner = {"authorization": f"Bearer {figures['token']}"} if figures["token"] else {}
         assert httpx.post(figures["publish_url"], headers=headers | owner, content=body).status_code == 202
