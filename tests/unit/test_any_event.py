@@ -97,6 +97,7 @@ def _other_modes(event: dict[str, Any]) -> list[EncodedEvent]:
 @given(any_events())
 @example({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"a": {"$ref": "c", "$id": 1}}})
 @example({"specversion": "1.0", "id": " ", "source": "?", "type": " ", "subject": "\u00a0", "x": ""})
+@example({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "time": "2026-07-01t12:00:00.1234500z"})
 def test_an_event_of_any_kind_is_equal_after_every_hop(event: dict[str, Any]) -> None:
     """Both modes of HTTP, BSON, a reader's JSON, a record, and a real KafkaSource's request keep the event."""
     from_json = check_every_hop(event, structured(event))
