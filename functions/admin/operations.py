@@ -84,7 +84,7 @@ async def detail(call: Call[Admin]) -> EventDetail:
     """Return one event with its related events."""
     found = await call.service.events.detail(call.parameters.event_id)
     if found is None:
-        raise NotFound("`events` has no event with this id", "event_id")
+        raise NotFound("`events` has no event with this id", call.parameters.place)
     return found
 
 

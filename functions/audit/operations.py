@@ -95,7 +95,7 @@ async def event(call: Call[Audit]) -> EventOut:
     """Return one event of the log."""
     found = await call.service.reader.get(call.parameters.event_id)
     if found is None:
-        raise NotFound("the log has no event with this id", "event_id")
+        raise NotFound("the log has no event with this id", call.parameters.place)
     return found
 
 

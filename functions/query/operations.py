@@ -36,7 +36,7 @@ async def event(call: Call[Query]) -> EventOut:
     """Return one event. The answer for another user's event is the answer for an event that does not exist."""
     found = await call.service.reader.get(call.parameters.event_id, call.caller.visible_user)
     if found is None:
-        raise NotFound("there is no event with this id", "event_id")
+        raise NotFound("there is no event with this id", call.parameters.place)
     return found
 
 

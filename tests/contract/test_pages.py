@@ -267,6 +267,7 @@ class TestPages:
             {"aggregate_id": "order-8"},
             {"metadata.user_id": "bob"},
             {"timestamp": MONDAY},
+            {"id": "another"},
             {"digest": b"\x00" * 32},
         ],
         ids=lambda change: next(iter(change)),
@@ -292,6 +293,20 @@ class TestPages:
                 shown = await reader.get(event.event_id)
                 assert shown is not None
                 assert ("altered" in shown.model_dump(mode="json")) == (event == changed)
+
+    @pytest.mark.fault("A9")
+    async def test_a_copy_under_another_identity_is_shown_as_altered(
+        self, database: Database, settings: Settings
+    ) -> None:
+        """Its content fits the digest, and only the `_id` is not made of its source and id."""
+        event = an_event()
+        reader = (await both(database, settings, [event]))["event_store"]
+        document = await database.event_store.find_one({"_id": event.event_id})
+        assert document is not None
+        copy = document | {"_id": uuid4(), "kafka": {"partition": 9, "offset": 9}}
+        await database.event_store.insert_one(copy)
+        page = await reader.page(Filter())
+        assert {shown.event_id: shown.altered for shown in page.events} == {event.event_id: None, copy["_id"]: True}
 
     async def test_only_its_user_gets_an_event(self, database: Database, settings: Settings) -> None:
         event = an_event(metadata={"service_name": "/shop", "user_id": "ann"})

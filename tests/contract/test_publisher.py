@@ -6,6 +6,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -102,6 +103,36 @@ class TestLibrary:
             await publisher.publish_base_event(event)
         assert [problem.where for problem in caught.value.problems] == ["data.things[0]"]
         assert await EventRepository(database).get(event.event_id) is None
+
+    @pytest.mark.guarantee("R3")
+    @pytest.mark.parametrize(
+        ("payload", "content_type"),
+        [({"a": ["sealed:v1:x"]}, None), ("sealed:v1:", None), ("sealed:v1:", "text/plain")],
+    )
+    async def test_a_string_with_the_reserved_prefix_is_refused(
+        self, publisher: Publisher, database: Database, payload: object, content_type: str | None
+    ) -> None:
+        typed = partial(publisher.publish_event, data_content_type=content_type) if content_type else None
+        with pytest.raises(Invalid, match="sealed:v1:"):
+            await (typed or publisher.publish_event)("order.created", payload, source="/shop")
+        await publisher.publish_event("order.created", {"sealed:v1:": "x sealed:v1:"}, source="/shop")
+        await publisher.publish_event("order.created", b"sealed:v1:", source="/shop", data_content_type="image/png")
+        assert await number_of(database) == 2
+
+    @pytest.mark.guarantee("G2")
+    async def test_a_finer_time_is_the_time_of_the_same_event_over_http(
+        self, publisher: Publisher, database: Database
+    ) -> None:
+        time = datetime(2026, 7, 1, 12, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
+        await publisher.publish_event("order.created", {}, source="/shop", id="7", time=time)
+        request = {"specversion": "1.0", "id": "7", "type": "order.created", "source": "/shop", "data": {}}
+        again = decode_structured(json.dumps(request | {"time": "2026-07-01T10:00:00.123456Z"}).encode(), time)
+        (outcome,) = await publisher.publish([again])
+        assert isinstance(outcome, Published)
+        assert outcome.status == "duplicate"
+        stored = await database["events"].find_one({"_id": event_id_of("/shop", "7")})
+        assert stored is not None
+        assert stored["metadata"]["original_time"] == "2026-07-01T12:00:00.123456+02:00"
 
     @pytest.mark.guarantee("G1", "R5")
     async def test_a_changed_payload_gets_a_new_digest(self, publisher: Publisher, database: Database) -> None:

@@ -90,3 +90,12 @@ async def test_a_query_by_the_id_of_the_work_finds_the_pod_events(watched: Recor
     assert [event.timestamp for event in page.events] == sorted(event.timestamp for event in page.events)
     found = await reader.page(Filter(correlation="request-17", user="user-3"))
     assert {event.event_id for event in found.events} == {event.event_id for event in page.events}
+
+
+async def test_a_pod_with_a_reserved_string_has_its_facts(watched: RecordedWatcher) -> None:
+    """The delivery itself is not stored, so any text may stand in it."""
+    sent = new_life("completed_job")[-1]
+    sent.pod["metadata"].setdefault("annotations", {})["note"] = "sealed:v1:x"
+    await watched.handle(sent)
+    assert await watched.database["dead_letters"].count_documents({}) == 0
+    assert await watched.database["events"].count_documents({"payload.pod_uid": sent.uid}) == len(sent.events())

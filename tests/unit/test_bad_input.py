@@ -48,7 +48,9 @@ def test_is_accepted(odd: Odd) -> None:
     event = read((odd.request.served, odd.request.body))
 
     assert repr(event.payload) == repr(odd.payload)
-    attributes = attributes_of(event) | {"datacontenttype": encode_http(event)[0].get("content-type", "")}
+    attributes = attributes_of(event)
+    if odd.name != "an event within an event":  # only the structured mode can carry it
+        attributes["datacontenttype"] = encode_http(event)[0].get("content-type", "")
     assert odd.attributes.items() <= attributes.items()
     assert not set(odd.absent) & attributes.keys()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import random
 import threading
 import time
 import tracemalloc
@@ -69,7 +70,6 @@ async def test_another_coding_is_refused_with_its_name_and_the_supported_coding(
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "ends early"),
         (BODY, "not valid gzip"),
         (zlib.compress(BODY), "not valid gzip"),
         (gzip.compress(BODY)[:5], "ends early"),
@@ -149,6 +149,19 @@ async def test_a_gzip_body_is_refused_before_it_is_decoded_if_the_budget_has_no_
     with pytest.raises(Unavailable, match="too many bytes"):
         await read_body(a_request(data, "gzip", budget=budget), 15_000)
     assert budget.held == 10_000
+
+
+@pytest.mark.fault("B4")
+async def test_many_small_gzip_bodies_at_once_are_decoded_in_turn() -> None:
+    """Each of them could decode to megabytes, and only the one in the thread reserves them."""
+    budget = BodyBudget(BodySettings())
+    data = gzip.compress(random.Random(1).randbytes(CHEAP_GZIP_BYTES + 1000))
+    read = [read_body(a_request(data, "gzip", budget=budget), 4 * MIB) for _ in range(100)]
+    assert {len(body) for body in await asyncio.gather(*read)} == {CHEAP_GZIP_BYTES + 1000}
+
+
+async def test_an_empty_gzip_body_is_empty() -> None:
+    assert await read_body(a_request(b"", "gzip"), MIB) == b""
 
 
 @pytest.mark.fault("B5")

@@ -41,8 +41,11 @@ from twofold.errors import (
     TooLarge,
     TwofoldError,
     Unexpected,
+    UnsupportedType,
 )
+from twofold.event import media_type
 from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
+from twofold.event.media_type import parse_content_type
 from twofold.event.payload import MAX_CONTAINERS
 from twofold.event.time import check_not_future
 from twofold.web.bodies import JsonResponse
@@ -280,10 +283,30 @@ def test_a_body_larger_than_a_record_is_refused_before_it_is_parsed(mode: str, m
     if mode == "binary":
         headers = [(f"ce-{name}".encode(), value.encode()) for name, value in CONTEXT.items()]
         headers.append((b"content-type", b"application/json"))
-    with pytest.raises(TooLarge, match="in Kafka"):
-        decode_http(headers, b"[" * 1001, NOW, 1, 1000)
+    most = 1000 if mode == "binary" else 2000
+    with pytest.raises(TooLarge, match="without white space"):
+        decode_http(headers, b"[" * (most + 1), NOW, 1, 1000)
     with pytest.raises(AssertionError, match="parsed"):
-        decoding._decode(headers, b"[" * 1000, NOW, 1, 1000)
+        decoding._decode(headers, b"[" * most, NOW, 1, 1000)
+
+
+@pytest.mark.fault("B5")
+def test_a_structured_event_may_be_larger_than_its_record() -> None:
+    """A character of Latin-1 has two bytes in JSON, and base64 four bytes for three."""
+    for data in ({"data": "é" * 900, "datacontenttype": "text/plain; charset=iso-8859-1"}, {"data_base64": "A" * 1200}):
+        single: Raw = [(b"content-type", b"application/cloudevents+json")]
+        for headers, body in ((single, CONTEXT | data), (BATCH, [CONTEXT | data])):
+            decoded = decode_http(headers, json.dumps(body, ensure_ascii=False).encode(), NOW, 1, 1000)
+            (outcome,) = [decoded] if isinstance(decoded, IncomingEvent) else decoded
+            assert isinstance(outcome, IncomingEvent), outcome
+
+
+@pytest.mark.fault("B4")
+def test_a_long_content_type_stays_in_no_cache() -> None:
+    for number in range(3):
+        with pytest.raises(UnsupportedType, match="1,024"):
+            parse_content_type(f"text/plain;x={number}" + "a" * 1_000_000)
+    assert (media_type._parse.cache_info().maxsize or 0) * MAX_ATTRIBUTE_BYTES <= 1024 * 1024
 
 
 @pytest.mark.fault("B5")

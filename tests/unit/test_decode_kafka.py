@@ -237,7 +237,7 @@ def test_a_usual_record_passes_the_fast_check() -> None:
 @pytest.mark.guarantee("G4")
 @pytest.mark.parametrize(
     "body",
-    [b"[1e999]", b'"\\ud800"', b'["sealed:v1:"]', b'{"a":1e999}', b'{"a":-1e999}', b'{"a":1,"a":2}', b'{"a":NaN}'],
+    [b"[1e999]", b'"\\ud800"', b'{"a":1e999}', b'{"a":-1e999}', b'{"a":1,"a":2}', b'{"a":NaN}'],
 )
 def test_an_invalid_payload_is_rejected_in_spite_of_its_digest(body: bytes) -> None:
     """In the log, it would stay unreadable for ever."""

@@ -9,12 +9,21 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from pydantic_core import PydanticCustomError
+
 from twofold.cloudevents.exact import apply_exact
 from twofold.errors import DigestMismatch, Invalid, Malformed, Problem
-from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
+from twofold.event.attribute import check_text
 from twofold.event.digest import HOP_ATTRIBUTES
 from twofold.event.media_type import JSON
-from twofold.event.metadata import FIELD_OF_ATTRIBUTE, KNOWN_ATTRIBUTES, METADATA_OF_ATTRIBUTE
+from twofold.event.metadata import (
+    DIGEST_ATTRIBUTE,
+    EXACT_ATTRIBUTE,
+    FIELD_OF_ATTRIBUTE,
+    KNOWN_ATTRIBUTES,
+    METADATA_OF_ATTRIBUTE,
+    TIME_ASSIGNED_ATTRIBUTE,
+)
 from twofold.event.model import Event
 from twofold.event.order import ORDER_ATTRIBUTE, parse_order
 from twofold.event.time import is_inexact, parse_time
@@ -41,8 +50,16 @@ def read_headers(headers: RawHeaders, decode: Callable[[bytes], str]) -> tuple[d
         elif name == b"content-type":
             if content_type is not None:
                 raise Malformed("stands more than once", "content-type")
-            content_type = value.decode("latin-1")
+            content_type = header_text(value)
     return attributes, content_type or ""
+
+
+def header_text(value: bytes) -> str:
+    """Return the text of a header: UTF-8 if it is valid UTF-8, else Latin-1."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 @lru_cache(maxsize=1024)  # events use the same few names
@@ -65,21 +82,21 @@ def pop_internal_attributes(attributes: dict[str, str]) -> InternalAttributes:
     The exact values in `twofoldexact` replace the values of the headers. Raises `Rejected` if the attributes are not in
     Twofold's form, or if a required attribute is missing.
     """
-    if (exact := attributes.pop("twofoldexact", None)) is not None:
+    if (exact := attributes.pop(EXACT_ATTRIBUTE, None)) is not None:
         apply_exact(attributes, exact)
     check_required_attributes(attributes)
-    digest = attributes.pop("twofolddigest", None)
+    digest = attributes.pop(DIGEST_ATTRIBUTE, None)
     replay_id = attributes.pop("replayid", None)
-    assigned = attributes.pop("twofoldtimeassigned", None)
+    assigned = attributes.pop(TIME_ASSIGNED_ATTRIBUTE, None)
     order = attributes.pop(ORDER_ATTRIBUTE, None)
     if digest is None:
-        raise Malformed("is missing: only records that Twofold wrote are accepted", "twofolddigest")
+        raise Malformed("is missing: only records that Twofold wrote are accepted", DIGEST_ATTRIBUTE)
     try:
         digest_bytes = bytes.fromhex(digest)
     except ValueError:
-        raise DigestMismatch("must be 64 hexadecimal digits", "twofolddigest") from None
+        raise DigestMismatch("must be 64 hexadecimal digits", DIGEST_ATTRIBUTE) from None
     if assigned not in (None, "true"):
-        raise Malformed("must be true or absent", "twofoldtimeassigned")
+        raise Malformed("must be true or absent", TIME_ASSIGNED_ATTRIBUTE)
     if "time" not in attributes:
         raise Malformed("is missing: only records that Twofold wrote are accepted", "time")
     return InternalAttributes(digest_bytes, assigned is not None, replay_id, _order(order))
@@ -98,7 +115,7 @@ def verified_event(attributes: dict[str, str], internal: InternalAttributes, dat
     """Return the event, checked in full. Raises `DigestMismatch` for another digest, and other `Rejected` errors."""
     event = build_event(attributes, data, None, assigned=internal.time_assigned, order=internal.order)
     if event.digest != internal.digest:
-        raise DigestMismatch("the event was altered: the digest belongs to other content", "twofolddigest")
+        raise DigestMismatch("the event was altered: the digest belongs to other content", DIGEST_ATTRIBUTE)
     return event
 
 
@@ -119,8 +136,6 @@ def build_event(
     metadata = _metadata(attributes, assigned=assigned or time is None)
     if time is not None and not assigned and is_inexact(time):
         metadata["original_time"] = time
-    _drop_long_hops(metadata)
-    _drop_long_hops(metadata.get("extensions", {}))
     return Event.of(
         id=attributes["id"],
         timestamp=now if time is None else time_attribute(time),
@@ -131,11 +146,13 @@ def build_event(
     )
 
 
-def _drop_long_hops(values: dict[str, Any]) -> None:
-    """Remove a value of a hop that is too large for an attribute: it is no part of the event."""
-    for name in HOP_ATTRIBUTES & values.keys():
-        if len(values[name].encode()) > MAX_ATTRIBUTE_BYTES:
-            del values[name]
+def drop_unfit_hops(attributes: dict[str, str]) -> None:
+    """Remove a value of a hop that no attribute may have: it is no part of the event, so it refuses no event."""
+    for name in HOP_ATTRIBUTES & attributes.keys():
+        try:
+            check_text(attributes[name])
+        except PydanticCustomError:
+            del attributes[name]
 
 
 def content_fields(attributes: Mapping[str, str], *, assigned: bool) -> dict[str, Any]:

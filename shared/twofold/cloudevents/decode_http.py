@@ -21,6 +21,8 @@ from twofold.cloudevents.attributes import (
     RawHeaders,
     build_event,
     check_required_attributes,
+    drop_unfit_hops,
+    header_text,
     pop_internal_attributes,
     read_headers,
     verified_event,
@@ -36,9 +38,14 @@ from twofold.cloudevents.json_format import DATA_MEMBERS, attribute_text, payloa
 from twofold.errors import Invalid, Malformed, Problem, Rejected, TooLarge, UnsupportedType, cut_text, unexpected
 from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
 from twofold.event.data import NO_DATA
+from twofold.event.digest import HOP_ATTRIBUTES
 from twofold.event.media_type import parse_content_type
 from twofold.event.metadata import RESERVED_ATTRIBUTES
 from twofold.event.model import Event
+
+LARGEST_FORM = 2
+"""The most bytes of a structured event for one byte of its data: base64 has four bytes for three, and a character of
+Latin-1 can have two bytes in UTF-8."""
 
 _TRACEPARENT = re.compile(b"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _QUOTED_PAIR = re.compile(r"\\(.)")
@@ -89,31 +96,31 @@ def _decode(
         parse_content_type(content_type)  # it refuses another charset than UTF-8
         most = max_record_bytes if max_record_bytes is not None and len(body) > max_record_bytes else None
         return _decode_batch(body, max_events, now, traceparent, most)
-    if max_record_bytes is not None:
-        check_body_size(body, max_record_bytes)
     if media == "application/cloudevents+json":
         parse_content_type(content_type)
+        if max_record_bytes is not None:
+            check_body_size(body, LARGEST_FORM * max_record_bytes)
         incoming = decode_structured(body, now)
     elif attributes and not media.startswith("application/cloudevents"):
+        if max_record_bytes is not None:
+            check_body_size(body, max_record_bytes)
         incoming = _decode_binary(attributes, content_type, body, now)
     else:
         raise _not_a_cloud_event(media)
     return _with_traceparent(incoming, traceparent)
 
 
-def check_body_size(body: bytes, max_record_bytes: int) -> None:
-    """Raise `TooLarge` for the body of an event that makes a larger record than `max_record_bytes`.
+def check_body_size(body: bytes, max_bytes: int) -> None:
+    """Raise `TooLarge` for the body of a single event beyond `max_bytes`, before the body is parsed.
 
-    The result is a lower bound for data of every kind. White space does not count, because JSON loses it. An escape
-    counts as one byte, and base64 as three quarters.
+    White space does not count, and an escape counts as one byte: canonical JSON has neither. `Publisher` measures the
+    record itself. This check saves the work on each value of a large body.
     """
-    if len(body) <= max_record_bytes:
+    if len(body) <= max_bytes:
         return
-    size = len(body.translate(None, b" \t\r\n")) - 5 * body.count(b"\\u") - body.count(b"\\")
-    if b'"data_base64"' in body:
-        size = size * 3 // 4 - 3
-    if size > max_record_bytes:
-        raise TooLarge(f"the event needs at least {size} bytes in Kafka: the limit is {max_record_bytes}")
+    size = len(body.translate(None, b" \t\r\n")) - 5 * body.count(b"\\u")
+    if size > max_bytes:
+        raise TooLarge(f"the body of the event has {size} bytes without white space: at most {max_bytes} are allowed")
 
 
 def _decode_batch(
@@ -157,7 +164,7 @@ def _check_data_size(member: dict[str, object], max_record_bytes: int) -> None:
     """Check the size of a large batch's event before the work on each of its values. Raises `TooLarge`."""
     data, encoded = member.get("data"), member.get("data_base64")
     if isinstance(encoded, str):
-        size = len(encoded) * 3 // 4 - 3
+        size = len(encoded) // LARGEST_FORM
     elif isinstance(data, str):
         size = len(data)
     else:
@@ -211,6 +218,8 @@ def _incoming_event(
 
     `payload_of` returns the payload for the content type.
     """
+    if not HOP_ATTRIBUTES.isdisjoint(attributes):
+        drop_unfit_hops(attributes)
     internal = pop_internal_attributes(attributes) if "replayid" in attributes else None
     # `Publisher` checks the size again, as it is sent. This check saves the work on megabytes of attributes.
     check_attributes_size(attributes.items())
@@ -242,7 +251,7 @@ def _header_value(raw: bytes) -> str:
 
     Raw bytes are UTF-8 if they are valid UTF-8, else Latin-1. Raises `Malformed` for escapes that are not UTF-8.
     """
-    text = _text(raw)
+    text = header_text(raw)
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = _QUOTED_PAIR.sub(r"\1", text[1:-1])
     if "%" not in text:
@@ -251,13 +260,6 @@ def _header_value(raw: bytes) -> str:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
         raise Malformed("a header has escapes that are not UTF-8: percent-encode its characters in UTF-8") from None
-
-
-def _text(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
 
 
 def _traceparent_of(headers: RawHeaders) -> str | None:

@@ -28,13 +28,11 @@ from twofold.cloudevents.json_format import payload_of_bytes
 from twofold.errors import Malformed, Rejected, TooLarge, unexpected
 from twofold.event.canonical import canonical_json
 from twofold.event.data import NO_DATA, NO_ENCODED_DATA, EncodedData
-from twofold.event.digest import compute_digest
+from twofold.event.digest import KAFKA_SOURCE_ATTRIBUTES, compute_digest
+from twofold.event.document import document_of
 from twofold.event.fast_check import passes_fast_check
-from twofold.event.identity import event_id_of
-from twofold.event.metadata import KAFKA_SOURCE_ATTRIBUTES
 from twofold.event.model import Event
 from twofold.event.payload import MAX_DEPTH
-from twofold.event.sealed import SEALED_IN_JSON
 
 MAX_HEADERS = 200
 """The most headers of a delivery. Knative's gateway lets 100 pass, and then each proxy adds some of its own."""
@@ -149,7 +147,7 @@ def _verified_document(attributes: dict[str, str], internal: InternalAttributes,
         return None
     if not passes_fast_check(content, attributes.values()):
         return None
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH or SEALED_IN_JSON in body:
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
         return None
     try:
         timestamp = datetime.fromisoformat(time)
@@ -159,15 +157,6 @@ def _verified_document(attributes: dict[str, str], internal: InternalAttributes,
             return None
     except ValueError:
         return None
-    document = {
-        "_id": event_id_of(attributes["source"], given),
-        "id": given,
-        **content,
-        "timestamp": timestamp,
-        "payload": payload,
-        "digest": internal.digest,
-        "order": internal.order,
-    }
-    if not body:
-        del document["payload"]
+    document = document_of(given, content, timestamp, payload, internal.digest)
+    document["order"] = internal.order
     return document

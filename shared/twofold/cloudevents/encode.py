@@ -10,8 +10,9 @@ from twofold.cloudevents.exact import apply_exact, record_attributes
 from twofold.errors import Invalid, Rejected
 from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
 from twofold.event.data import EncodedData
-from twofold.event.media_type import JSON
-from twofold.event.metadata import KAFKA_SOURCE_ATTRIBUTES, METADATA_OF_ATTRIBUTE, RESERVED_ATTRIBUTES
+from twofold.event.digest import KAFKA_SOURCE_ATTRIBUTES
+from twofold.event.media_type import JSON, parse_content_type
+from twofold.event.metadata import DIGEST_ATTRIBUTE, METADATA_OF_ATTRIBUTE, RESERVED_ATTRIBUTES, TIME_ASSIGNED_ATTRIBUTE
 from twofold.event.model import Event
 from twofold.event.order import ORDER_ATTRIBUTE
 from twofold.event.time import format_time
@@ -146,8 +147,8 @@ def attributes_of(event: Event) -> dict[str, str]:
         attributes.update(metadata["extensions"])
     attributes.pop("datacontenttype", None)
     if "time_assigned" in metadata:
-        attributes["twofoldtimeassigned"] = "true"
-    attributes["twofolddigest"] = event.digest.hex()
+        attributes[TIME_ASSIGNED_ATTRIBUTE] = "true"
+    attributes[DIGEST_ATTRIBUTE] = event.digest.hex()
     if event.order is not None:
         attributes[ORDER_ATTRIBUTE] = str(event.order)
     return attributes
@@ -184,13 +185,19 @@ def encode_kafka(event: Event) -> KafkaRecord:
 
 
 def encode_http(event: Event) -> tuple[dict[str, str], bytes]:
-    """Return headers and body of a producer's request with `event` (CloudEvents HTTP binding, binary mode)."""
+    """Return headers and body of a producer's request with `event` (CloudEvents HTTP binding, binary mode).
+
+    Raises `Invalid` for data with the content type of a CloudEvent: only the structured mode can carry it.
+    """
     attributes = attributes_of(event)
     for name in RESERVED_ATTRIBUTES & attributes.keys():
         del attributes[name]
     if event.metadata.time_assigned:
         del attributes["time"]
-    content_type = event.metadata.data_content_type or (None if event.data.kind == b"bytes" else JSON)
+    given_type = event.metadata.data_content_type
+    if given_type and parse_content_type(given_type).is_cloud_event:
+        raise Invalid(f"data of type {given_type} needs the structured mode", "datacontenttype")
+    content_type = given_type or (None if event.data.kind == b"bytes" else JSON)
     headers = {f"ce-{name}": quote(value, safe=_UNQUOTED) for name, value in attributes.items()}
     return headers | ({"content-type": content_type} if content_type else {}), event.data.data
 

@@ -19,10 +19,10 @@ import orjson
 from twofold.cloudevents import strict_json
 from twofold.errors import Malformed
 from twofold.event.attribute import is_java_uri
+from twofold.event.digest import KAFKA_SOURCE_ATTRIBUTES
 from twofold.event.media_type import JSON, parse_content_type
-from twofold.event.metadata import KAFKA_SOURCE_ATTRIBUTES
+from twofold.event.metadata import EXACT_ATTRIBUTE
 
-NAME = "twofoldexact"
 _BYTES = "application/octet-stream"
 _PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 """A value that travels as it is."""
@@ -61,7 +61,7 @@ def record_attributes(
     elif content_type is None and not is_json:
         exact["datacontenttype"] = None
     if exact:
-        sent[NAME] = base64.urlsafe_b64encode(orjson.dumps(exact)).decode().rstrip("=")
+        sent[EXACT_ATTRIBUTE] = base64.urlsafe_b64encode(orjson.dumps(exact)).decode().rstrip("=")
     return RecordAttributes(sent, header)
 
 
@@ -78,16 +78,16 @@ def apply_exact(attributes: dict[str, str], exact: str) -> None:
     """Replace values in `attributes` by the exact values. Raises `Malformed` for another form of `exact`."""
     try:
         values = strict_json.parse(
-            base64.b64decode(exact + "=" * (-len(exact) % 4), altchars=b"-_", validate=True), NAME
+            base64.b64decode(exact + "=" * (-len(exact) % 4), altchars=b"-_", validate=True), EXACT_ATTRIBUTE
         )
     except (binascii.Error, ValueError):
-        raise Malformed("must be base64url of JSON", NAME) from None
+        raise Malformed("must be base64url of JSON", EXACT_ATTRIBUTE) from None
     if not isinstance(values, dict):
-        raise Malformed("must be a JSON object", NAME)
+        raise Malformed("must be a JSON object", EXACT_ATTRIBUTE)
     for name, value in values.items():
         if value is None and name == "datacontenttype":
             attributes.pop(name, None)
         elif isinstance(value, str):
             attributes[name] = value
         else:
-            raise Malformed("must have strings", NAME)
+            raise Malformed("must have strings", EXACT_ATTRIBUTE)

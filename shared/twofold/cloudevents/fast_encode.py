@@ -11,8 +11,9 @@ from twofold.cloudevents.encode import EncodedEvent
 from twofold.errors import Invalid
 from twofold.event.data import NO_DATA, NO_ENCODED_DATA, encode_json
 from twofold.event.digest import compute_digest
+from twofold.event.document import document_of
 from twofold.event.fast_check import passes_fast_check
-from twofold.event.identity import event_id_of
+from twofold.event.metadata import DIGEST_ATTRIBUTE, TIME_ASSIGNED_ATTRIBUTE
 from twofold.event.time import format_time, is_inexact, to_utc_milliseconds
 
 
@@ -40,21 +41,12 @@ def encode_fast(attributes: dict[str, str], payload: object, now: datetime) -> E
     data = NO_ENCODED_DATA if payload is NO_DATA else encode_json(payload)
     given = attributes["id"]
     digest = compute_digest(given, content, data, time)
-    document = {
-        "_id": event_id_of(attributes["source"], given),
-        "id": given,
-        **content,
-        "timestamp": timestamp,
-        "payload": payload,
-        "digest": digest,
-    }
-    if payload is NO_DATA:
-        del document["payload"]
+    document = document_of(given, content, timestamp, payload, digest)
     sent = {name: value for name, value in attributes.items() if name != "datacontenttype"}
     sent["time"] = time
     if content["event_version"] == "1.0":
         sent.pop("eventversion", None)
     if "time_assigned" in content["metadata"]:
-        sent["twofoldtimeassigned"] = "true"
-    sent["twofolddigest"] = digest.hex()
+        sent[TIME_ASSIGNED_ATTRIBUTE] = "true"
+    sent[DIGEST_ATTRIBUTE] = digest.hex()
     return EncodedEvent(document, sent, data, is_plain=True)

@@ -34,8 +34,8 @@ def is_json(body: bytes) -> bool:
     check_containers(body)
     try:
         from_json(body, allow_inf_nan=False)
-    except ValueError:
-        return False
+    except ValueError as error:
+        return "recursion limit" in str(error)
     return True
 
 

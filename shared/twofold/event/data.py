@@ -20,7 +20,6 @@ from twofold.errors import Invalid, UnsupportedType
 from twofold.event.canonical import canonical_json
 from twofold.event.media_type import parse_content_type
 from twofold.event.payload import check_payload, is_encodable
-from twofold.event.sealed import SEALED, check_not_sealed
 
 
 class NoData(Enum):
@@ -99,21 +98,16 @@ def encode_data(payload: Any, content_type: str | None) -> EncodedData:
     """
     if payload is NO_DATA:
         return NO_ENCODED_DATA
-    if parse_content_type(content_type or "").kind != "json":
-        if type(payload_of(payload, content_type)) is not type(payload):
-            raise Invalid("is empty, or its bytes are text", "data")
-        data = encode_text(payload, content_type or "") if isinstance(payload, str) else payload
-        if isinstance(payload, str) and payload.startswith(SEALED):
-            raise Invalid(f"a string must not begin with {SEALED}: the prefix is reserved", "data")
-        return EncodedData(b"bytes", data)
     if content_type is None and isinstance(payload, bytes) and payload:
         return EncodedData(b"bytes", payload)
-    return encode_json(payload)
+    if parse_content_type(content_type or "").kind == "json":
+        return encode_json(payload)
+    if type(payload_of(payload, content_type)) is not type(payload):
+        raise Invalid("must be a string for text in its charset, else bytes, and not empty", "data")
+    return EncodedData(b"bytes", encode_text(payload, content_type or "") if isinstance(payload, str) else payload)
 
 
 def encode_json(payload: Any) -> EncodedData:
     """Check a JSON value, and return it as data. Raises `Invalid` for a value that cannot be stored."""
     check_payload(payload)
-    encoded = canonical_json(payload)
-    check_not_sealed(payload, encoded)
-    return EncodedData(b"json", encoded)
+    return EncodedData(b"json", canonical_json(payload))

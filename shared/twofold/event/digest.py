@@ -7,15 +7,21 @@ from typing import Any
 import orjson
 
 from twofold.event.data import EncodedData
+from twofold.event.time import exact_instant
 
-HOP_ATTRIBUTES = frozenset(
+KAFKA_SOURCE_ATTRIBUTES = frozenset(
     {
-        *("traceparent", "tracestate", "baggage"),
-        *("knativearrivaltime", "knativebrokerttl", "knativehistory"),
         *("knativekafkapartition", "knativekafkaoffset"),
         *("knativeerrordest", "knativeerrorcode", "knativeerrordata"),
     }
 )
+"""The attributes that our KafkaSource sets in its requests: a record's place in Kafka, and a failed delivery. A
+producer's own values travel in `twofoldexact`."""
+
+HOP_ATTRIBUTES = KAFKA_SOURCE_ATTRIBUTES | {
+    *("traceparent", "tracestate", "baggage"),
+    *("knativearrivaltime", "knativebrokerttl", "knativehistory"),
+}
 """Attributes that a hop adds: a trace, a Broker, a KafkaSource, a failed delivery. The event keeps the first accepted
 values, and its digest leaves them out. So a retry through a Broker is a duplicate. The list belongs to version 1 of the
 digest, and must never change."""
@@ -28,11 +34,14 @@ def compute_digest(given_id: str, content: Mapping[str, Any], data: EncodedData,
 
     `content` has the document's `event_type`, `event_version`, `aggregate_id` and `metadata`. The digest leaves out
     `HOP_ATTRIBUTES`, and a time that `publish` assigned. So a retry of an event without `time` has the same digest at
-    any later time.
+    any later time. Of a finer time, it covers the instant and not the text.
     """
     metadata = content["metadata"]
     if "traceparent" in metadata or "extensions" in metadata:
         metadata = _without_hops(metadata)
+    if "original_time" in metadata:
+        metadata, time = {**metadata}, exact_instant(metadata["original_time"])
+        del metadata["original_time"]
     timestamp = None if "time_assigned" in metadata else time
     # orjson's sorted JSON is canonical for strings.
     head = orjson.dumps(

@@ -10,8 +10,9 @@ from typing import Any
 
 from twofold.errors import Rejected
 from twofold.event.attribute import MAX_ATTRIBUTE_BYTES, is_java_uri
+from twofold.event.digest import KAFKA_SOURCE_ATTRIBUTES
 from twofold.event.media_type import parse_content_type
-from twofold.event.metadata import KAFKA_SOURCE_ATTRIBUTES, check_extension_names
+from twofold.event.metadata import check_extension_names
 from twofold.event.sealed import SEALED
 
 _PRINTABLE = bytes(range(ord(" "), ord("~") + 1))

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from twofold.errors import UnsupportedType
+from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
 
 Kind = Literal["json", "text", "bytes"]
 
@@ -48,13 +49,19 @@ class ContentType(NamedTuple):
         return self.media.startswith("application/cloudevents")
 
 
-@lru_cache(maxsize=1024)  # events use the same few types
 def parse_content_type(content_type: str) -> ContentType:
     """Return the parts of a content type. An empty type is JSON.
 
-    Raises `UnsupportedType` for another form than type/subtype, and for JSON in another charset than UTF-8 (RFC 8259,
-    section 8.1).
+    Raises `UnsupportedType` for a long type, for another form than type/subtype, and for JSON in another charset than
+    UTF-8 (RFC 8259, section 8.1).
     """
+    if len(content_type) > MAX_ATTRIBUTE_BYTES:  # the cache must not keep it
+        raise UnsupportedType("the content type must have at most 1,024 bytes", "datacontenttype")
+    return _parse(content_type)
+
+
+@lru_cache(maxsize=1024)  # events use the same few types
+def _parse(content_type: str) -> ContentType:
     media, separator, parameters = content_type.partition(";")
     media = media.strip().lower()
     if content_type and not _MEDIA.fullmatch(media):

@@ -22,17 +22,12 @@ from twofold.event.order import ORDER_ATTRIBUTE
 FIELD_OF_ATTRIBUTE = {"type": "event_type", "eventversion": "event_version", "subject": "aggregate_id"}
 """Attributes and their fields in `Event`, outside its metadata."""
 
-KAFKA_SOURCE_ATTRIBUTES = frozenset(
-    {
-        *("knativekafkapartition", "knativekafkaoffset"),
-        *("knativeerrordest", "knativeerrorcode", "knativeerrordata"),
-    }
-)
-"""The attributes that our KafkaSource sets in its requests: a record's place in Kafka, and a failed delivery. They are
-`HOP_ATTRIBUTES`, and a producer's own values travel in `twofoldexact`."""
+DIGEST_ATTRIBUTE = "twofolddigest"
+EXACT_ATTRIBUTE = "twofoldexact"
+TIME_ASSIGNED_ATTRIBUTE = "twofoldtimeassigned"
 
 RESERVED_ATTRIBUTES = frozenset(
-    {"twofolddigest", "twofoldexact", "twofoldtimeassigned", "redriveof", "replayid", ORDER_ATTRIBUTE}
+    {DIGEST_ATTRIBUTE, EXACT_ATTRIBUTE, TIME_ASSIGNED_ATTRIBUTE, ORDER_ATTRIBUTE, "redriveof", "replayid"}
 )
 """Twofold's own attributes. A producer may not send them, except in a replay."""
 

@@ -17,6 +17,7 @@ from twofold.errors import Invalid, Problem
 from twofold.event.attribute import Attribute, Required
 from twofold.event.data import NO_DATA, EncodedData, encode_data
 from twofold.event.digest import compute_digest
+from twofold.event.document import document_of
 from twofold.event.identity import event_id_of
 from twofold.event.metadata import FIELD_OF_ATTRIBUTE, METADATA_OF_ATTRIBUTE, Metadata
 from twofold.event.order import ORDER_ATTRIBUTE, PublicationNumber
@@ -98,16 +99,7 @@ class Event(BaseModel):
 
     def to_document(self) -> dict[str, Any]:
         """Return the document for `encode_event`, without the fields that the server and the collections add."""
-        document = {
-            "_id": self.event_id,
-            "id": self.id,
-            **self._content,
-            "timestamp": self.timestamp,
-            "payload": self.payload,
-            "digest": self.digest,
-        }
-        if self.payload is NO_DATA:
-            del document["payload"]
+        document = document_of(self.id, self._content, self.timestamp, self.payload, self.digest)
         if self.order is not None:
             document["order"] = self.order
         return document

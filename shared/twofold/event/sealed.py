@@ -7,16 +7,15 @@ from twofold.errors import Invalid
 SEALED = "sealed:v1:"
 """The prefix. No string of a payload and no attribute may begin with it."""
 
-SEALED_IN_JSON = b'"' + SEALED.encode()
-"""The prefix at the start of a string in JSON. Behind an escaped quote it is in the middle of a string."""
+_ENCODED = SEALED.encode()
 
 
 def check_not_sealed(payload: Any, encoded: bytes) -> None:
-    """Check the strings of a payload, which is `encoded` in canonical JSON. Raises `Invalid` for a reserved string.
+    """Check the strings of a payload, which `encoded` has as bytes. Raises `Invalid` for a reserved string.
 
-    The search in the JSON is fast, and only a hit needs the look at each value.
+    The search in the bytes is fast, and only a hit needs the look at each value.
     """
-    if SEALED_IN_JSON in encoded and _has_sealed(payload):
+    if _ENCODED in encoded and _has_sealed(payload):
         raise Invalid(f"a string must not begin with {SEALED}: the prefix is reserved", "data")
 
 

@@ -42,6 +42,18 @@ def is_inexact(text: str) -> bool:
     return match is not None and (match[1] == "60" or bool((match[2] or "")[3:].strip("0")))
 
 
+def exact_instant(text: str) -> str:
+    """Return the instant of an RFC 3339 text in one form: in UTC, with all digits of the fraction that matter.
+
+    A leap second keeps its 60. Raises `ValueError` as `parse_time` does.
+    """
+    second = parse_time(text).astimezone(UTC)
+    match = _RFC_3339.fullmatch(text)
+    fraction = (match[2] or "").rstrip("0") if match else ""
+    seconds = "60" if match and match[1] == "60" else f"{second:%S}"
+    return f"{second:%Y-%m-%dT%H:%M}:{seconds}.{fraction}Z"
+
+
 def to_utc_milliseconds(value: datetime) -> datetime:
     """Return the time in UTC, cut off to milliseconds: BSON's dates have no finer unit.
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import bson
 from bson.binary import UUID_SUBTYPE, Binary
@@ -14,7 +15,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from twofold.errors import Invalid, Rejected, TooLarge
 from twofold.event.data import NO_DATA, encode_data
 from twofold.event.digest import compute_digest
-from twofold.event.identity import uuid_bytes
+from twofold.event.identity import event_id_of, uuid_bytes
 from twofold.event.model import Event
 from twofold.event.time import format_time
 from twofold.mongo.client import CODEC, RAW_CODEC, Collection, Document, RawDocument
@@ -94,15 +95,19 @@ def decode_document(document: RawDocument) -> Document:
 
 
 def fits_digest(document: Document) -> bool:
-    """Return True if the content of a decoded document fits its digest. False: somebody changed it in the database.
+    """Return True if a decoded document fits its digest and its `_id`. False: somebody changed it in the database.
 
     The digest covers no field that the server or the collections add, such as `stored_at`.
     """
     content = {name: document.get(name) for name in _CONTENT}
     try:
         data = encode_data(document.get("payload", NO_DATA), document["metadata"].get("data_content_type"))
-        time = format_time(document["timestamp"])
-        return bool(compute_digest(str(document["id"]), content, data, time) == document["digest"])
+        given, time = str(document["id"]), format_time(document["timestamp"])
+        return (
+            compute_digest(given, content, data, time) == document["digest"]
+            and document["_id"] == event_id_of(document["metadata"]["service_name"], given)
+            and type(document["id"]) is (str if uuid_bytes(given) is None else UUID)
+        )
     except (Rejected, KeyError, TypeError, ValueError, AttributeError):
         return False
 

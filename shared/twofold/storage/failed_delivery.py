@@ -15,7 +15,7 @@ from uuid import UUID
 from twofold.cloudevents.attributes import RawHeaders
 from twofold.cloudevents.decode_kafka import DeliveredEvent
 from twofold.errors import MAX_DETAIL_CHARS, Rejected, Undelivered, UnknownReplay, cut_text
-from twofold.event.metadata import KAFKA_SOURCE_ATTRIBUTES
+from twofold.event.digest import KAFKA_SOURCE_ATTRIBUTES
 
 TRANSIENT_REASONS = (Undelivered.title, UnknownReplay.title)
 """Reasons outside of the event itself. The relay sends such an event again, and it can still reach the log."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -39,6 +39,8 @@ class EventPath(BaseModel):
     """The event in the path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    place: ClassVar[str] = "event_id"
+    """The place of the error for an unknown event."""
 
     event_id: EventId
 
@@ -47,6 +49,7 @@ class EventName(BaseModel):
     """The event with this `source` and `id`: the identity of CloudEvents."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    place: ClassVar[str] = "id"
 
     source: Annotated[AttributeValue, Field(description="CloudEvents' `source`")]
     id: Annotated[AttributeValue, Field(description="CloudEvents' `id`")]

@@ -1,6 +1,7 @@
 """The bodies of requests and of JSON answers."""
 
 import asyncio
+from contextlib import nullcontext
 
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
@@ -28,6 +29,8 @@ class BodyBudget:
         self.capacity = settings.body_capacity_bytes
         self.timeout_s = settings.body_timeout_s
         self.held = 0
+        self.decoding = asyncio.Lock()
+        """Held while a gzip body is decoded, so only one body reserves the most bytes that it can need."""
 
     def take(self, size: int, own: int) -> None:
         """Count `size` bytes more of a body with `own` bytes so far. Raises `Unavailable` beyond the capacity.
@@ -52,7 +55,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     """
     is_gzip = _is_gzip(request)
     body = await _read(request, max_bytes)
-    return await _decompress(request, body, max_bytes) if is_gzip else body
+    return await _decompress(request, body, max_bytes) if is_gzip and body else body
 
 
 def _is_gzip(request: Request) -> bool:
@@ -72,13 +75,15 @@ def _is_gzip(request: Request) -> bool:
 
 async def _decompress(request: Request, body: bytes, max_bytes: int) -> bytes:
     """Return the decoded body. The decoding reserves the most bytes that it can need, and then gives back the rest."""
+    budget: BodyBudget | None = request.scope.get(BUDGET)
     most = min(max_bytes, MAX_RATIO * len(body))
-    _hold(request, most)
-    if len(body) <= CHEAP_GZIP_BYTES:
-        decoded = decompressed(body, max_bytes)
-    else:
-        decoded = await asyncio.to_thread(decompressed, body, max_bytes)
-    _release(request, most - len(decoded))
+    async with budget.decoding if budget else nullcontext():
+        _hold(request, most)
+        if len(body) <= CHEAP_GZIP_BYTES:
+            decoded = decompressed(body, max_bytes)
+        else:
+            decoded = await asyncio.to_thread(decompressed, body, max_bytes)
+        _release(request, most - len(decoded))
     return decoded
 
 

@@ -26,6 +26,7 @@ from twofold.event.identity import new_id
 from twofold.event.model import Event
 from twofold.event.payload import check_containers
 from twofold.event.reserved import is_reserved
+from twofold.event.sealed import check_not_sealed
 from twofold.event.time import check_not_future
 from twofold.kafka.diagnosis import check_kafka
 from twofold.kafka.sender import Sender
@@ -108,6 +109,7 @@ class Publisher:
                 **metadata,
                 "service_name": source,
                 "time_assigned": time is None,
+                "original_time": time.isoformat() if time and time.microsecond % 1000 else None,
                 "extensions": extensions or {},
             },
             payload=payload_of(payload, metadata.get("data_content_type")),
@@ -220,6 +222,7 @@ class Publisher:
         if record_size > self._max_record_bytes:
             raise TooLarge(f"the event needs {record_size} bytes in Kafka: the limit is {self._max_record_bytes}")
         check_attributes_size(record.headers, has_exact=not encoded.is_plain)
+        check_not_sealed(encoded.document.get("payload"), record.value)
         if encoded.data.kind == b"json":
             check_containers(record.value)  # an escaped bracket of the request is a bracket of the record
         check_not_future(encoded.document["timestamp"], now, self._max_future)
