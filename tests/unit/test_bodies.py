@@ -80,6 +80,7 @@ async def test_another_coding_is_refused_with_its_name_and_the_supported_coding(
         (gzip.compress(BODY) * 2 + b"garbage", "other bytes after its end"),
         (gzip.compress(b"") * (MAX_MEMBERS + 1), "members"),
     ],
+    ids=map(str, range(9)),  # the data hold the time, so names made of them would differ between two processes
 )
 async def test_invalid_gzip_is_refused_with_its_reason(data: bytes, says: str) -> None:
     with pytest.raises(Malformed, match=says) as caught:
