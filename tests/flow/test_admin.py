@@ -21,6 +21,7 @@ pytestmark = pytest.mark.guarantee("G9")
 
 ADMIN = bearer("ada", "admin")
 PARAMETERS = {"deleteEvent": {"reason": "a test"}, "getUserOverview": {"user": "ann"}}
+PARAMETERS["findEventDetail"] = {"source": "/shop", "id": "7"}
 NOWHERE = "7c0ffee7-0000-4000-8000-000000000000"
 """An id without an event. It is constant, because xdist's processes must collect the same tests."""
 REQUESTS = [

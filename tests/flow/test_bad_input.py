@@ -117,7 +117,7 @@ def stored(flow: View, collection: str, event_id: UUID) -> Event | None:
 
 
 def text(payload: object) -> str:
-    """Return sorted JSON, or the form in Python of data that is not JSON. It distinguishes -0.0 from 0.0 and 1 from 1.0."""
+    """Return sorted JSON, or Python's form of other data. It distinguishes -0.0 from 0.0 and 1 from 1.0."""
     return json.dumps(payload, sort_keys=True, default=repr)
 
 

@@ -20,7 +20,7 @@ def test_an_event_with_many_extensions_passes_the_gateway(flow: View) -> None:
 def test_a_record_that_needs_more_headers_is_lost_before_store_and_dead_letters(flow: View) -> None:
     """`publish` must not accept such an event. Here another program writes the record."""
     many, next_ = an_event(), an_event()
-    lost = f"'{many.event_id}'"
+    lost = f"'{many.id}'"
     producer = KafkaProducer(bootstrap_servers=flow.stack.kafka, enable_idempotence=False)
     for event, more in ((many, 95), (next_, 0)):
         record = encode_kafka(event)
