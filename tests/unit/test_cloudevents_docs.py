@@ -13,10 +13,12 @@ from tests.cloud_events import FIXTURES, Fixture, structured
 from tests.strategies import NOW
 from twofold.cloudevents.decode_http import IncomingEvent, decode_http
 from twofold.cloudevents.encode import EncodedEvent
+from twofold.cloudevents.strict_json import is_json
 from twofold.event.digest import HOP_ATTRIBUTES
 from twofold.event.identity import event_id_of
 from twofold.event.media_type import parse_content_type
 from twofold.event.metadata import RESERVED_ATTRIBUTES
+from twofold.event.time import exact_instant
 
 pytestmark = pytest.mark.dev
 
@@ -82,3 +84,18 @@ def test_every_listed_type_of_text_is_text() -> None:
     names = re.findall("`(.+?)`", listed)
     assert len(names) == 10
     assert {parse_content_type(f"application/{name}").kind for name in names} == {"text"}
+
+
+def test_the_equal_times_are_one_instant() -> None:
+    (times,) = re.findall(r"`(\S+)` and\n`(\S+)` of a day are equal", TEXT)
+    assert len({exact_instant(f"2026-07-01T{time}") for time in times}) == 1
+
+
+def test_a_body_without_a_content_type_is_json_within_the_described_limits() -> None:
+    (digits,) = re.findall(r"an integer of more than ([0-9,]+) digits", TEXT)
+    (levels,) = re.findall(r"Beyond ([0-9]+) levels, the parser stops", TEXT)
+    most, deepest = int(digits.replace(",", "")), int(levels)
+    assert (is_json(b"1" * most), is_json(b"1" * (most + 1))) == (True, False)
+    assert (is_json(b"[" * deepest + b"x"), is_json(b"[" * (deepest + 1) + b"x")) == (False, True)
+    for body in (b"NaN", b'"\\ud800"', "\ufeff1".encode()):
+        assert not is_json(body)
