@@ -178,7 +178,13 @@ _ATTRIBUTES = [
     Bad(
         "an attribute of 1,025 bytes in UTF-8", _structured(subject="é" * 512 + "x"), Invalid, "subject", "1,024 bytes"
     ),
-    Bad("escapes that are no UTF-8", _binary(subject="%FF"), Malformed, None, "percent-encode its characters in UTF-8"),
+    Bad(
+        "escapes that are no UTF-8",
+        _binary(subject="%FF"),
+        Malformed,
+        "ce-subject",
+        "percent-encode its characters in UTF-8",
+    ),
     Bad("a control character in a header", _binary(subject=b"a\x01b"), Invalid, "subject", "control", raw=True),
     Bad("a NUL in a header", _binary(subject=b"a\0b"), Invalid, "subject", "control", raw=True),
     Bad("a tab in a header", _binary(subject="a\tb"), Invalid, "subject", "control"),
@@ -189,7 +195,7 @@ _ATTRIBUTES = [
     Bad("a line end in an attribute", _structured(subject="a\n"), Invalid, "subject", "control"),
     Bad("a noncharacter in an attribute", _structured(x="\ufdd0"), Invalid, "x", "noncharacters"),
     Bad("the last noncharacter", _structured(x="\U0010ffff"), Invalid, "x", "noncharacters"),
-    Bad("a reserved attribute", _structured(x="sealed:v1:a"), Invalid, "x", "must not begin with sealed:v1:"),
+    Bad("a reserved attribute", _structured(x="sealed:v1:a"), Invalid, "x", "must not begin with 'sealed:v1:'"),
     Bad(
         "a long content type",
         _structured(datacontenttype="text/" + "x" * 1020),
@@ -580,6 +586,13 @@ ODD = [
         _structured(traceparent="a\nb", baggage="x" * 40_000, tracestate="sealed:v1:x", knativehistory="ok"),
         attributes={"knativehistory": "ok"},
         absent=["traceparent", "baggage", "tracestate"],
+    ),
+    Odd(
+        "headers of hops that are no text, or stand twice",
+        _binary("{}", ("ce-traceparent", "b"), ("ce-baggage", "%FF"), traceparent="a"),
+        {},
+        attributes={"traceparent": "a"},
+        absent=["baggage"],
     ),
     Odd("text/json", _binary(content_type="text/json"), attributes={"datacontenttype": "text/json"}),
     Odd(

@@ -135,6 +135,13 @@ class TestBrowse:
 
 
 class TestDetail:
+    async def test_an_empty_correlation_relates_no_events(self, database: Database, settings: Settings) -> None:
+        events = some_events(2, metadata={"service_name": "/shop", "correlation_id": ""})
+        await accept(database, *events)
+        detail = await AdminEventsRepository(database, settings).detail(events[0].event_id)
+        assert detail is not None
+        assert [related.event_id for related in detail.timeline] == [events[0].event_id]
+
     async def test_the_timeline_has_the_related_events_in_the_order_of_time(
         self, database: Database, settings: Settings
     ) -> None:

@@ -80,7 +80,7 @@ def warn_altered(events: Iterable[EventOut]) -> None:
     """Warn of events whose content was changed in the database, and still is a valid event."""
     for event in events:
         if event.altered:
-            warn(f"event {event.event_id} was altered in the database: its content does not fit its digest")
+            warn(f"event {event.event_id} was altered in the database: it does not fit its digest or its identity")
 
 
 def event_columns(event: EventOut) -> dict[str, str | None]:
@@ -89,6 +89,7 @@ def event_columns(event: EventOut) -> dict[str, str | None]:
         "time": event.timestamp.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "event_type": event.event_type,
         "event_id": str(event.event_id),
+        "id": event.id,
         "aggregate": event.aggregate_id,
         "user": event.metadata.user_id,
         "service": event.metadata.service_name,

@@ -45,8 +45,14 @@ def read_headers(headers: RawHeaders, decode: Callable[[bytes], str]) -> tuple[d
         if name[:3] == b"ce-":
             attribute = _attribute_name(name)
             if attribute in attributes:
+                if attribute in HOP_ATTRIBUTES:  # it is no part of the event, so it refuses no event
+                    continue
                 raise Malformed("stands more than once", f"ce-{attribute}"[:64])
-            attributes[attribute] = decode(value)
+            try:
+                attributes[attribute] = decode(value)
+            except Malformed as error:
+                if attribute not in HOP_ATTRIBUTES:
+                    raise Malformed(error.detail, f"ce-{attribute}"[:64]) from None
         elif name == b"content-type":
             if content_type is not None:
                 raise Malformed("stands more than once", "content-type")
@@ -194,4 +200,6 @@ def time_attribute(value: str) -> datetime:
     try:
         return parse_time(value)
     except ValueError:
-        raise Invalid("must be a valid datetime (RFC 3339) from 1970 to 9999", "time") from None
+        raise Invalid(
+            "must be a valid datetime (RFC 3339) from 1970 to 9999, such as 2026-07-01T12:00:00Z", "time"
+        ) from None

@@ -259,7 +259,7 @@ def _header_value(raw: bytes) -> str:
     try:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
-        raise Malformed("a header has escapes that are not UTF-8: percent-encode its characters in UTF-8") from None
+        raise Malformed("has escapes that are not UTF-8: percent-encode its characters in UTF-8") from None
 
 
 def _traceparent_of(headers: RawHeaders) -> str | None:

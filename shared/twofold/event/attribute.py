@@ -45,9 +45,7 @@ def check_text(value: str) -> str:
     if len(value) > MAX_ATTRIBUTE_BYTES or len(value.encode()) > MAX_ATTRIBUTE_BYTES:
         raise PydanticCustomError("attribute", "must have at most 1,024 bytes in UTF-8")
     if value.startswith(SEALED):
-        raise PydanticCustomError(
-            "attribute", "must not begin with {sealed}: the prefix is reserved", {"sealed": SEALED}
-        )
+        raise PydanticCustomError("attribute", "must not begin with '{sealed}', which is reserved", {"sealed": SEALED})
     return value
 
 
@@ -55,7 +53,10 @@ def check_text(value: str) -> str:
 def check_uri_reference(value: str) -> str:
     """Return the URI reference. Raises `PydanticCustomError` for an invalid reference."""
     if not _matches(value):
-        must = "must be a URI reference (RFC 3986) of at most 1,024 characters: percent-encode all others than ASCII"
+        must = (
+            "must be a URI reference (RFC 3986) of at most 1,024 characters: percent-encode spaces, characters beyond "
+            "ASCII, and others that RFC 3986 does not allow"
+        )
         raise PydanticCustomError("attribute", must)
     return check_text(value)
 

@@ -16,7 +16,7 @@ def check_not_sealed(payload: Any, encoded: bytes) -> None:
     The search in the bytes is fast, and only a hit needs the look at each value.
     """
     if _ENCODED in encoded and _has_sealed(payload):
-        raise Invalid(f"a string must not begin with {SEALED}: the prefix is reserved", "data")
+        raise Invalid(f"a string must not begin with {SEALED!a}, which is reserved", "data")
 
 
 def _has_sealed(value: Any) -> bool:

@@ -169,7 +169,7 @@ class AdminEventsRepository:
             "correlation": event.metadata.correlation_id,
         }
         for relation, value in relations.items():
-            if value is None:
+            if not value:  # an empty value relates no events
                 continue
             related = await self._reader.equal(_related_filter(relation, value, "newest"), event)
             for order in ORDERS:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema, create_model
 
 from twofold.errors import Rejected, Unreadable
 from twofold.event.data import NO_DATA, encode_data
@@ -61,6 +61,7 @@ else:
 ShownOrder = Annotated[
     PublicationNumber,
     PlainSerializer(str, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,19}$"}),
     Field(
         description="the place among events of equal time, in the order of publication: a number of 63 bits, as digits "
         "in a string, because JavaScript's numbers would round it"
@@ -97,7 +98,8 @@ class EventOut(BaseModel):
         Literal[True] | None,
         Field(
             exclude_if=_is_none,
-            description="true: the content does not fit the digest, so it was changed in the database; else absent",
+            description="true: the event does not fit its digest or its identity, so it was changed in the database; "
+            "else absent",
         ),
     ] = None
 
