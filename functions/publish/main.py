@@ -57,11 +57,9 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Publisher]:
 
 async def handle(publisher: Publisher, request: Request) -> Response:
     """Publish the event or the batch of the request. Raises `TwofoldError`."""
-    if request.method == "GET" and request.scope["path"] == "/openapi.json":
-        return description()
+    if request.method != "POST":
+        return _answer_without_event(request)
     require_method(request, *METHODS)
-    if request.method == "OPTIONS":
-        return answer_options(request, settings.webhook_origins)
     caller = await callers.principal(request.headers.raw)
     caller.require(Permission.PUBLISH)
     try:
@@ -89,6 +87,14 @@ async def handle(publisher: Publisher, request: Request) -> Response:
     if isinstance(outcome, TwofoldError):
         raise outcome
     return _accepted_response(request, result_of(outcome))
+
+
+def _answer_without_event(request: Request) -> Response:
+    """Return the description of the API, or the answer to the handshake of a webhook. Raises `HTTPException`."""
+    if request.method == "GET" and request.scope["path"] == "/openapi.json":
+        return description()
+    require_method(request, *METHODS)
+    return answer_options(request, settings.webhook_origins)
 
 
 def _if_permitted(caller: Principal, event: IncomingEvent | Rejected) -> IncomingEvent | Rejected:

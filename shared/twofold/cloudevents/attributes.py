@@ -56,11 +56,11 @@ def read_headers(headers: RawHeaders, decode: Callable[[bytes], str]) -> tuple[d
         elif name == b"content-type":
             if content_type is not None:
                 raise Malformed("stands more than once", "content-type")
-            content_type = header_text(value)
+            content_type = _text(value)
     return attributes, content_type or ""
 
 
-def header_text(value: bytes) -> str:
+def _text(value: bytes) -> str:
     """Return the text of a header: UTF-8 if it is valid UTF-8, else Latin-1."""
     try:
         return value.decode()

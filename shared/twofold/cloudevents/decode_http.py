@@ -22,7 +22,6 @@ from twofold.cloudevents.attributes import (
     build_event,
     check_required_attributes,
     drop_unfit_hops,
-    header_text,
     pop_internal_attributes,
     read_headers,
     verified_event,
@@ -251,7 +250,10 @@ def _header_value(raw: bytes) -> str:
 
     Raw bytes are UTF-8 if they are valid UTF-8, else Latin-1. Raises `Malformed` for escapes that are not UTF-8.
     """
-    text = header_text(raw)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = _QUOTED_PAIR.sub(r"\1", text[1:-1])
     if "%" not in text:

@@ -53,16 +53,14 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     coding, and `Malformed` for invalid gzip. Raises `TooLarge` as soon as more than `max_bytes` are announced or have
     come. Raises `Unavailable` if the budget is used up, or if the body takes too long.
     """
-    is_gzip = _is_gzip(request)
+    given = [value for name, value in request.scope["headers"] if name == b"content-encoding"]
+    is_gzip = _is_gzip(given) if given else False
     body = await _read(request, max_bytes)
     return await _decompress(request, body, max_bytes) if is_gzip and body else body
 
 
-def _is_gzip(request: Request) -> bool:
-    """Return True for a body in gzip, and False for a body without a coding. Raises `UnsupportedCoding`."""
-    given = [value for name, value in request.scope["headers"] if name == b"content-encoding"]
-    if not given:
-        return False
+def _is_gzip(given: list[bytes]) -> bool:
+    """Return True for the coding gzip, and False for no coding. Raises `UnsupportedCoding`."""
     codings = [coding.strip().lower() for coding in b",".join(given).decode("latin-1").split(",")]
     codings = [coding for coding in codings if coding not in ("", "identity")]
     if codings and codings not in (["gzip"], ["x-gzip"]):
