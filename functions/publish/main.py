@@ -57,7 +57,7 @@ async def open_service(telemetry: Telemetry) -> AsyncIterator[Publisher]:
 
 async def handle(publisher: Publisher, request: Request) -> Response:
     """Publish the event or the batch of the request. Raises `TwofoldError`."""
-    if request.method != "POST":
+    if request.scope["method"] != "POST":
         return _answer_without_event(request)
     require_method(request, *METHODS)
     caller = await callers.principal(request.headers.raw)

@@ -48,9 +48,15 @@ def check_payload(value: object, path: _Path = None, depth: int = 1) -> None:
         for name, member in value.items():
             if not isinstance(name, str) or "\0" in name or not (name.isascii() or is_encodable(name)):
                 raise Invalid("a name must be a string without NUL and lone surrogates", _where((path, ascii(name))))
-            kind = type(member)
-            if (kind is str and member.isascii()) or (kind is int and _INT64_MIN <= member <= _INT64_MAX):
-                continue  # the most frequent values skip the call, which costs more than this check
+            kind = type(member)  # the most frequent values skip the call, which costs more than their check
+            if kind is str:
+                if member.isascii():
+                    continue
+            elif kind is int:
+                if _INT64_MIN <= member <= _INT64_MAX:
+                    continue
+            elif kind is bool or member is None or (kind is float and member - member == 0.0):
+                continue
             check_payload(member, (path, name), depth + 1)
     elif isinstance(value, list):
         for position, member in enumerate(value):

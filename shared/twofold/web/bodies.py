@@ -55,7 +55,13 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     """
     given = [value for name, value in request.scope["headers"] if name == b"content-encoding"]
     is_gzip = _is_gzip(given) if given else False
-    body = await _read(request, max_bytes)
+    message = await request.receive()
+    if message["type"] == "http.disconnect" or message.get("more_body", False):
+        body = await _read_rest(request, message, max_bytes)
+    else:  # most bodies come in a single message
+        body = message.get("body", b"")
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
     return await _decompress(request, body, max_bytes) if is_gzip and body else body
 
 
@@ -102,14 +108,8 @@ def _release(request: Request, size: int) -> None:
         request.scope[HELD] -= size
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    """Return the body as it was sent."""
-    message = await request.receive()
-    if message["type"] != "http.disconnect" and not message.get("more_body", False):
-        body: bytes = message.get("body", b"")  # most bodies come in a single message
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        return body
+async def _read_rest(request: Request, message: Message, max_bytes: int) -> bytes:
+    """Return a body in several messages, as it was sent. `message` is the first one."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(max_bytes)
@@ -144,7 +144,7 @@ def require_method(request: Request, *methods: str, path: str = "/") -> None:
     """Raise `HTTPException` 404 or 405 unless `request` is for `path` with one of `methods`."""
     if request.scope["path"] != path:  # `request.url` takes 3 us to make
         raise HTTPException(404)
-    if request.method not in methods:
+    if request.scope["method"] not in methods:
         raise HTTPException(405, headers={"Allow": ", ".join(methods)})
 
 
