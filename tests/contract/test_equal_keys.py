@@ -110,7 +110,7 @@ def matches(event: Event, asked: dict[str, Any]) -> bool:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("kind", ["usual", "cut", "small"])
+@pytest.mark.parametrize("kind", ["usual", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("cut", "small"))])
 @hypothesis_settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=questions, data=st.data())
 async def test_each_event_comes_once_with_pages_of_any_size(
