@@ -118,6 +118,7 @@ def published(flow: View) -> list[Event]:
     return events
 
 
+@pytest.mark.fault("A8")
 @pytest.mark.parametrize("order", ["oldest", "newest"])
 @pytest.mark.parametrize("reader", READERS)
 def test_a_file_of_events_of_one_millisecond_reads_in_its_order(
@@ -201,6 +202,7 @@ def lives(flow: View) -> dict[str, str]:
     return {states[0].uid: name for name, states in made.items()}
 
 
+@pytest.mark.fault("A8")
 @pytest.mark.guarantee("G6")
 @pytest.mark.parametrize("reader", [name for name in READERS if name not in ("query, one by one", "admin by type")])
 def test_every_pods_life_reads_created_scheduled_initialized_running(
