@@ -33,6 +33,7 @@ from dev.servers.issuer import SERVICE_PERMISSIONS
 from dev.stack import Stack, shell
 from dev.stack.running import Running, Steps, command_line_options, here, hold, kept, new_logs
 from twofold.cli.table import plain
+from twofold.event.identity import event_id_of
 from twofold.web.permissions import Permission
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -168,20 +169,20 @@ def up(
 def _print_addresses(stack: Stack) -> None:
     """Print plain, unwrapped lines: users copy them."""
     running = Running.of(stack)
-    event_id = str(uuid.uuid4())
+    given_id = str(uuid.uuid4())
     addresses = dict(running.urls)
     addresses |= {"MongoDB": stack.mongodb_uri, "database": stack.database, "Kafka": stack.kafka}
     for name, address in (addresses | {"logs": str(stack.logs)}).items():
         print(f"{name:12} {address}")
-    headers = {"specversion": "1.0", "id": event_id, "source": "/hello", "type": "com.example.greeting"}
+    headers = {"specversion": "1.0", "id": given_id, "source": "/hello", "type": "com.example.greeting"}
     flags = " ".join(f"-H 'ce-{name}: {value}'" for name, value in headers.items())
     flags += " -H 'content-type: application/json' -d '{\"hello\": \"world\"}'"
     print(f"\nIn another terminal, these addresses and TOKEN:\n\n. {shell.write(running).relative_to(ROOT)}")
     print("make token SUB=ann ROLES='events:publish audit:read'   # a token with fewer permissions")
     print(f"\nPublish an event, and show it in both collections:\n\nTOKEN={running.token}")
     print(f'curl -i {stack.publish_url} -H "Authorization: Bearer $TOKEN" {flags}')
-    print(running.show_command("events", event_id))
-    print(running.show_command("event_store", event_id))
+    for collection in ("events", "event_store"):
+        print(running.show_command(collection, str(event_id_of(headers["source"], given_id))))
     print("\nCtrl-C ends everything.", flush=True)
 
 
