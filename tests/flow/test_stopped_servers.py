@@ -27,6 +27,7 @@ from tests.helpers import (
     view,
 )
 from twofold.cloudevents.encode import encode_http, encode_kafka
+from twofold.event.identity import event_id_of
 from twofold.event.model import Event
 from twofold.kafka.lag import read_backlog
 
@@ -66,7 +67,8 @@ def committed(stack: Stack) -> list[UUID]:
         while any(consumer.position(partition) < until.offset for partition, until in offsets.items()):
             for partition, records in consumer.poll(timeout_ms=500).items():
                 until = offsets[partition].offset
-                found += [UUID(dict(record.headers)["ce_id"].decode()) for record in records if record.offset < until]
+                headers = [dict(record.headers) for record in records if record.offset < until]
+                found += [event_id_of(each["ce_source"].decode(), each["ce_id"].decode()) for each in headers]
     return found
 
 
