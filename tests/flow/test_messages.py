@@ -244,6 +244,7 @@ def failed(cause: str, uri: str) -> str:
 
 
 class TestMongo:
+    @pytest.mark.slow
     def test_an_address_without_a_server(self) -> None:
         port = free_port()
         line = failed("nothing listens at MongoDB's port", f"mongodb://someone:secret@127.0.0.1:{port}/")
@@ -257,6 +258,7 @@ class TestMongo:
         with server(silent) as address:
             failed("MongoDB's host does not answer", f"mongodb://{address}/")
 
+    @pytest.mark.slow
     def test_a_wrong_user_or_replica_set(self, stack: Stack) -> None:
         uri = stack.function_environment("operator")["MONGODB_URI"]
         before, _, after = uri.rpartition("@")
@@ -268,6 +270,7 @@ class TestMongo:
         failed("MongoDB's user lacks a permission", stack.function_environment("query")["MONGODB_URI"])
         failed("`tls=true`, and MongoDB uses no TLS", f"mongodb://{hosts}/?tls=true")
 
+    @pytest.mark.slow
     def test_a_wrong_certificate(self, tmp_path: Path) -> None:
         here, other = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path, "db.example")
         with server(tls(here)) as address:
@@ -287,6 +290,7 @@ class TestKafka:
         (line,) = ended.stderr.splitlines()
         assert documented(cause).search(line), line
 
+    @pytest.mark.slow
     def test_an_address_without_a_broker(self, stack: Stack) -> None:
         port = free_port()
         self.warned(stack, "nothing listens at Kafka's port", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}")
@@ -295,6 +299,7 @@ class TestKafka:
             self.warned(stack, "Kafka's host does not answer", KAFKA_BOOTSTRAP_SERVERS=address)
         self.warned(stack, "`KAFKA_BOOTSTRAP_SERVERS` is not set", KAFKA_BOOTSTRAP_SERVERS="")
 
+    @pytest.mark.slow
     def test_a_wrong_certificate(self, stack: Stack, tmp_path: Path) -> None:
         here, other = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path, "kafka.example")
         cause = "another CA signed Kafka's certificate, or Kafka uses no TLS"
