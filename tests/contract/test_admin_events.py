@@ -134,6 +134,22 @@ class TestBrowse:
         assert looked_at(explanation["executionStats"], "totalKeysExamined") <= 41
 
 
+@pytest.mark.parametrize("asked", [{}, {"type": ("order.created",)}])
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+async def test_a_document_without_the_value_of_the_order_is_unreadable_and_hides_no_other(
+    database: Database, settings: Settings, order: str, asked: dict[str, Any]
+) -> None:
+    """It was changed in the database."""
+    events = some_events(4)
+    await accept(database, *events)
+    await database.events.update_one({"_id": events[1].event_id}, {"$unset": {"metadata.service_name": 1}})
+    repository = AdminEventsRepository(database, settings.model_copy(update={"search_keys": 1}))
+    wanted = Browse.model_validate({"sort": "service", "order": order, "limit": 10} | asked)
+    page = await repository.browse(wanted)
+    assert page.unreadable == [str(events[1].event_id)]
+    assert {event.event_id for event in page.events} == {event.event_id for event in events if event != events[1]}
+
+
 class TestDetail:
     async def test_an_empty_correlation_relates_no_events(self, database: Database, settings: Settings) -> None:
         events = some_events(2, metadata={"service_name": "/shop", "correlation_id": ""})

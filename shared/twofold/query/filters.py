@@ -164,7 +164,7 @@ class Filter(Selection):
         return super().query() | {field: field_value(document, field) for field, _ in self.sort}
 
     def key(self, document: Mapping[str, Any]) -> PageKey | None:
-        """Return the values by which the document is sorted. See `PageCursor.of` for None."""
+        """Return the document's place in the order. A document that was changed in the database can have none."""
         return PageCursor.of(document)
 
     def asks_more_than(self, field: str | None) -> bool:

@@ -60,15 +60,22 @@ class Browse(Filter):
         """Return the cursor behind a stored document. See `PageCursor.of` for None."""
         if self.sort_by == "timestamp":
             return super().next_cursor(document)
-        cursor, value = PageCursor.of(document), field_value(document, self.field)
-        return None if cursor is None else encode_cursor(cursor.to_bytes() + str(value).encode(), self.cursor_key)
+        key = self.key(document)
+        if key is None:
+            return None
+        value, *place = key
+        return encode_cursor(PageCursor(*place).to_bytes() + value.encode(), self.cursor_key)
 
     def key(self, document: Mapping[str, Any]) -> PageKey | None:
-        """Return the values by which the document is sorted. See `PageCursor.of` for None."""
+        """Return the document's place in the order. A document that was changed in the database can have none."""
         cursor = PageCursor.of(document)
         if cursor is None or self.sort_by == "timestamp":
             return cursor
-        return (field_value(document, self.field), *cursor)
+        try:
+            value = field_value(document, self.field)
+        except (KeyError, TypeError):
+            return None
+        return (value, *cursor) if isinstance(value, str) else None
 
     def start_key(self) -> PageKey | None:
         """Return the index key before the page, for an order other than the time. None is the first page."""
@@ -151,7 +158,7 @@ class AdminEventsRepository:
         return await self._reader.fill(wanted, hint, chunks)
 
     async def export(self, wanted: Filter) -> AsyncGenerator[EventOut | UnreadableEvent]:
-        """Yield every event that `wanted` selects."""
+        """Yield the events of a filter, in its order, for an export."""
         async with aclosing(self._reader.stream(wanted, self._export_timeout_s)) as events:
             async for event in events:
                 yield event

@@ -83,8 +83,9 @@ async def chunks_in_order(
     while True:
         end = None
         if query or wanted.text is not None:
+            has_key = _HAS_ORDER | {names[0]: {"$type": "string"}}
             ends = _between(
-                collection.find(_HAS_ORDER, _ONLY_KEY | dict.fromkeys(names, 1), hint=hint), wanted, after, None
+                collection.find(has_key, _ONLY_KEY | dict.fromkeys(names, 1), hint=hint), wanted, after, None
             )
             end = await anext(ends.skip(keys - 1).limit(1), None)
         until = None if end is None else wanted.key(end) or raise_no_cursor()
