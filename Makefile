@@ -45,7 +45,7 @@ dev: .venv/made ## run the whole stack on this machine until Ctrl-C (PORTS=fixed
 token: .venv/made ## print a token for the running stack (SUB=ann, ROLES='events:publish audit:read'; default: a service with all roles)
 	@$(RUN) dev token $(if $(SUB),--sub '$(SUB)') $(if $(ROLES),--roles '$(ROLES)')
 
-test: .venv/made ## run the tests that need only Python and PyPI, in under 5 minutes
+test: .venv/made .venv-newest-sdk/made ## run the tests that need only Python and PyPI, in under 5 minutes
 	@$(PYTEST) -n 3 tests -m 'not java and not apache and not go and not slow'
 
 test-all: .venv/made .venv-newest-sdk/made ## run every test, and the contract and flow tests again on Apache Kafka (needs a JDK 17, Maven, Go)

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 Message = tuple[dict[str, str], bytes]
 
 NEWEST_PYTHON = ROOT / ".venv-newest-sdk" / "bin" / "python"
-"""The interpreter of the newest SDK. `make test-all` makes this environment."""
+"""The interpreter of the newest SDK. `make test` makes this environment."""
 
 
 class Sdk(Protocol):

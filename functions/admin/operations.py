@@ -17,7 +17,8 @@ from twofold.read.admin_statistics import AdminStatistics, RecentStatistics, Use
 from twofold.read.export import MEDIA_TYPES, Format, encode_export
 from twofold.read.models import EventPage
 from twofold.storage.archive import Archive, Deletion, Deletions
-from twofold.web.api import Call, EventName, EventPath, Example, Operation
+from twofold.web.api import Call, Example, Operation
+from twofold.web.events import EventPath, by_name
 from twofold.web.permissions import Permission
 from twofold.web.streaming import LiveResponse
 
@@ -134,6 +135,19 @@ async def deletions(call: Call[Admin]) -> Deletions:
     return await call.service.archive.deletions(request.limit, request.cursor)
 
 
+_ONE_EVENT: Operation[Admin] = Operation(
+    name="getEventDetail",
+    method="GET",
+    path="/events/{event_id}",
+    summary="One event, the state of its outbox entry, and a timeline of its related events.",
+    examples=(Example("/events/$EVENT_ID"),),
+    handle=detail,
+    parameters=EventPath,
+    answer=EventDetail,
+    permission=Permission.ADMIN,
+    refusals=(NotFound,),
+)
+
 OPERATIONS: tuple[Operation[Admin], ...] = (
     Operation(
         name="browseEvents",
@@ -153,30 +167,8 @@ OPERATIONS: tuple[Operation[Admin], ...] = (
         answer=EventPage,
         permission=Permission.ADMIN,
     ),
-    Operation(
-        name="getEventDetail",
-        method="GET",
-        path="/events/{event_id}",
-        summary="One event, the state of its outbox entry, and a timeline of its related events.",
-        examples=(Example("/events/$EVENT_ID"),),
-        handle=detail,
-        parameters=EventPath,
-        answer=EventDetail,
-        permission=Permission.ADMIN,
-        refusals=(NotFound,),
-    ),
-    Operation(
-        name="findEventDetail",
-        method="GET",
-        path="/event",
-        summary="The same for one event, by its `source` and `id`.",
-        examples=(Example("/event?source=%2Fshop&id=$GIVEN_ID"),),
-        handle=detail,
-        parameters=EventName,
-        answer=EventDetail,
-        permission=Permission.ADMIN,
-        refusals=(NotFound,),
-    ),
+    _ONE_EVENT,
+    by_name(_ONE_EVENT, "findEventDetail"),
     Operation(
         name="deleteEvent",
         method="DELETE",

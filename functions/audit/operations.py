@@ -15,7 +15,8 @@ from twofold.read.log_summary import LogHealth, LogSummary, TypePage
 from twofold.read.models import EventOut, EventPage
 from twofold.read.pages import EventReader
 from twofold.settings import AuditSettings
-from twofold.web.api import Call, EventName, EventPath, Example, Operation
+from twofold.web.api import Call, Example, Operation
+from twofold.web.events import EventPath, by_name
 from twofold.web.permissions import Permission
 
 _EVENTS = Field(ge=1, le=MAX_LIMIT, description="the largest number of events")
@@ -124,6 +125,19 @@ async def health(call: Call[Audit]) -> LogHealth:
     return await call.service.summary.health()
 
 
+_ONE_EVENT: Operation[Audit] = Operation(
+    name="getLogEvent",
+    method="GET",
+    path="/events/{event_id}",
+    summary="One event of the log.",
+    examples=(Example("/events/$EVENT_ID"),),
+    handle=event,
+    parameters=EventPath,
+    answer=EventOut,
+    permission=Permission.AUDIT,
+    refusals=(NotFound,),
+)
+
 OPERATIONS: tuple[Operation[Audit], ...] = (
     Operation(
         name="listLog",
@@ -141,30 +155,8 @@ OPERATIONS: tuple[Operation[Audit], ...] = (
         answer=EventPage,
         permission=Permission.AUDIT,
     ),
-    Operation(
-        name="getLogEvent",
-        method="GET",
-        path="/events/{event_id}",
-        summary="One event of the log.",
-        examples=(Example("/events/$EVENT_ID"),),
-        handle=event,
-        parameters=EventPath,
-        answer=EventOut,
-        permission=Permission.AUDIT,
-        refusals=(NotFound,),
-    ),
-    Operation(
-        name="findEvent",
-        method="GET",
-        path="/event",
-        summary="One event of the log, by its `source` and `id`.",
-        examples=(Example("/event?source=%2Fshop&id=$GIVEN_ID"),),
-        handle=event,
-        parameters=EventName,
-        answer=EventOut,
-        permission=Permission.AUDIT,
-        refusals=(NotFound,),
-    ),
+    _ONE_EVENT,
+    by_name(_ONE_EVENT, "findEvent"),
     Operation(
         name="listSecurityEvents",
         method="GET",

@@ -11,7 +11,8 @@ from twofold.read.live import LiveEvents, StreamItem
 from twofold.read.models import EventOut, EventPage, one_line_json
 from twofold.read.pages import EventReader
 from twofold.read.statistics import EventCounts, EventStatistics, TypeNames
-from twofold.web.api import Call, EventName, EventPath, Example, Operation
+from twofold.web.api import Call, Example, Operation
+from twofold.web.events import EventPath, by_name
 from twofold.web.streaming import LiveResponse
 
 RECONNECT_MS = 2000
@@ -67,6 +68,18 @@ def _server_sent_event(item: StreamItem) -> bytes:
     return f"id: {item.cursor}\nevent: event\ndata: {one_line_json(item.event)}\n\n".encode()
 
 
+_ONE_EVENT: Operation[Query] = Operation(
+    name="getEvent",
+    method="GET",
+    path="/events/{event_id}",
+    summary="One event.",
+    examples=(Example("/events/$EVENT_ID"),),
+    handle=event,
+    parameters=EventPath,
+    answer=EventOut,
+    refusals=(NotFound,),
+)
+
 OPERATIONS: tuple[Operation[Query], ...] = (
     Operation(
         name="listEvents",
@@ -87,28 +100,8 @@ OPERATIONS: tuple[Operation[Query], ...] = (
         answer=EventPage,
         restricts_user=True,
     ),
-    Operation(
-        name="getEvent",
-        method="GET",
-        path="/events/{event_id}",
-        summary="One event.",
-        examples=(Example("/events/$EVENT_ID"),),
-        handle=event,
-        parameters=EventPath,
-        answer=EventOut,
-        refusals=(NotFound,),
-    ),
-    Operation(
-        name="findEvent",
-        method="GET",
-        path="/event",
-        summary="One event, by its `source` and `id`.",
-        examples=(Example("/event?source=%2Fshop&id=$GIVEN_ID"),),
-        handle=event,
-        parameters=EventName,
-        answer=EventOut,
-        refusals=(NotFound,),
-    ),
+    _ONE_EVENT,
+    by_name(_ONE_EVENT, "findEvent"),
     Operation(
         name="getStatistics",
         method="GET",

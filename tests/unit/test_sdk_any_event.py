@@ -27,8 +27,7 @@ _SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[Hea
 
 @pytest.fixture(scope="module")
 def newest() -> Iterator[NewestSdk]:
-    if not NEWEST_PYTHON.exists():
-        pytest.skip("the newest CloudEvents SDK is not installed: make .venv-newest-sdk/made")
+    assert NEWEST_PYTHON.exists(), "the newest CloudEvents SDK is missing: make .venv-newest-sdk/made"
     sdk = NewestSdk()
     yield sdk
     sdk.close()

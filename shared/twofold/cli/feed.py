@@ -1,4 +1,4 @@
-"""The command `twofold feed`, which follows the log."""
+"""The command `twofold feed`: print new events of the log."""
 
 import asyncio
 import signal

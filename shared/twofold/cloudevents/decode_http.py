@@ -38,7 +38,7 @@ from twofold.errors import Invalid, Malformed, Problem, Rejected, TooLarge, Unsu
 from twofold.event.attribute import MAX_ATTRIBUTE_BYTES
 from twofold.event.data import NO_DATA
 from twofold.event.digest import HOP_ATTRIBUTES
-from twofold.event.media_type import parse_content_type
+from twofold.event.media_type import parse_content_type, unquoted
 from twofold.event.metadata import RESERVED_ATTRIBUTES
 from twofold.event.model import Event
 
@@ -47,7 +47,6 @@ LARGEST_FORM = 2
 Latin-1 can have two bytes in UTF-8."""
 
 _TRACEPARENT = re.compile(b"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_QUOTED_PAIR = re.compile(r"\\(.)")
 
 
 class IncomingEvent(NamedTuple):
@@ -254,8 +253,8 @@ def _header_value(raw: bytes) -> str:
         text = raw.decode()
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        text = _QUOTED_PAIR.sub(r"\1", text[1:-1])
+    if text[:1] == '"':
+        text = unquoted(text)
     if "%" not in text:
         return text
     try:

@@ -31,6 +31,7 @@ from twofold.event.data import NO_DATA, NO_ENCODED_DATA, EncodedData
 from twofold.event.digest import KAFKA_SOURCE_ATTRIBUTES, compute_digest
 from twofold.event.document import document_of
 from twofold.event.fast_check import passes_fast_check
+from twofold.event.identity import uuid_bytes
 from twofold.event.model import Event
 from twofold.event.payload import MAX_DEPTH
 
@@ -39,7 +40,6 @@ MAX_HEADERS = 200
 
 _raw_value = methodcaller("decode", "latin-1")
 _COORDINATE = re.compile("[0-9]{1,18}")  # any 18 digits fit into 64 bits
-_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class DeliveredEvent(NamedTuple):
@@ -133,7 +133,8 @@ def _coordinate(value: str | None) -> int | None:
 
 
 def _dead_letter_id(value: str | None) -> UUID | None:
-    return UUID(value) if value and _UUID.fullmatch(value) else None
+    number = uuid_bytes(value or "")
+    return None if number is None else UUID(bytes=number)
 
 
 def _verified_document(attributes: dict[str, str], internal: InternalAttributes, body: bytes) -> dict[str, Any] | None:

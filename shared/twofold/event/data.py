@@ -71,22 +71,22 @@ def payload_of(value: Any, content_type: str | None) -> Any:
         if isinstance(value, bytes):
             raise Invalid("must be a JSON value, because the content type is JSON: bytes are not", "data")
         return value
-    if isinstance(value, str):
-        if not is_encodable(value):
-            raise Invalid("a string must not contain a lone surrogate", "data")
-        value = encode_text(value, content_type)
-    if not isinstance(value, bytes):
+    return text_or_bytes(_bytes_of(value, content_type), content_type)
+
+
+def _bytes_of(value: Any, content_type: str) -> bytes:
+    """Return the bytes of data that is not JSON. Raises `Rejected` if the charset of a text lacks a character."""
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
         raise Invalid("must be a string, because the content type is not JSON", "data")
-    return text_or_bytes(value, content_type)
-
-
-def encode_text(text: str, content_type: str) -> bytes:
-    """Return the bytes of a string as data that is not JSON. Raises `Rejected` if the charset lacks a character."""
-    parts = parse_content_type(content_type)
-    if parts.codec is None:
+    if not is_encodable(value):
+        raise Invalid("a string must not contain a lone surrogate", "data")
+    codec = parse_content_type(content_type).codec
+    if codec is None:
         raise UnsupportedType("text in this charset is not supported: send the bytes in data_base64", "datacontenttype")
     try:
-        return text.encode(parts.codec)
+        return value.encode(codec)
     except UnicodeEncodeError:
         raise Invalid("has a character that its charset lacks: send the bytes in data_base64", "data") from None
 
@@ -102,9 +102,10 @@ def encode_data(payload: Any, content_type: str | None) -> EncodedData:
         return EncodedData(b"bytes", payload)
     if parse_content_type(content_type or "").kind == "json":
         return encode_json(payload)
-    if type(payload_of(payload, content_type)) is not type(payload):
+    data = _bytes_of(payload, content_type or "")
+    if type(text_or_bytes(data, content_type or "")) is not type(payload):
         raise Invalid("must be a string for text in its charset, else bytes, and not empty", "data")
-    return EncodedData(b"bytes", encode_text(payload, content_type or "") if isinstance(payload, str) else payload)
+    return EncodedData(b"bytes", data)
 
 
 def encode_json(payload: Any) -> EncodedData:

@@ -83,10 +83,12 @@ def _kind_of(media: str) -> Kind:
 def _charset(parameters: str) -> str:
     if "charset" not in parameters.lower():  # the other parameters have no meaning here
         return ""
-    found = {_unquoted(value).lower() for name, value in _PARAMETER.findall(parameters) if name.lower() == "charset"}
+    found = {
+        unquoted(value.strip()).lower() for name, value in _PARAMETER.findall(parameters) if name.lower() == "charset"
+    }
     return ", ".join(sorted(found))  # of two charsets, neither holds
 
 
-def _unquoted(value: str) -> str:
-    value = value.strip()
+def unquoted(value: str) -> str:
+    """Return the value of a quoted string (RFC 9110, section 5.6.4). Another value stays."""
     return _QUOTED_PAIR.sub(r"\1", value[1:-1]) if len(value) > 1 and value[0] == value[-1] == '"' else value

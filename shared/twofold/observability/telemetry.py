@@ -36,7 +36,7 @@ _NOTHING = nullcontext()
 
 
 class Telemetry:
-    """The null form, which records nothing, and the base class of `OpenTelemetry`."""
+    """Telemetry that is turned off: its methods record nothing. `OpenTelemetry` extends this class."""
 
     tracing: Tracing | None = None
     """None if no spans are wanted. Callers then do no work for tracing."""

@@ -21,7 +21,7 @@ MOST_NAMES = 1000
 
 
 class EventsInHour(BaseModel):
-    """The events of one hour."""
+    """The number of events in an hour."""
 
     hour: Annotated[datetime, Field(description="the beginning of the hour (UTC)")]
     events: int

@@ -40,7 +40,7 @@ class LogState:
     heads: Sequence[Document]
     """Earlier heads, oldest first."""
     missing: Sequence[Document]
-    """The heads that the log lacks."""
+    """The missing heads: documents that the log had, and has no more."""
     lost: Sequence[Document]
     """The heads that were missing at earlier reconciliations, and that the log still lacks."""
     stored_to: Timestamp
@@ -49,7 +49,7 @@ class LogState:
 
     @property
     def missing_from(self) -> Timestamp | None:
-        """The lowest `seq` of a head that the log lacks. None if it has all of them."""
+        """The lowest `seq` of the missing heads. None: no head is missing."""
         return min((head["seq"] for head in self.missing), default=None)
 
     @property

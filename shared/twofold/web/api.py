@@ -8,17 +8,15 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
-from uuid import UUID
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from twofold.errors import Malformed, NotFound, Problem, TwofoldError, UnsupportedType
-from twofold.event.identity import event_id_of
-from twofold.query.parameters import AttributeValue, EventId, parse_query
+from twofold.query.parameters import parse_query
 from twofold.web.auth import Authenticator
 from twofold.web.bodies import JsonResponse, read_body
 from twofold.web.permissions import Permission, Principal
@@ -33,31 +31,6 @@ class NoParameters(BaseModel):
     """No parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EventPath(BaseModel):
-    """The event in the path."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    place: ClassVar[str] = "event_id"
-    """The place of the error for an unknown event."""
-
-    event_id: EventId
-
-
-class EventName(BaseModel):
-    """The event with this `source` and `id`: the identity of CloudEvents."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    place: ClassVar[str] = "id"
-
-    source: Annotated[AttributeValue, Field(description="CloudEvents' `source`")]
-    id: Annotated[AttributeValue, Field(description="CloudEvents' `id`")]
-
-    @property
-    def event_id(self) -> UUID:
-        """The identity in Twofold."""
-        return event_id_of(self.source, self.id)
 
 
 @dataclass(frozen=True, slots=True)
